@@ -1,0 +1,52 @@
+"""ONNX Runtime: a graph optimiser and kernels for CPUs (and other devices through its providers)."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from tuner.plugin import Backend, Session
+from tuner.target import Target
+from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
+
+
+@dataclass(frozen=True)
+class OnnxRuntime(Backend):
+    """All graph optimisations, on the providers the target lists."""
+
+    accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
+
+    def unavailable(self, target: Target) -> str | None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return f"onnxruntime does not import ({error}); pip install onnxruntime"
+        missing = set(target.onnxruntime_providers) - set(onnxruntime.get_available_providers())
+        if missing:
+            return f"this build of onnxruntime lacks {', '.join(sorted(missing))}; pip install onnxruntime-gpu"
+        return None
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        shutil.copyfile(model.path, out / FILES["onnx"])
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = target.cores
+        options.log_severity_level = 3
+        # the batch is known: a free axis would keep shapes from being folded
+        options.add_free_dimension_override_by_name("batch", batch_size)
+        providers = list(target.onnxruntime_providers)
+        return _Session(onnxruntime.InferenceSession(folder / FILES["onnx"], options, providers=providers))
+
+
+class _Session(Session):
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = self._session.run(None, inputs)
+        return outputs

@@ -1,0 +1,53 @@
+"""One point of the search space: transforms, then a backend, at a batch size."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from tuner.plugin import Backend, Transform, decode, encode
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A hashable value; two equal candidates are never evaluated twice."""
+
+    transforms: tuple[Transform, ...]
+    backend: Backend
+    batch_size: int
+
+    @property
+    def uncompressed(self) -> bool:
+        return not self.transforms
+
+    @property
+    def label(self) -> str:
+        """For a reader, such as `onnxruntime · int8-static · b8`."""
+        return " · ".join([self.backend.label, *(t.label for t in self.transforms), f"b{self.batch_size}"])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "transforms": [encode(t) for t in self.transforms],
+            "backend": encode(self.backend),
+            "batch_size": self.batch_size,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Candidate":
+        return cls(
+            tuple(cast(Transform, decode(spec)) for spec in value["transforms"]),
+            cast(Backend, decode(value["backend"])),
+            value["batch_size"],
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits that stand for the canonical JSON form."""
+        return digest(self.to_json())
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of SHA-256 over canonical JSON (sorted keys, no blanks)."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,117 @@
+"""The two seams: a transform changes a model, a backend compiles one and runs it.
+
+A plugin is a frozen dataclass whose fields are its parameters, in one file of its own under `plugins/`. It imports
+its heavy library inside its methods, because the parent process builds candidates but must load no runtime.
+It may raise `CandidateError` with a sentence for a person; anything else it raises is recorded as `error`.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+from numpy.typing import NDArray
+
+from tuner.errors import RequestError
+from tuner.target import Target
+from tuner.workload import Arrays, Dataset, Form, Model, Role, TensorSpec
+
+Precision = Literal["f32", "bf16", "f16"]
+
+
+@dataclass(frozen=True)
+class Plugin(ABC):
+    """What transforms and backends share. Two equal plugins give the same result."""
+
+    @property
+    def label(self) -> str:
+        """A few characters for tables and run names, such as `int8-static`. It tells equal classes apart by
+        the parameters that matter to a reader."""
+        return type(self).__name__.lower()
+
+    def unavailable(self, target: Target) -> str | None:
+        """Why this plugin cannot work for the target on this machine, in one line with the mend; None if it can.
+
+        Called in a worker before the first trial, and by `tune doctor`: it may import its library, and must not raise.
+        """
+        return None
+
+
+class Transform(Plugin):
+    """Model in, model out: a quantizer, a pruner, a distiller."""
+
+    takes: ClassVar[Form]
+    gives: ClassVar[Form]
+    role: ClassVar[Role | None] = None
+    """The samples it needs; without them it is left out of the space."""
+
+    @abstractmethod
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        """Writes the changed model as `out / FILES[gives]`, its batch axis still free. Called once for every
+        distinct model and parameters, in a worker; the engine keeps the result."""
+
+
+class Session(ABC):
+    """A loaded artifact, ready to answer. Made and used in one process."""
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        """Answers one batch, shapes (batch_size, *spec.shape); returns when the outputs are in host memory.
+
+        It never changes `inputs`; the arrays returned hold until the next call.
+        """
+
+
+class Backend(Plugin):
+    """A compiler and its runtime."""
+
+    accepts: ClassVar[tuple[Form, ...]]
+    """Forms it compiles, best first; the engine converts torch to ONNX where it must."""
+
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision in which it runs what no transform has quantized."""
+        return "f32"
+
+    @abstractmethod
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        """Fills the folder `out` with what `load` needs. Called in a worker; the engine keeps the result.
+
+        `cache` is a folder that outlives studies, private to this plugin's class (tuning records, say); it may be
+        used by several processes at once.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        """Loads what `compile` wrote. Called in fresh processes that import no search code; it imports this
+        backend's own runtime and nothing it can do without."""
+
+
+def encode(plugin: Plugin) -> dict[str, Any]:
+    """The plugin as JSON: `_target_` and every field, defaults included."""
+    kind = type(plugin)
+    values = {f.name: getattr(plugin, f.name) for f in fields(plugin)}
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **values}
+
+
+def decode(spec: Mapping[str, Any]) -> Plugin:
+    """The plugin that `encode` wrote, or a space's node names.
+
+    Raises RequestError for a target that is no plugin, and for a field it does not have.
+    """
+    path = str(spec["_target_"])
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RequestError(f"_target_: {path}: no such plugin ({error})") from error
+    if not (isinstance(kind, type) and issubclass(kind, Plugin)):
+        raise RequestError(f"_target_: {path} is neither a Transform nor a Backend")
+    known = [f.name for f in fields(kind)]
+    arguments = {name: value for name, value in spec.items() if name != "_target_"}
+    for name in arguments:
+        if name not in known:
+            raise RequestError(f"{path} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
+    return cast(Plugin, kind(**arguments))

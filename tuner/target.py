@@ -1,0 +1,75 @@
+"""The hardware a study is for, declared; it refuses a machine that is not what it names."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tuner.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device. `device_name` must occur in the name that the driver reports (GPU only).
+
+    `threads` are those a session may use on the CPU; 0 stands for every core this process may run on.
+    `tvm` is TVM's target as a mapping, `onnxruntime_providers` in order of preference.
+    """
+
+    name: str
+    device: Literal["cpu", "cuda"]
+    device_name: str | None = None
+    threads: int = 0
+    tvm: dict[str, Any] = field(default_factory=dict, hash=False)
+    onnxruntime_providers: tuple[str, ...] = ("CPUExecutionProvider",)
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise RequestError(f"target.device={self.device!r} must be cpu or cuda")
+        if self.threads < 0:
+            raise RequestError(f"target.threads={self.threads} must be 0 (every core) or more")
+
+    @property
+    def cores(self) -> int:
+        """Threads a session uses, resolved on the machine that asks."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def check(self) -> str:
+        """The name of the device found. Called before a study spends anything, and by `tune doctor`.
+
+        Raises RequestError saying what was looked for, what was found and what to do.
+        """
+        if self.device == "cpu":
+            available = len(os.sched_getaffinity(0))
+            if self.threads > available:
+                raise RequestError(
+                    f"target={self.name}: target.threads={self.threads}, but this process may use {available} "
+                    f"core{'s' * (available > 1)}; lower target.threads or start it on more"
+                )
+            return cpu_name()
+        found = gpu_names()
+        for name in found:
+            if self.device_name is None or self.device_name.lower() in name.lower():
+                return name
+        raise RequestError(
+            f"target={self.name}: looked for an NVIDIA GPU named {self.device_name!r}, found "
+            f"{', '.join(found) if found else 'no NVIDIA GPU (nvidia-smi lists none)'}; run this on such a machine "
+            "or name the one you have, for instance target=cpu"
+        )
+
+
+def cpu_name() -> str:
+    """The processor's model name as Linux gives it."""
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(names, "unknown CPU")
+
+
+def gpu_names() -> tuple[str, ...]:
+    """The NVIDIA GPUs the driver lists, without importing a framework."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    return tuple(listed.stdout.strip().splitlines()) if listed.returncode == 0 else ()

@@ -1,0 +1,219 @@
+"""What is tuned: a model, the dataset that judges it, and the metric.
+
+Everything here is a small frozen value that pickles; arrays and modules come into being only in the worker
+that calls `load` or `write`.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import RequestError
+
+Arrays = dict[str, NDArray[Any]]
+Form = Literal["torch", "onnx", "openvino"]
+Role = Literal["evaluation", "calibration", "training"]
+Progress = Callable[[float, str], None]
+
+FILES: dict[Form, str] = {"torch": "model.pt", "onnx": "model.onnx", "openvino": "model.xml"}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named input: its shape *per sample* (no batch axis) and its numpy dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk in one of three forms, its batch axis free.
+
+    `torch` is a module saved whole (`torch.save`), `onnx` a graph, `openvino` an IR. `directory` holds the
+    file that `FILES` names, and whatever that file refers to.
+    """
+
+    form: Form
+    directory: Path
+    inputs: tuple[TensorSpec, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.directory / FILES[self.form]
+
+
+class Samples(Protocol):
+    """Map-style samples: the inputs by name (no batch axis) and the label."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Arrays, Any]: ...
+
+
+@dataclass(frozen=True)
+class ArraySamples:
+    """Samples held as arrays whose first axis counts them."""
+
+    inputs: Arrays
+    labels: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Arrays, Any]:
+        return {name: array[index] for name, array in self.inputs.items()}, self.labels[index]
+
+
+def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray[Any]]]:
+    """Stacks samples in order; the last batch may be short."""
+    for start in range(0, len(samples), batch_size):
+        rows = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
+        yield (
+            {name: np.stack([inputs[name] for inputs, _ in rows]) for name in rows[0][0]},
+            np.array([label for _, label in rows]),
+        )
+
+
+class Dataset(ABC):
+    """Where samples come from, by role. Without a training role, transforms that train are left out."""
+
+    @abstractmethod
+    def load(self, role: Role) -> Samples | None:
+        """The samples of a role, or None where the dataset has none. Called in workers.
+
+        The roles share no sample. The evaluation order is fixed: scores are compared sample by sample.
+        Raises RequestError where a file is missing or malformed.
+        """
+
+    @property
+    def loss(self) -> str:
+        """`module:function(output, labels) -> scalar tensor`, minimised by transforms that train."""
+        return "torch.nn.functional:cross_entropy"
+
+
+class ModelSource(ABC):
+    """Where the float model comes from."""
+
+    form: ClassVar[Form]
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @abstractmethod
+    def key(self, dataset: Dataset) -> dict[str, Any] | None:
+        """What decides the result of `write`, as JSON, where that is costly and worth keeping; else None."""
+
+    @abstractmethod
+    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        """Writes the float model as `out / FILES[form]`. Called in a worker, once a study.
+
+        Raises RequestError where the model cannot be loaded.
+        """
+
+
+@dataclass(frozen=True)
+class TorchModel(ModelSource):
+    """A torch module made by `factory`, and trained by `train` on first use where that is given.
+
+    `factory` is `module:function` taking no argument; `train` is `module:function(module, samples, progress)`,
+    which trains in place. Its result is kept until the code of either module file, or the dataset, changes.
+    """
+
+    factory: str
+    train: str | None = None
+    label: str | None = None
+
+    form: ClassVar[Form] = "torch"
+
+    @property
+    def name(self) -> str:
+        return self.label or self.factory.rpartition(":")[2]
+
+    def key(self, dataset: Dataset) -> dict[str, Any] | None:
+        if self.train is None:
+            return None
+        code = {ref: _source_digest(ref) for ref in (self.factory, self.train)}
+        return {"code": code, "dataset": repr(dataset), "torch": importlib.metadata.version("torch")}
+
+    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        import torch
+
+        module = resolve(self.factory, "model.factory")()
+        if not isinstance(module, torch.nn.Module):
+            kind = type(module).__name__
+            raise RequestError(f"model.factory={self.factory} returned a {kind}; it must return a torch.nn.Module")
+        if self.train is not None:
+            samples = dataset.load("training")
+            if samples is None:
+                raise RequestError(f"model.train={self.train} needs a dataset with training samples")
+            resolve(self.train, "model.train")(module, samples, progress)
+        torch.save(module.eval(), out / FILES[self.form])
+
+
+@dataclass(frozen=True)
+class OnnxModel(ModelSource):
+    """An ONNX file. Its first axis of every input and output is the batch."""
+
+    path: str
+
+    form: ClassVar[Form] = "onnx"
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).stem
+
+    def key(self, dataset: Dataset) -> dict[str, Any] | None:
+        return None
+
+    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        from tuner.onnx_form import copy_checked
+
+        copy_checked(Path(self.path), out / FILES[self.form])
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Model + dataset + metric. `metric` is `module:function(outputs, labels) -> scores`, one score a sample;
+    accuracy is their mean, and more is better."""
+
+    model: ModelSource
+    dataset: Dataset
+    metric: str = "tuner.metrics:top1"
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+
+def resolve(reference: str, key: str) -> Callable[..., Any]:
+    """The function that `module:function` names; RequestError names `key` where there is none."""
+    module_name, _, attribute = reference.partition(":")
+    if not attribute:
+        raise RequestError(f"{key}={reference!r} must read package.module:function")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a console script does not have it, unlike `python -m`
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RequestError(f"{key}={reference!r}: cannot import {module_name!r} ({error})") from error
+    if not callable(found := getattr(module, attribute, None)):
+        raise RequestError(f"{key}={reference!r}: {module_name!r} has no function {attribute!r}")
+    return cast(Callable[..., Any], found)
+
+
+def _source_digest(reference: str) -> str:
+    spec = importlib.util.find_spec(reference.partition(":")[0])
+    if spec is None or spec.origin is None:
+        raise RequestError(f"{reference!r}: no such module")
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
