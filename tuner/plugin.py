@@ -25,6 +25,9 @@ Precision = Literal["f32", "bf16", "f16"]
 class Plugin(ABC):
     """What transforms and backends share. Two equal plugins give the same result."""
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """The distributions that do its work; their versions are part of every key and manifest."""
+
     @property
     def label(self) -> str:
         """A few characters for tables and run names, such as `int8-static`. It tells equal classes apart by

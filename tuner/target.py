@@ -35,6 +35,11 @@ class Target:
         """Threads a session uses, resolved on the machine that asks."""
         return self.threads or len(os.sched_getaffinity(0))
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Target":
+        """The target that `dataclasses.asdict` and JSON made of one."""
+        return cls(**{**value, "onnxruntime_providers": tuple(value["onnxruntime_providers"])})
+
     def check(self) -> str:
         """The name of the device found. Called before a study spends anything, and by `tune doctor`.
 

@@ -17,6 +17,7 @@ class OnnxRuntime(Backend):
     """All graph optimisations, on the providers the target lists."""
 
     accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def unavailable(self, target: Target) -> str | None:
         try:

@@ -1,0 +1,101 @@
+"""What a study delivers: a folder that loads with its own runtime and nothing of the search.
+
+    from pathlib import Path
+    from tuner import artifact
+
+    deployed = artifact.load(Path("champion"))
+    outputs = deployed.run({"x": batch})
+
+`manifest.json` holds the candidate, the target, the inputs, the versions and the checksums, and in a packaged
+champion its measurements; `example.npz` holds a batch of real inputs and the outputs it gave.
+"""
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.candidate import Candidate
+from tuner.plugin import Session
+from tuner.target import Target
+from tuner.workload import Arrays, TensorSpec
+
+MANIFEST = "manifest.json"
+EXAMPLE = "example.npz"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded artifact. `load_seconds` runs from the first import of the runtime to readiness."""
+
+    candidate: Candidate
+    inputs: tuple[TensorSpec, ...]
+    session: Session
+
+    @property
+    def batch_size(self) -> int:
+        return self.candidate.batch_size
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        """Answers up to `batch_size` samples, shapes (n, *spec.shape); a short batch is padded and cut.
+
+        Raises ValueError where an input is missing, superfluous, or of the wrong shape.
+        """
+        count = len(next(iter(inputs.values())))
+        if set(inputs) != {spec.name for spec in self.inputs}:
+            raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
+        full = {}
+        for spec in self.inputs:
+            array = inputs[spec.name]
+            if array.shape[1:] != spec.shape or not 0 < len(array) == count <= self.batch_size:
+                expected = f"(1…{self.batch_size}, {', '.join(map(str, spec.shape))})"
+                raise ValueError(f"input {spec.name!r} has shape {array.shape}; this artifact takes {expected}")
+            filled = np.zeros((self.batch_size, *spec.shape), spec.dtype)
+            filled[:count] = array
+            full[spec.name] = filled
+        return [output[:count] for output in self.session.run(full)]
+
+
+def load(folder: Path) -> Artifact:
+    """Loads an artifact. It imports the backend's own runtime only, in this process."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    candidate = Candidate.from_json(manifest["candidate"])
+    inputs = tuple(TensorSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in manifest["inputs"])
+    target = Target.from_json(manifest["target"])
+    session = candidate.backend.load(folder / "files", inputs, candidate.batch_size, target)
+    return Artifact(candidate, inputs, session)
+
+
+def write_manifest(
+    folder: Path, candidate: Candidate, target: Target, inputs: tuple[TensorSpec, ...], **more: Any
+) -> None:
+    """Describes the artifact whose compiled files lie in `folder / "files"`."""
+    manifest = {
+        "candidate": candidate.to_json(),
+        "target": asdict(target),
+        "inputs": [asdict(spec) for spec in inputs],
+        "versions": versions(candidate),
+        **more,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def versions(candidate: Candidate) -> dict[str, str]:
+    """Python and the libraries that the candidate's plugins name, as installed."""
+    libraries = {library for plugin in (*candidate.transforms, candidate.backend) for library in plugin.libraries}
+    return {"python": platform.python_version(), **library_versions(libraries)}
+
+
+def library_versions(libraries: set[str]) -> dict[str, str]:
+    found = {}
+    for library in sorted(libraries):
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "absent"
+    return found
