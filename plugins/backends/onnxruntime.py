@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from tuner.errors import CandidateError
 from tuner.plugin import Backend, Session
 from tuner.target import Target
 from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
@@ -22,8 +23,10 @@ class OnnxRuntime(Backend):
     def unavailable(self, target: Target) -> str | None:
         try:
             import onnxruntime
-        except ImportError as error:
+        except (ImportError, OSError) as error:
             return f"onnxruntime does not import ({error}); pip install onnxruntime"
+        if target.device == "cuda" and set(target.onnxruntime_providers) == {"CPUExecutionProvider"}:
+            return f"target={target.name} lists only the CPU; put CUDAExecutionProvider in target.onnxruntime_providers"
         missing = set(target.onnxruntime_providers) - set(onnxruntime.get_available_providers())
         if missing:
             return f"this build of onnxruntime lacks {', '.join(sorted(missing))}; pip install onnxruntime-gpu"
@@ -35,13 +38,20 @@ class OnnxRuntime(Backend):
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         import onnxruntime
 
+        providers = list(target.onnxruntime_providers)
+        if target.device == "cuda":
+            onnxruntime.preload_dlls()  # CUDA libraries that pip installed, which the system loader does not find
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = target.cores
+        options.intra_op_num_threads = target.cores  # they spin for a while after a call, as they do when deployed
         options.log_severity_level = 3
         # the batch is known: a free axis would keep shapes from being folded
         options.add_free_dimension_override_by_name("batch", batch_size)
-        providers = list(target.onnxruntime_providers)
-        return _Session(onnxruntime.InferenceSession(folder / FILES["onnx"], options, providers=providers))
+        session = onnxruntime.InferenceSession(folder / FILES["onnx"], options, providers=providers)
+        if session.get_providers()[0] != providers[0]:  # a provider that fails to load is skipped in silence
+            raise CandidateError(
+                "error", f"onnxruntime could not load {providers[0]}; its log names the missing library"
+            )
+        return _Session(session)
 
 
 class _Session(Session):

@@ -1,0 +1,87 @@
+"""torch eager: the model as it is, run by torch's own kernels. What every speed-up is reported against."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+from numpy.typing import NDArray
+
+from tuner.errors import RequestError
+from tuner.onnx_form import called_by_name
+from tuner.plugin import Backend, Precision, Session
+from tuner.target import Target
+from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
+
+
+@dataclass(frozen=True)
+class Eager(Backend):
+    """No compilation. `precision` is that of weights and activations, cast at load."""
+
+    precision: Precision = "f32"
+
+    accepts: ClassVar[tuple[Form, ...]] = ("torch",)
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise RequestError(f"eager: precision={self.precision!r} must be one of {', '.join(get_args(Precision))}")
+
+    @property
+    def label(self) -> str:
+        return "eager" if self.precision == "f32" else f"eager-{self.precision}"
+
+    @property
+    def arithmetic(self) -> Precision:
+        return self.precision
+
+    def unavailable(self, target: Target) -> str | None:
+        try:
+            import torch
+        except (ImportError, OSError) as error:
+            return f"torch does not import ({error}); pip install torch"
+        if target.device == "cuda" and not torch.cuda.is_available():
+            return f"torch {torch.__version__} sees no CUDA device; install a CUDA build of torch and the driver"
+        return None
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        shutil.copyfile(model.path, out / FILES["torch"])
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        import torch
+
+        torch.set_num_threads(target.cores)
+        module = torch.load(folder / FILES["torch"], map_location=target.device, weights_only=False).eval()
+        by_name = called_by_name(module, (spec.name for spec in inputs))
+        return TorchSession(module.to(torch_dtype(self.precision)), by_name, self.precision, target.device)
+
+
+class TorchSession(Session):
+    """Runs any callable on torch tensors; floating-point outputs come back as float32."""
+
+    def __init__(self, call: Callable[..., Any], by_name: bool, precision: Precision, device: str) -> None:
+        self._call, self._by_name, self._device = call, by_name, device
+        self._dtype = torch_dtype(precision)
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        import torch
+        from torch.utils._pytree import tree_leaves
+
+        with torch.inference_mode():
+            tensors = {name: self._tensor(array) for name, array in inputs.items()}
+            result = self._call(**tensors) if self._by_name else self._call(*tensors.values())
+            # .cpu() waits for the device
+            outputs = [leaf.cpu() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            return [(o.float() if o.is_floating_point() else o).numpy() for o in outputs]
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        import torch
+
+        tensor = torch.tensor(array, device=self._device)  # a copy: a module may work in place
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def torch_dtype(precision: Precision) -> Any:
+    import torch
+
+    return {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]

@@ -1,0 +1,87 @@
+"""OpenVINO: Intel's compiler and runtime for CPUs; it uses AVX-512 and AMX where the processor has them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from numpy.typing import NDArray
+
+from tuner.errors import CandidateError, RequestError
+from tuner.plugin import Backend, Precision, Session
+from tuner.target import Target
+from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
+
+_Precision = Literal["f32", "bf16"]
+
+
+@dataclass(frozen=True)
+class OpenVINO(Backend):
+    """One stream, tuned for latency, at a fixed batch size.
+
+    `precision` is the arithmetic of layers that no transform has quantized. bf16 keeps inputs, outputs and
+    files in float32, and pays on processors with bf16 instructions (AMX above all).
+    """
+
+    precision: _Precision = "f32"
+
+    accepts: ClassVar[tuple[Form, ...]] = ("openvino", "onnx")
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(_Precision):
+            raise RequestError(
+                f"openvino: precision={self.precision!r} must be one of {', '.join(get_args(_Precision))}"
+            )
+
+    @property
+    def label(self) -> str:
+        return "openvino" if self.precision == "f32" else f"openvino-{self.precision}"
+
+    @property
+    def arithmetic(self) -> Precision:
+        return self.precision
+
+    def unavailable(self, target: Target) -> str | None:
+        try:
+            import openvino
+        except (ImportError, OSError) as error:
+            return f"openvino does not import ({error}); pip install 'inference-tuner[openvino]'"
+        if target.device != "cpu":
+            return f"openvino runs on the CPU here, and target={target.name} is a {target.device} device"
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if self.precision.upper() not in {"F32", *capabilities}:
+            return f"this CPU has no {self.precision} instructions ({', '.join(capabilities)}); use precision=f32"
+        return None
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        import openvino
+
+        try:
+            graph = openvino.Core().read_model(model.path)
+            graph.reshape({spec.name: [batch_size, *spec.shape] for spec in model.inputs})
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise CandidateError("unsupported_op", f"OpenVINO cannot take this model: {lines[-1][:240]}") from error
+        openvino.save_model(graph, out / FILES["openvino"], compress_to_fp16=False)
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        import openvino
+
+        config = {
+            # never left to the default, which is bf16 where the processor has it
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(target.cores),
+        }
+        compiled = openvino.Core().compile_model(folder / FILES["openvino"], "CPU", config)
+        return _Session(compiled.create_infer_request())
+
+
+class _Session(Session):
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        # outputs are views of the request's own memory, overwritten by its next call
+        results = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        return list(results.to_tuple())
