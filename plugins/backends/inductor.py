@@ -1,0 +1,121 @@
+"""AOTInductor: torch's own compiler, which writes C++ (Triton on a GPU) and packs the result as a .pt2 file."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+from tuner.plugins.backends.eager import TorchSession, torch_dtype
+
+from tuner.errors import CandidateError, RequestError
+from tuner.onnx_form import called_by_name, quiet
+from tuner.plugin import Backend, Precision, Session
+from tuner.target import Target
+from tuner.workload import Form, Model, TensorSpec
+
+_PACKAGE = "model.pt2"
+
+
+@dataclass(frozen=True)
+class Inductor(Backend):
+    """`precision` is that of weights and activations. The artifact needs torch, but not the model's own code.
+
+    Compiling takes 6 to 30 s and a C++ compiler. torch keeps its precompiled headers (a few hundred MB, shared by
+    all its users on the machine) in the system's temporary directory; nothing else outlasts `compile`.
+    """
+
+    precision: Precision = "f32"
+
+    accepts: ClassVar[tuple[Form, ...]] = ("torch",)
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise RequestError(
+                f"inductor: precision={self.precision!r} must be one of {', '.join(get_args(Precision))}"
+            )
+
+    @property
+    def label(self) -> str:
+        return "inductor" if self.precision == "f32" else f"inductor-{self.precision}"
+
+    @property
+    def arithmetic(self) -> Precision:
+        return self.precision
+
+    def unavailable(self, target: Target) -> str | None:
+        try:
+            import torch
+            from torch._inductor.cpp_builder import get_cpp_compiler
+            from torch._inductor.exc import InvalidCxxCompiler
+        except (ImportError, OSError) as error:
+            return f"torch does not import ({error}); pip install torch"
+        if target.device == "cuda":
+            if not torch.cuda.is_available():
+                return f"torch {torch.__version__} sees no CUDA device; install a CUDA build of torch and the driver"
+            if importlib.util.find_spec("triton") is None:
+                return "inductor needs triton for a GPU; pip install triton"
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            return "inductor found no C++ compiler; install g++, or name one in the environment variable CXX"
+        return None
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        import torch
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.exc import CppCompileError
+        from torch._inductor.utils import fresh_cache
+        from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+        module = torch.load(model.path, map_location=target.device, weights_only=False).eval()
+        dtype = torch_dtype(self.precision)
+        samples = []
+        for spec in model.inputs:
+            sample = torch.zeros(batch_size, *spec.shape, dtype=getattr(torch, spec.dtype), device=target.device)
+            samples.append(sample.to(dtype) if sample.is_floating_point() else sample)
+        names = [spec.name for spec in model.inputs]
+        if called_by_name(module, names):
+            module = _in_order(module, names)
+        # freezing folds the weights into the kernels' layout; torch supports it on CPUs first of all
+        config = {"freezing": target.device == "cpu", "compile_threads": 1}
+        with quiet(), torch.no_grad(), fresh_cache(dir=str(out)):
+            try:
+                program = torch.export.export(module.to(dtype), tuple(samples))
+                torch._inductor.aoti_compile_and_package(
+                    program, package_path=str(out / _PACKAGE), inductor_configs=config
+                )
+            except GuardOnDataDependentSymNode as error:
+                raise CandidateError(
+                    "unsupported_op", f"torch.export cannot follow a branch on the data: {_first_line(error)}"
+                ) from error
+            except (TorchDynamoException, CppCompileError) as error:
+                raise CandidateError("compile", f"inductor cannot compile this model: {_first_line(error)}") from error
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        import torch
+        import torch._inductor
+
+        torch.set_num_threads(target.cores)
+        compiled = torch._inductor.aoti_load_package(str(folder / _PACKAGE))
+        return TorchSession(compiled, False, self.precision, target.device)
+
+
+def _in_order(module: Any, names: Sequence[str]) -> Any:
+    """The module, called with its inputs in order instead of by name."""
+    import torch
+
+    class InOrder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.module(**dict(zip(names, tensors, strict=True)))
+
+    return InOrder()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:240] if lines else type(error).__name__
