@@ -15,7 +15,7 @@ from tuner.errors import RequestError
 from tuner.metrics import top1
 from tuner.workload import ArraySamples, Dataset, Role
 from tuner.workloads.digits import Digits, DistortedDigits, scans
-from tuner.workloads.networks import cnn, train_cnn
+from tuner.workloads.networks import cnn, resnet18, train_cnn, train_resnet18
 
 ROLES: tuple[Role, ...] = get_args(Role)
 DATASETS = [
@@ -74,9 +74,7 @@ def test_each_copy_of_a_scan_is_distorted_in_its_own_way() -> None:
 
 def test_distortion_off_shows_the_scan() -> None:
     images, _ = scans("evaluation")
-    shown = (
-        DistortedDigits(noise=0.0, rotation=0.0, shift=0.0).load("evaluation").inputs["x"][: len(images), 0]
-    )
+    shown = DistortedDigits(noise=0.0, rotation=0.0, shift=0.0).load("evaluation").inputs["x"][: len(images), 0]
     small = shown.reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
     correlation = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, small, strict=True)]
     assert np.median(correlation) > 0.9
@@ -95,8 +93,9 @@ def test_a_value_out_of_range_is_named(wrong: dict[str, Any]) -> None:
 
 def test_the_data_loads_without_torch() -> None:
     code = (
-        "import sys; from tuner.workloads.digits import Digits, DistortedDigits; Digits().load('calibration');"
-        "DistortedDigits().load('calibration'); assert 'torch' not in sys.modules"
+        "import sys; from tuner.workloads.digits import Digits, DistortedDigits;"
+        "Digits().load('calibration'); DistortedDigits().load('calibration');"
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -126,3 +125,21 @@ def test_training_again_gives_the_same_weights() -> None:
     train_cnn(again, short, silent)
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_the_resnet_learns_from_few_samples_and_reports_as_it_goes() -> None:
+    training = DistortedDigits(training_copies=1).load("training")
+    few = ArraySamples({"x": training.inputs["x"][:128]}, training.labels[:128])
+    module, reports = resnet18(), []
+    train_resnet18(module, few, lambda fraction, text: reports.append((fraction, text)))
+    assert len(reports) >= 8
+    assert reports[-1][0] == pytest.approx(1)
+    assert "epoch 4 of 4" in reports[-1][1]
+    assert not module.training
+
+
+@pytest.mark.slow
+def test_the_resnet_reaches_the_accuracy_that_leaves_room_to_fall() -> None:
+    dataset, module = DistortedDigits(), resnet18()
+    train_resnet18(module, dataset.load("training"), silent)
+    assert 0.96 <= accuracy(module, dataset.load("evaluation")) <= 0.99

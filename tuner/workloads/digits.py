@@ -28,12 +28,12 @@ class Digits(Dataset):
 
 @dataclass(frozen=True)
 class DistortedDigits(Dataset):
-    """The scans at 32x32, turned, scaled, shifted and noisy: input `x`, float32 (1, 32, 32), mean near 0.26.
+    """The scans at 32x32, turned, scaled, shifted and noisy: input `x`, float32 (1, 32, 32).
 
-    A scan is rotated by up to `rotation` degrees, scaled by 0.8 to 1.2, shifted by up to `shift` pixels either
-    way and covered with Gaussian noise of standard deviation `noise` (the ink is 1). Training sees every scan
-    `training_copies` times, each copy distorted in its own way; the other roles twice. One `seed` gives one
-    data set, to the bit on one version of numpy and scipy.
+    A scan is rotated by up to `rotation` degrees, scaled by 0.8 to 1.2, shifted by up to `shift` pixels
+    either way and covered with Gaussian noise of standard deviation `noise` (the ink is 1). Training sees
+    every scan `training_copies` times, each copy distorted in its own way; the other roles twice. One `seed`
+    gives one data set, to the bit on one version of numpy and scipy.
     """
 
     noise: float = 0.35
@@ -86,9 +86,7 @@ def scans(role: Role) -> tuple[NDArray[Any], NDArray[Any]]:
     rest, evaluation = train_test_split(
         np.arange(len(classes)), test_size=EVALUATION_SCANS, stratify=classes, random_state=0
     )
-    training, calibration = train_test_split(
-        rest, test_size=CALIBRATION_SCANS, stratify=classes[rest], random_state=0
-    )
+    training, calibration = train_test_split(rest, test_size=CALIBRATION_SCANS, stratify=classes[rest], random_state=0)
     chosen = {"evaluation": evaluation, "calibration": calibration, "training": training}[role]
     images = (data.images[chosen] / 16).astype(np.float32)
     return images, classes[chosen].astype(np.int64)
