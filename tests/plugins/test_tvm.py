@@ -1,0 +1,228 @@
+"""TVM, always in child processes: it installs signal handlers, and a killed tuner must leave the cache sound."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tuner.plugins.backends.tvm import TVM
+
+from tuner.errors import RequestError
+from tuner.target import Target
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("tvm_ffi")
+
+BATCH, TRIALS = 4, 8
+COMPILE = """
+import json, sys
+from pathlib import Path
+from tuner.errors import CandidateError
+from tuner.plugins.backends.tvm import TVM
+from tuner.target import Target
+from tuner.workload import Model, TensorSpec
+directory, out, cache, settings = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
+out.mkdir()
+model = Model("onnx", directory, (TensorSpec("x", (1, 8, 8), "float32"),))
+try:
+    TVM(**settings).compile(model, 4, Target("cpu", "cpu", threads=1), out, cache)
+    assert "torch" not in sys.modules
+except CandidateError as error:
+    print(json.dumps([error.kind, error.sentence]))
+"""
+RUN = """
+import os, sys
+from pathlib import Path
+if sys.argv[3] == "torch":
+    import torch
+import numpy
+from tuner.plugins.backends.tvm import TVM
+from tuner.target import Target
+from tuner.workload import TensorSpec
+before = os.sched_getaffinity(0)
+x = numpy.load(sys.argv[2])
+kept = x.copy()
+spec = TensorSpec("x", x.shape[1:], "float32")
+session = TVM().load(Path(sys.argv[1]), (spec,), len(x), Target("cpu", "cpu", threads=1))
+first = session.run({"x": x})
+assert all((a == b).all() for a, b in zip(first, session.run({"x": x}))) and (x == kept).all()
+assert os.sched_getaffinity(0) == before
+assert sys.argv[3] == "torch" or not {"torch", "onnx", "xgboost", "optuna", "mlflow"} & set(sys.modules)
+numpy.savez(sys.argv[2] + ".out.npz", *first)
+"""
+
+
+def child(code: str, *arguments: object) -> str:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "tuning.json").read_text(encoding="utf-8"))
+    return found
+
+
+def network(directory: Path, *nodes: Any, **weights: Any) -> Path:
+    """Saves a graph from `x` (batch, 1, 8, 8) to `y`."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
+    graph = helper.make_graph(list(nodes), "net", [x], [y], constants)
+    directory.mkdir()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, directory / "model.onnx")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from onnx.helper import make_node
+
+    r = np.random.default_rng(0)
+
+    def f32(*shape: int) -> Any:
+        return r.standard_normal(shape).astype(np.float32) / 4
+
+    return network(
+        tmp_path_factory.mktemp("net") / "cnn",
+        make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        make_node("BatchNormalization", ["a", "scale", "shift", "mean", "var"], ["b"]),
+        make_node("Relu", ["b"], ["c"]),
+        make_node("Flatten", ["c"], ["d"]),
+        make_node("Gemm", ["d", "head", "bias"], ["y"]),
+        w=f32(16, 1, 3, 3),
+        scale=1 + f32(16),
+        shift=f32(16),
+        mean=f32(16),
+        var=1 + abs(f32(16)),
+        head=f32(1024, 10),
+        bias=f32(10),
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def tuned(cnn: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "out"
+    child(COMPILE, cnn, out, cache, json.dumps({"trials_per_task": TRIALS}))
+    return out
+
+
+def assert_agrees(artifact: Path, model: Path, folder: Path, also: str = "-") -> None:
+    """Runs the artifact in a fresh process on random inputs, and ONNX Runtime here."""
+    import onnxruntime
+
+    x = np.random.default_rng(1).standard_normal((BATCH, 1, 8, 8), dtype=np.float32)
+    np.save(folder / "x.npy", x)
+    child(RUN, artifact, folder / "x.npy", also)
+    with np.load(folder / "x.npy.out.npz") as outputs:
+        got = outputs["arr_0"]
+    (expected,) = onnxruntime.InferenceSession(model / "model.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"trials_per_task": 4}, {"trials_per_task": -1}, {"layout": "HWC"}, {"vector_bits": 128}, {"seed": 0}]
+)
+def test_refuses_wrong_settings(settings: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=f"tvm: {next(iter(settings))}="):
+        TVM(**settings)
+
+
+def test_labels_tell_candidates_apart() -> None:
+    assert [TVM().label, TVM(16).label, TVM(8, "NCHW", 256).label] == ["tvm", "tvm-ms16", "tvm-ms8-nchw-v256"]
+
+
+def test_is_unavailable_for_cuda() -> None:
+    reason = TVM().unavailable(Target("a100", "cuda", tvm={"kind": "cuda"}))
+    assert reason is not None and "target=a100" in reason
+
+
+def test_tuning_measures_every_task(tuned: Path) -> None:
+    found = summary(tuned)
+    assert found["tasks_with_valid_record"] == found["tasks"] >= 3
+    assert found["measured"] == found["records"] >= 2 * TRIALS
+    assert found["reused"] == 0
+    lines = (tuned / "database_tuning_record.json").read_text(encoding="utf-8").splitlines()
+    seconds = [max(json.loads(line)[1][1]) for line in lines]
+    assert len(seconds) == found["records"]
+    assert min(seconds) < 1e-3
+
+
+def test_second_compile_reuses_records_and_mends_a_torn_line(
+    cnn: Path, cache: Path, tuned: Path, tmp_path: Path
+) -> None:
+    (records,) = cache.glob("*/database_tuning_record.json")
+    with records.open("a", encoding="utf-8") as file:
+        file.write('[0,[[[["GetSBl')
+    child(COMPILE, cnn, tmp_path / "out", cache, json.dumps({"trials_per_task": TRIALS}))
+    found = summary(tmp_path / "out")
+    assert found["measured"] == 0
+    assert found["reused"] == summary(tuned)["records"]
+
+
+def test_tuned_agrees_with_onnxruntime(cnn: Path, tuned: Path, tmp_path: Path) -> None:
+    assert_agrees(tuned, cnn, tmp_path)
+
+
+def test_loads_beside_torch(cnn: Path, tuned: Path, tmp_path: Path) -> None:
+    assert_agrees(tuned, cnn, tmp_path, also="torch")
+
+
+def test_untuned_agrees_with_onnxruntime(cnn: Path, tmp_path: Path) -> None:
+    child(COMPILE, cnn, tmp_path / "out", tmp_path / "cache", json.dumps({"layout": "NCHW"}))
+    assert summary(tmp_path / "out")["records"] == 0
+    assert_agrees(tmp_path / "out", cnn, tmp_path)
+
+
+def test_refuses_an_unsupported_operator_with_a_sentence(tmp_path: Path) -> None:
+    from onnx.helper import make_node
+
+    model = network(tmp_path / "net", make_node("Det", ["x"], ["y"]))
+    kind, sentence = json.loads(child(COMPILE, model, tmp_path / "out", tmp_path / "cache", "{}"))
+    assert kind == "unsupported_op"
+    assert "Det" in sentence and "\n" not in sentence
+
+
+@pytest.mark.slow
+def test_continues_after_being_killed(cnn: Path, tmp_path: Path) -> None:
+    """SIGKILL to the process group in the middle of tuning costs only what was not yet recorded."""
+    cache, settings = tmp_path / "cache", json.dumps({"trials_per_task": TRIALS})
+    command = [sys.executable, "-c", COMPILE, cnn, tmp_path / "killed", cache, settings]
+    tuner = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not any(path.stat().st_size for path in cache.glob("*/database_tuning_record.json")):
+        assert tuner.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(tuner.pid, signal.SIGKILL)
+    tuner.wait()
+    child(COMPILE, cnn, tmp_path / "out", cache, settings)
+    found = summary(tmp_path / "out")
+    assert found["reused"] > 0 and found["measured"] > 0
+    assert found["tasks_with_valid_record"] == found["tasks"]
+    assert_agrees(tmp_path / "out", cnn, tmp_path)
+    assert not list(cache.glob("*/build"))
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_cache(cnn: Path, tmp_path: Path) -> None:
+    settings = json.dumps({"trials_per_task": TRIALS, "vector_bits": 256})
+    outs = [tmp_path / "a", tmp_path / "b"]
+    commands = [[sys.executable, "-c", COMPILE, cnn, out, tmp_path / "cache", settings] for out in outs]
+    both = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
+    assert [process.wait(timeout=240) for process in both] == [0, 0]
+    assert sorted(summary(out)["measured"] > 0 for out in outs) == [False, True]
