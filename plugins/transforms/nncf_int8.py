@@ -1,0 +1,87 @@
+"""Post-training int8 of NNCF, for OpenVINO: calibrated scales, then biases corrected for what rounding shifted."""
+
+import os
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from tuner.errors import CandidateError, RequestError
+from tuner.onnx_form import quiet
+from tuner.plugin import Transform
+from tuner.target import Target
+from tuner.workload import FILES, Dataset, Form, Model, Role, batches
+
+_Preset = Literal["performance", "mixed"]
+_MOST_SAMPLES = 300  # NNCF's own default
+
+
+@dataclass(frozen=True)
+class NncfInt8(Transform):
+    """Weights and activations in int8; what NNCF leaves in float runs in the backend's own precision.
+
+    `preset` performance is symmetric throughout; mixed makes activations asymmetric, which helps where they are not
+    centred (GELU, Swish) and costs a little speed. `fast_bias_correction` off is slower to apply and may be more
+    accurate. `transformer` treats attention as such (SmoothQuant, and what must stay in float). At most 300 samples
+    are used. Side effect: NNCF's usage reports over the network are switched off in the process.
+    """
+
+    preset: _Preset = "performance"
+    fast_bias_correction: bool = True
+    transformer: bool = False
+
+    takes: ClassVar[Form] = "onnx"
+    gives: ClassVar[Form] = "openvino"
+    role: ClassVar[Role | None] = "calibration"
+
+    def __post_init__(self) -> None:
+        if self.preset not in get_args(_Preset):
+            raise RequestError(f"int8-nncf: preset={self.preset!r} must be one of {', '.join(get_args(_Preset))}")
+        for name in ("fast_bias_correction", "transformer"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"int8-nncf: {name}={getattr(self, name)!r} must be true or false")
+
+    @property
+    def label(self) -> str:
+        parts = ["int8-nncf"]
+        parts += [self.preset] * (self.preset != "performance")
+        parts += ["slowbias"] * (not self.fast_bias_correction)
+        parts += ["transformer"] * self.transformer
+        return "-".join(parts)
+
+    def unavailable(self, target: Target) -> str | None:
+        try:
+            _nncf()
+        except (ImportError, OSError) as error:
+            return f"nncf does not import ({error}); pip install 'inference-tuner[openvino]'"
+        if target.device != "cpu":
+            return f"nncf quantizes for OpenVINO on the CPU, and target={target.name} is a {target.device} device"
+        return None
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        samples = dataset.load("calibration")
+        if not samples:
+            raise CandidateError("error", "nncf int8 needs calibration samples, and the dataset has none")
+        nncf, openvino = _nncf()
+        inputs = [arrays for arrays, _ in islice(batches(samples, 1), _MOST_SAMPLES)]
+        with quiet():
+            quantized = nncf.quantize(
+                openvino.Core().read_model(model.path),
+                nncf.Dataset(inputs),
+                preset=nncf.QuantizationPreset(self.preset),
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(inputs),
+                fast_bias_correction=self.fast_bias_correction,
+                model_type=nncf.ModelType.TRANSFORMER if self.transformer else None,
+            )
+        if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
+            raise CandidateError("unsupported_op", "nncf found no operator to quantize in this model")
+        openvino.save_model(quantized, out / FILES["openvino"], compress_to_fp16=False)
+
+
+def _nncf() -> tuple[Any, Any]:
+    os.environ.setdefault("NNCF_CI", "1")  # read at import: no telemetry
+    with quiet():
+        import nncf
+        import openvino
+    return nncf, openvino

@@ -1,0 +1,66 @@
+"""Dynamic int8 of ONNX Runtime: scales of activations are computed at every call, so no calibration is needed."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tuner.errors import CandidateError, RequestError
+from tuner.onnx_form import quiet
+from tuner.plugin import Transform
+from tuner.target import Target
+from tuner.workload import Dataset, Form, Model
+
+
+@dataclass(frozen=True)
+class OnnxDynamicInt8(Transform):
+    """Matrix products (MatMul and Gemm) in int8; convolutions stay in float, as they run slower this way.
+
+    For transformers and wide fully connected layers. `per_channel` scales each output column by itself.
+    """
+
+    per_channel: bool = True
+
+    takes: ClassVar[Form] = "onnx"
+    gives: ClassVar[Form] = "onnx"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.per_channel, bool):
+            raise RequestError(f"int8-dynamic: per_channel={self.per_channel!r} must be true or false")
+
+    @property
+    def label(self) -> str:
+        return "int8-dynamic" if self.per_channel else "int8-dynamic-tensor"
+
+    def unavailable(self, target: Target) -> str | None:
+        try:
+            import onnxruntime.quantization  # noqa: F401
+        except (ImportError, OSError) as error:
+            return f"onnxruntime.quantization does not import ({error}); pip install onnx onnxruntime"
+        if target.device != "cpu":
+            return (
+                f"onnxruntime has dynamic int8 kernels for CPUs only; target={target.name} is a {target.device} device"
+            )
+        return None
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        with quiet(), tempfile.TemporaryDirectory() as scratch:
+            prepared = Path(scratch) / "prepared.onnx"
+            # folds constants, so that weights are found; symbolic shapes add nothing here and fail on some models
+            quant_pre_process(model.path, prepared, skip_symbolic_shape=True)
+            quantize_dynamic(
+                prepared,
+                out / model.path.name,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=self.per_channel,
+                weight_type=QuantType.QInt8,
+            )
+        graph = onnx.load(str(out / model.path.name)).graph
+        if not any(node.op_type == "MatMulInteger" for node in graph.node):
+            raise CandidateError(
+                "unsupported_op", "dynamic int8 found no matrix product with constant weights in this model"
+            )
