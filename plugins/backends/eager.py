@@ -22,6 +22,7 @@ class Eager(Backend):
     precision: Precision = "f32"
 
     accepts: ClassVar[tuple[Form, ...]] = ("torch",)
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):

@@ -28,6 +28,7 @@ class Inductor(Backend):
     precision: Precision = "f32"
 
     accepts: ClassVar[tuple[Form, ...]] = ("torch",)
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):

@@ -25,6 +25,7 @@ class OpenVINO(Backend):
     precision: _Precision = "f32"
 
     accepts: ClassVar[tuple[Form, ...]] = ("openvino", "onnx")
+    libraries: ClassVar[tuple[str, ...]] = ("openvino",)
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(_Precision):

@@ -33,6 +33,7 @@ class NncfInt8(Transform):
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "openvino"
     role: ClassVar[Role | None] = "calibration"
+    libraries: ClassVar[tuple[str, ...]] = ("nncf", "openvino")
 
     def __post_init__(self) -> None:
         if self.preset not in get_args(_Preset):

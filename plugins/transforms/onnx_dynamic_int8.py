@@ -23,6 +23,7 @@ class OnnxDynamicInt8(Transform):
 
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "onnx"
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
 
     def __post_init__(self) -> None:
         if not isinstance(self.per_channel, bool):

@@ -35,6 +35,7 @@ class OnnxStaticInt8(Transform):
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "onnx"
     role: ClassVar[Role | None] = "calibration"
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
 
     def __post_init__(self) -> None:
         if not isinstance(self.per_channel, bool):
