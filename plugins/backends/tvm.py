@@ -75,9 +75,12 @@ class TVM(Backend):
             return "tvm links with a C++ compiler and finds neither g++ nor clang++; install one"
         try:
             tvm = _import_tvm(target.cores)
+        except Exception as error:
+            return f"tvm does not import ({_sentence(error)}); pip install 'inference-tuner[tvm]'"
+        try:
             features = tvm.target.codegen.llvm_get_cpu_features(tvm.target.Target(self._target(target)))
         except Exception as error:
-            return f"tvm does not work ({_sentence(error)}); pip install 'inference-tuner[tvm]'"
+            return f"tvm refuses target.tvm={dict(target.tvm)}: {_sentence(error)}"
         if _X86 and self.vector_bits == 512 and "avx512f" not in features:
             return "tvm: vector_bits=512 needs AVX-512, which this processor lacks; use vector_bits=256"
         return None

@@ -1,7 +1,9 @@
 """TVM, always in child processes: it installs signal handlers, and a killed tuner must leave the cache sound."""
 
+import importlib.util
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +19,8 @@ from tuner.errors import RequestError
 from tuner.target import Target
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("tvm_ffi")
+if importlib.util.find_spec("tvm") is None:  # without importing it here
+    pytest.skip("tvm is not installed", allow_module_level=True)
 
 BATCH, TRIALS = 4, 8
 COMPILE = """
@@ -150,6 +153,15 @@ def test_labels_tell_candidates_apart() -> None:
 def test_is_unavailable_for_cuda() -> None:
     reason = TVM().unavailable(Target("a100", "cuda", tvm={"kind": "cuda"}))
     assert reason is not None and "target=a100" in reason
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86 processors")
+def test_says_what_is_wrong_with_a_target() -> None:
+    code = "import sys, json; from tuner.plugins.backends.tvm import TVM; from tuner.target import Target\n"
+    code += "print(TVM().unavailable(Target('mine', 'cpu', tvm=json.loads(sys.argv[1]))))"
+    assert "target.tvm={'mpcu': 'znver4'}" in child(code, '{"mpcu": "znver4"}')
+    assert "vector_bits=512" in child(code, '{"mcpu": "haswell"}')
+    assert child(code, '{"mcpu": "skylake-avx512"}').strip() == "None"
 
 
 def test_tuning_measures_every_task(tuned: Path) -> None:
