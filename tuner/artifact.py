@@ -27,11 +27,12 @@ from tuner.workload import Arrays, TensorSpec
 
 MANIFEST = "manifest.json"
 EXAMPLE = "example.npz"
+FILES = "files"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A loaded artifact. `load_seconds` runs from the first import of the runtime to readiness."""
+    """A loaded artifact."""
 
     candidate: Candidate
     inputs: tuple[TensorSpec, ...]
@@ -61,20 +62,33 @@ class Artifact:
         return [output[:count] for output in self.session.run(full)]
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """The part of `manifest.json` that loading needs."""
+
+    candidate: Candidate
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    value = json.loads((folder / MANIFEST).read_text())
+    inputs = tuple(TensorSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in value["inputs"])
+    return Manifest(Candidate.from_json(value["candidate"]), Target.from_json(value["target"]), inputs)
+
+
 def load(folder: Path) -> Artifact:
     """Loads an artifact. It imports the backend's own runtime only, in this process."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    candidate = Candidate.from_json(manifest["candidate"])
-    inputs = tuple(TensorSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in manifest["inputs"])
-    target = Target.from_json(manifest["target"])
-    session = candidate.backend.load(folder / "files", inputs, candidate.batch_size, target)
+    manifest = read_manifest(folder)
+    candidate, inputs = manifest.candidate, manifest.inputs
+    session = candidate.backend.load(folder / FILES, inputs, candidate.batch_size, manifest.target)
     return Artifact(candidate, inputs, session)
 
 
 def write_manifest(
     folder: Path, candidate: Candidate, target: Target, inputs: tuple[TensorSpec, ...], **more: Any
 ) -> None:
-    """Describes the artifact whose compiled files lie in `folder / "files"`."""
+    """Describes the artifact whose compiled files lie in `folder / FILES`."""
     manifest = {
         "candidate": candidate.to_json(),
         "target": asdict(target),

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
@@ -22,7 +22,7 @@ Precision = Literal["f32", "bf16", "f16"]
 
 
 @dataclass(frozen=True)
-class Plugin(ABC):
+class Plugin:
     """What transforms and backends share. Two equal plugins give the same result."""
 
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -42,7 +42,7 @@ class Plugin(ABC):
         return None
 
 
-class Transform(Plugin):
+class Transform(Plugin, ABC):
     """Model in, model out: a quantizer, a pruner, a distiller."""
 
     takes: ClassVar[Form]
@@ -67,7 +67,7 @@ class Session(ABC):
         """
 
 
-class Backend(Plugin):
+class Backend(Plugin, ABC):
     """A compiler and its runtime."""
 
     accepts: ClassVar[tuple[Form, ...]]
@@ -117,4 +117,4 @@ def decode(spec: Mapping[str, Any]) -> Plugin:
     for name in arguments:
         if name not in known:
             raise RequestError(f"{path} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
-    return cast(Plugin, kind(**arguments))
+    return kind(**arguments)

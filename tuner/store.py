@@ -7,7 +7,6 @@ A digest of its files goes with it; an entry that no longer matches is made agai
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -54,10 +53,10 @@ class Store:
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=path.parent))
         try:
             fill(draft)
-            seal = {"key": key, "files": _digests(draft)}
+            seal = {"key": key, "files": digests(draft)}
             (draft / _SEAL).write_text(json.dumps(seal, indent=1))
             with contextlib.suppress(OSError):  # another writer was first: the content is the same
-                os.rename(draft, path)
+                draft.rename(path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         self._believed.add(path)
@@ -69,10 +68,11 @@ class Store:
 
 def files_digest(folder: Path) -> str:
     """One digest of every file under a folder, names included."""
-    return digest(_digests(folder))
+    return digest(digests(folder))
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under a folder, by relative path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _SEAL)
     return {str(p.relative_to(folder)): _sha256(p) for p in files}
 
@@ -82,7 +82,7 @@ def _whole(path: Path) -> bool:
         seal = json.loads((path / _SEAL).read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(seal, dict) and seal.get("files") == _digests(path)
+    return isinstance(seal, dict) and seal.get("files") == digests(path)
 
 
 def _sha256(path: Path) -> str:

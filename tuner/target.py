@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import RequestError
@@ -66,7 +67,7 @@ class Target:
 
 def cpu_name() -> str:
     """The processor's model name as Linux gives it."""
-    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
         names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         return next(names, "unknown CPU")
 

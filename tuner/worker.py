@@ -29,6 +29,8 @@ R = TypeVar("R")
 
 _POLL_S = 0.05
 _TREE_POLL_S = 0.5  # looking for a child's own children walks /proc: seldom
+# a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
+os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tuner.worker"])
 
@@ -60,9 +62,7 @@ class Worker:
         """The result of `function(*args, **kwargs)` in the child, however long it takes."""
         return self.run_for(None, function, *args, **kwargs)
 
-    def run_for(
-        self, timeout_s: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
+    def run_for(self, timeout_s: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The same with a wall-clock limit.
 
         Raises CandidateError (`timeout`, `out_of_memory`, `crash`, `error`, or what the function raised), and
@@ -72,7 +72,11 @@ class Worker:
         return self._receive(timeout_s, None)  # type: ignore[no-any-return]
 
     def run_watched(
-        self, progress: Progress, function: Callable[Concatenate[Progress, P], R], *args: P.args, **kwargs: P.kwargs
+        self,
+        progress: Progress,
+        function: Callable[Concatenate[Progress, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> R:
         """Runs `function(progress, *args)`, whose calls of `progress` arrive at the one given here."""
         self._send(function, (_REPORT, *args), kwargs)
@@ -90,9 +94,10 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
         # the group exists only once the child has made it
-        self._process.kill()
-        self._process.join()
-        self._connection.close()
+        if not self._connection.closed:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +106,10 @@ class Worker:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
 
     @property
     def _pid(self) -> int:
@@ -146,7 +155,8 @@ class Worker:
         if used / 1e6 > self._memory_mb:
             self.close()
             raise CandidateError(
-                "out_of_memory", f"its processes used {used / 1e6:.0f} MB; the limit is {self._memory_mb:.0f} MB"
+                "out_of_memory",
+                f"its processes used {used / 1e6:.0f} MB; the limit is {self._memory_mb:.0f} MB",
             )
 
     def _death(self) -> CandidateError:
@@ -219,7 +229,7 @@ def _serve(connection: Connection, log: str, variables: dict[str, str], path: li
 def _importable_main() -> Any:
     """Keeps children from running the parent's main module again: they need nothing of it."""
     main = sys.modules["__main__"]
-    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
     main.__dict__["__spec__"] = None
     try:
         yield

@@ -6,11 +6,12 @@ that calls `load` or `write`.
 
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
 
@@ -95,6 +96,12 @@ class Dataset(ABC):
         Raises RequestError where a file is missing or malformed.
         """
 
+    def key(self) -> dict[str, Any]:
+        """What decides the samples, as JSON: the class, its fields and its code."""
+        kind = type(self)
+        settings = {f.name: getattr(self, f.name) for f in fields(cast(Any, self))}
+        return {"class": kind.__qualname__, "code": _source_digest(kind.__module__), **settings}
+
     @property
     def loss(self) -> str:
         """`module:function(output, labels) -> scalar tensor`, minimised by transforms that train."""
@@ -144,7 +151,7 @@ class TorchModel(ModelSource):
         if self.train is None:
             return None
         code = {ref: _source_digest(ref) for ref in (self.factory, self.train)}
-        return {"code": code, "dataset": repr(dataset), "torch": importlib.metadata.version("torch")}
+        return {"code": code, "dataset": dataset.key(), "torch": importlib.metadata.version("torch")}
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         import torch

@@ -1,0 +1,99 @@
+"""The command. `--help` answers before anything is imported."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+HELP = """\
+tune finds the fastest deployable artifact of a model within latency and accuracy limits, on this hardware.
+
+  tune target=cpu latency_ms=5                     search, decide, package (the default command)
+  tune model=onnx model.path=net.onnx dataset=npz dataset.path=eval.npz latency_ms=5
+  tune model=torch model.factory=package.module:function dataset=npz dataset.path=eval.npz
+  tune doctor [target=…]                           what this machine can tune for; what is missing and why
+  tune show [study=…] [--json]                     the verdict of a study again (the latest one)
+  tune ui                                          MLflow's UI on the store in use
+  tune … --cfg                                     the configuration that a command line makes, and nothing else
+
+keys (all in conf/config.yaml; every one can be overridden as key=value)
+  target          cpu, a100, h100, h200            target.threads=1 and so on set its fields
+  model           digits_cnn, digits_resnet18, torch, onnx
+  dataset         digits, digits_distorted, npz
+  search_space    default                          what is combined with what
+  latency_ms      limit on one call with a whole batch, at latency_percentile (95)
+  accuracy_drop   limit on what is lost against the float model (0.01)
+  size_mb, memory_mb                               further limits
+  objective       throughput, latency, size_mb
+  n_trials, timeout_s                              how long to look
+  sampler         auto, gp, tpe, nsga2, random
+  out_dir, study, cache_dir, tracking              where things go
+
+exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown; 2 the request is wrong;
+130 interrupted, the same command continues; 1 a bug.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help", "help"} & set(arguments):
+        sys.stdout.write(HELP)
+        return 0
+    if arguments == ["--version"]:
+        from tuner import __version__
+
+        sys.stdout.write(f"inference-tuner {__version__}\n")
+        return 0
+    from tuner.errors import RequestError
+
+    command: Callable[[list[str]], int] = _tune
+    if arguments and arguments[0] in _COMMANDS:
+        command = _COMMANDS[arguments.pop(0)]
+    try:
+        return command(arguments)
+    except RequestError as error:
+        sys.stderr.write(f"tune: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("tune: interrupted\n")
+        return 130
+
+
+def _tune(arguments: list[str]) -> int:
+    from tuner import configure
+
+    if "--cfg" in arguments:
+        from omegaconf import OmegaConf
+
+        arguments.remove("--cfg")
+        sys.stdout.write(OmegaConf.to_yaml(configure.composed(arguments)))
+        return 0
+    asked = configure.request(arguments)
+    asked.target.check()
+    from tuner.console import Console
+    from tuner.study import run
+
+    return run(asked, Console())
+
+
+def _doctor(arguments: list[str]) -> int:
+    from tuner.doctor import doctor
+
+    return doctor(arguments)
+
+
+def _show(arguments: list[str]) -> int:
+    from tuner.show import show
+
+    return show(arguments)
+
+
+def _ui(arguments: list[str]) -> int:
+    from tuner.show import ui
+
+    return ui(arguments)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"doctor": _doctor, "show": _show, "ui": _ui}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The declared limits, and the only definition of feasible: sampler, early stops and final choice all ask here."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from tuner.errors import RequestError
+
+ObjectiveName = Literal["throughput", "latency", "size_mb"]
+PERCENTILES = (50, 90, 95, 99)
+_POINT = 0.01  # one point of accuracy: the unit of excess where the limit itself is smaller
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call with a whole batch. `ci95` is of the declared percentile."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    ci95: tuple[float, float]
+
+    def percentile(self, q: int) -> float:
+        return float(getattr(self, f"p{q}"))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is known of a candidate; None is not measured (a trial that stopped early).
+
+    `throughput` is samples per second, batch_size over the median call. `accuracy_drop` is against the float
+    model on the same samples, `accuracy_ci95` the interval of the accuracy. `latency_vs_reference` is the median
+    over that of the reference session timed in turns with it.
+    """
+
+    latency_ms: Latency | None = None
+    throughput: float | None = None
+    latency_vs_reference: float | None = None
+    cpu_ms: float | None = None
+    accuracy: float | None = None
+    accuracy_drop: float | None = None
+    accuracy_ci95: tuple[float, float] | None = None
+    size_mb: float | None = None
+    memory_mb: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Measurement":
+        latency = value["latency_ms"]
+        interval = value["accuracy_ci95"]
+        return cls(
+            **{
+                **value,
+                "latency_ms": Latency(**{**latency, "ci95": tuple(latency["ci95"])}) if latency else None,
+                "accuracy_ci95": tuple(interval) if interval else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """`latency_ms` bounds that percentile of one call; `accuracy_drop` what is lost against the float model, in
+    the metric's unit; `size_mb` the artifact's files; `memory_mb` the peak of the process that runs it.
+    None is no limit."""
+
+    latency_ms: float | None = None
+    latency_percentile: int = 95
+    accuracy_drop: float | None = 0.01
+    size_mb: float | None = None
+    memory_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "size_mb", "memory_mb"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise RequestError(f"{name}={value} must be more than 0, or null for no limit")
+        if self.accuracy_drop is not None and not 0 <= self.accuracy_drop <= 1:
+            raise RequestError(
+                f"accuracy_drop={self.accuracy_drop} must be from 0 to 1 (0.01 is one point), or null for no limit"
+            )
+        if self.latency_percentile not in PERCENTILES:
+            raise RequestError(f"latency_percentile={self.latency_percentile} must be one of {PERCENTILES}")
+
+    def limits(self) -> dict[str, float]:
+        """The limits declared, by name."""
+        named = {
+            "latency_ms": self.latency_ms,
+            "accuracy_drop": self.accuracy_drop,
+            "size_mb": self.size_mb,
+            "memory_mb": self.memory_mb,
+        }
+        return {name: limit for name, limit in named.items() if limit is not None}
+
+    def value(self, name: str, measurement: Measurement) -> float | None:
+        """What `measurement` says of the limit `name`."""
+        if name == "latency_ms":
+            latency = measurement.latency_ms
+            return None if latency is None else latency.percentile(self.latency_percentile)
+        value: float | None = getattr(measurement, name)
+        return value
+
+    def violations(self, measurement: Measurement) -> dict[str, float]:
+        """By how much each declared limit that was measured is exceeded: 0 or less is within.
+
+        In units of the limit: 0.2 is a fifth over it. Accuracy is in units of the larger of its limit and one point.
+        """
+        excess = {}
+        for name, limit in self.limits().items():
+            value = self.value(name, measurement)
+            if value is not None:
+                unit = max(limit, _POINT) if name == "accuracy_drop" else limit
+                excess[name] = (value - limit) / unit
+        return excess
+
+    def feasible(self, measurement: Measurement) -> bool:
+        """Every declared limit was measured and holds."""
+        excess = self.violations(measurement)
+        return excess.keys() == self.limits().keys() and all(value <= 0 for value in excess.values())
+
+    def miss(self, measurement: Measurement) -> float:
+        """How far from feasible, for ordering: the sum of the excesses; infinite where a limit was not measured."""
+        excess = self.violations(measurement)
+        if excess.keys() != self.limits().keys():
+            return math.inf
+        return sum(max(0.0, value) for value in excess.values())
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is wanted most among the feasible."""
+
+    name: ObjectiveName = "throughput"
+
+    def __post_init__(self) -> None:
+        if self.name not in ("throughput", "latency", "size_mb"):
+            raise RequestError(f"objective={self.name!r} must be throughput, latency or size_mb")
+
+    def score(self, measurement: Measurement) -> float | None:
+        """Larger is better, and equal ratios are equal steps (a logarithm); None where not measured."""
+        if self.name == "throughput":
+            return None if measurement.throughput is None else math.log(measurement.throughput)
+        if self.name == "latency":
+            return None if measurement.latency_ms is None else -math.log(measurement.latency_ms.p50)
+        return None if measurement.size_mb is None else -math.log(measurement.size_mb)

@@ -1,0 +1,287 @@
+"""One trial: build, refuse cheaply where possible, then measure. Only processes and clocks; no Optuna, no MLflow.
+
+The order is that of cost: accuracy that already fails is not compiled, latency that fails widely is not measured.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner import host, timing
+from tuner.artifact import FILES
+from tuner.candidate import Candidate
+from tuner.constraints import Constraints, Latency, Measurement
+from tuner.errors import CandidateError, Kind
+from tuner.plugin import Backend
+from tuner.prepare import Prepared
+from tuner.stages import Builder
+from tuner.store import Store
+from tuner.target import Target
+from tuner.worker import Worker, environment
+from tuner.workload import Form, Workload
+
+State = Literal["complete", "stopped_early", "failed"]
+CHECK_BATCH = 32
+WIDE_MARGIN = 1.5  # a probe this many times over the latency limit will not be rescued by measuring longer
+_PROBE_S = 0.3
+
+
+@dataclass(frozen=True)
+class Failure:
+    kind: Kind
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a candidate. `seconds` is by stage; `artifact` is there once it compiled."""
+
+    candidate: Candidate
+    state: State
+    measurement: Measurement
+    failure: Failure | None = None
+    stopped_by: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    artifact: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "candidate": self.candidate.to_json(),
+            "state": self.state,
+            "measurement": self.measurement.to_json(),
+            "failure": None if self.failure is None else vars(self.failure),
+            "stopped_by": self.stopped_by,
+            "seconds": self.seconds,
+            "artifact": None if self.artifact is None else str(self.artifact),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Outcome":
+        return cls(
+            Candidate.from_json(value["candidate"]),
+            value["state"],
+            Measurement.from_json(value["measurement"]),
+            Failure(**value["failure"]) if value["failure"] else None,
+            value["stopped_by"],
+            value["seconds"],
+            Path(value["artifact"]) if value["artifact"] else None,
+        )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one trial may use: wall-clock seconds, resident memory in MB, and seconds of timing."""
+
+    timeout_s: float = 180.0
+    memory_mb: float = 8192.0
+    measure_s: float = 1.5
+
+
+class Evaluator:
+    """Evaluates candidates of one study. Open it with `with`: it keeps the reference session's process.
+
+    The reference is the float model on the plain backend of its own form, batch 1: every candidate is timed in
+    turns with it. `float_scores` are the scores of the evaluation samples there, the base of every accuracy drop.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        prepared: Prepared,
+        target: Target,
+        constraints: Constraints,
+        plain: Mapping[Form, Backend],
+        store: Store,
+        logs: Path,
+        limits: Limits,
+    ) -> None:
+        self._workload = workload
+        self._prepared = prepared
+        self._target = target
+        self._constraints = constraints
+        self._plain = plain
+        self._store = store
+        self._logs = logs
+        self._limits = limits
+        self._reference: Worker | None = None
+        self.float_scores: NDArray[Any] = np.empty(0)
+
+    def __enter__(self) -> "Evaluator":
+        deadline = time.monotonic() + self._limits.timeout_s
+        builder = self._builder(self._logs / "float.log")
+        float_model = self._prepared.source
+        self.float_scores = self._scores_on_plain(builder, (), float_model.model.form, deadline)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._reference is not None:
+            self._reference.close()
+            self._reference = None
+
+    @property
+    def float_accuracy(self) -> float:
+        return float(self.float_scores.mean())
+
+    def log(self, candidate: Candidate) -> Path:
+        return self._logs / f"{candidate.key}.log"
+
+    def evaluate(self, candidate: Candidate) -> Outcome:
+        """The outcome of one trial; a candidate that cannot be had is an outcome too."""
+        clock = _StageClock()
+        measured = Measurement()
+        artifact: Path | None = None
+        deadline = time.monotonic() + self._limits.timeout_s
+
+        def outcome(state: State, **more: Any) -> Outcome:
+            return Outcome(candidate, state, measured, seconds=clock.seconds(), artifact=artifact, **more)
+
+        try:
+            builder = self._builder(self.log(candidate))
+            clock.enter("transform")
+            model, key = builder.transformed(candidate.transforms, deadline)
+            if candidate.transforms:
+                clock.enter("check")
+                found = self._scores_on_plain(builder, candidate.transforms, model.form, deadline)
+                measured = self._with_accuracy(measured, found)
+                if self._constraints.violations(measured).get("accuracy_drop", 0) > 0:
+                    return outcome("stopped_early", stopped_by="accuracy_drop")
+            clock.enter("compile")
+            artifact = builder.compile(model, key, candidate, deadline)
+            size_mb = sum(f.stat().st_size for f in (artifact / FILES).rglob("*") if f.is_file()) / 1e6
+            measured = replace(measured, size_mb=size_mb)
+            if self._constraints.violations(measured).get("size_mb", 0) > 0:
+                return outcome("stopped_early", stopped_by="size_mb")
+            with self.hosting(artifact, self.log(candidate), deadline) as worker:
+                clock.enter("probe")
+                probe_ms = worker.run_for(_left(deadline), host.warm_up, _PROBE_S)
+                limit_ms = self._constraints.latency_ms
+                if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:
+                    latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
+                    throughput = candidate.batch_size / probe_ms * 1e3
+                    measured = replace(measured, latency_ms=latency, throughput=throughput)
+                    return outcome("stopped_early", stopped_by="latency_ms")
+                clock.enter("measure")
+                measured = self._timed(measured, candidate, worker, deadline)
+                clock.enter("accuracy")
+                found = worker.run_for(_left(deadline), host.scores, self._workload)
+                measured = self._with_accuracy(measured, found)
+                measured = replace(measured, memory_mb=worker.run(host.memory_mb))
+            return outcome("complete")
+        except CandidateError as error:
+            return outcome("failed", failure=Failure(error.kind, error.sentence))
+
+    def hosting(self, artifact: Path, log: Path, deadline: float) -> Worker:
+        """A worker that has loaded the artifact. Raises CandidateError where it does not load."""
+        variables = environment(self._target.cores)
+        worker = Worker(log, memory_mb=self._limits.memory_mb, environment=variables)
+        try:
+            worker.run_for(_left(deadline), host.open_artifact, artifact, self._workload.dataset)
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    def scores_of(self, artifact: Path, candidate: Candidate) -> NDArray[Any]:
+        """The evaluation scores of an artifact, loaded in a fresh process."""
+        deadline = time.monotonic() + self._limits.timeout_s
+        with self.hosting(artifact, self.log(candidate), deadline) as worker:
+            return worker.run_for(_left(deadline), host.scores, self._workload)
+
+    def measurement(self, measured: Measurement, batch_size: int, timed: timing.Timing) -> Measurement:
+        """`measured` with the latencies and throughput of a timing."""
+        quantile = self._constraints.latency_percentile
+        p50, p90, p95, p99 = (timed.percentile(q) for q in (50, 90, 95, 99))
+        return replace(
+            measured,
+            latency_ms=Latency(p50, p90, p95, p99, timed.ci95(quantile)),
+            throughput=batch_size / p50 * 1e3,
+            cpu_ms=timed.cpu_percentile(50),
+        )
+
+    def _timed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: float) -> Measurement:
+        reference = self._reference_worker(deadline)
+        worker.pause()
+        timings = timing.take_turns(
+            {"candidate": worker, "reference": reference},
+            limit_s=min(self._limits.measure_s, _left(deadline)),
+            timeout_s=_left(deadline),
+            precision=0.01,
+        )
+        worker.resume()
+        ratio = timings["candidate"].percentile(50) / timings["reference"].percentile(50)
+        measured = self.measurement(measured, candidate.batch_size, timings["candidate"])
+        return replace(measured, latency_vs_reference=ratio)
+
+    def _reference_worker(self, deadline: float) -> Worker:
+        if self._reference is None or not self._reference.alive:
+            source = self._prepared.source
+            log = self._logs / "float.log"
+            candidate = Candidate((), self._plain[source.model.form], 1)
+            artifact = self._builder(log).compiled(candidate, deadline)
+            self._reference = self.hosting(artifact, log, deadline)
+            self._reference.run_for(_left(deadline), host.warm_up, 1.0)
+            self._reference.pause()
+        return self._reference
+
+    def _scores_on_plain(
+        self, builder: Builder, transforms: tuple[Any, ...], form: Form, deadline: float
+    ) -> NDArray[Any]:
+        """The evaluation scores of the model after those transforms, on the plain backend of its form."""
+        plain = Candidate(transforms, self._plain[form], CHECK_BATCH)
+        model, key = builder.transformed(transforms, deadline)
+        source = self._prepared.source
+        made_from = {
+            "model": key,
+            "dataset": source.dataset.key(),
+            "plain": plain.to_json(),
+            "metric": self._workload.metric,
+        }
+
+        def fill(out: Path) -> None:
+            log = self._logs / "float.log" if not transforms else self.log(plain)
+            artifact = builder.compile(model, key, plain, deadline)
+            with self.hosting(artifact, log, deadline) as worker:
+                np.save(out / "scores.npy", worker.run_for(_left(deadline), host.scores, self._workload))
+
+        return np.asarray(np.load(self._store.make("scores", made_from, fill) / "scores.npy"))
+
+    def _with_accuracy(self, measured: Measurement, found: NDArray[Any]) -> Measurement:
+        accuracy = float(found.mean())
+        # normal interval of a mean of independent scores; for 0/1 scores it is Wald's
+        half = 1.96 * float(found.std(ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.inf
+        return replace(
+            measured,
+            accuracy=accuracy,
+            accuracy_drop=self.float_accuracy - accuracy,
+            accuracy_ci95=(accuracy - half, accuracy + half),
+        )
+
+    def _builder(self, log: Path) -> Builder:
+        return Builder(self._prepared.source, self._target, self._store, log, self._limits.memory_mb)
+
+
+class _StageClock:
+    """Seconds by stage, the running one included."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[str, float]] = []
+
+    def enter(self, stage: str) -> None:
+        self._spans.append((stage, time.monotonic()))
+
+    def seconds(self) -> dict[str, float]:
+        ends = [start for _, start in self._spans[1:]] + [time.monotonic()]
+        return {stage: round(end - start, 4) for (stage, start), end in zip(self._spans, ends, strict=True)}
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise CandidateError("timeout", "the trial's time was used up")
+    return left

@@ -1,0 +1,151 @@
+"""What runs inside the process that hosts one loaded artifact: warm-up, timed turns, accuracy.
+
+One process, one artifact, kept in this module. The functions are called through a `Worker`.
+"""
+
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner import artifact
+from tuner.errors import CandidateError
+from tuner.workload import Arrays, Dataset, Samples, Workload, batches, resolve
+
+_POOL = 8  # distinct batches a timing cycles through
+_STEADY = 0.05  # two successive windows of warm-up calls agree within this
+_WINDOW = 8
+
+
+@dataclass
+class _Hosted:
+    artifact: artifact.Artifact
+    pool: list[Arrays]
+    calls: int = 0
+
+
+_hosted: _Hosted | None = None
+
+
+def open_artifact(folder: Path, dataset: Dataset) -> float:
+    """Loads the artifact and a pool of real batches; returns the seconds from import to a first answer."""
+    global _hosted
+    samples = evaluation(dataset)
+    start = time.perf_counter()
+    loaded = artifact.load(folder)
+    pool = [_batch(samples, loaded.batch_size, offset) for offset in range(_POOL)]
+    loaded.session.run(_copied(pool[0]))
+    _hosted = _Hosted(loaded, pool)
+    return time.perf_counter() - start
+
+
+def warm_up(limit_s: float) -> float:
+    """Calls until steady: the medians of two successive windows agree, or the limit is reached.
+
+    Returns the latest median, in ms a call.
+    """
+    end = time.perf_counter() + limit_s
+    before = float("inf")
+    while True:
+        window: list[float] = []
+        while len(window) < _WINDOW and time.perf_counter() < end:
+            window.append(_timed_call()[0])
+        now = float(np.median(window)) if window else before
+        if abs(now - before) <= _STEADY * now or time.perf_counter() >= end:
+            return now
+        before = now
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Latencies of successive calls, wall-clock and process CPU time, ms."""
+
+    wall_ms: NDArray[Any]
+    cpu_ms: NDArray[Any]
+
+
+def turn(seconds: float, least_calls: int) -> Turn:
+    """Calls back to back for at least that long and that often.
+
+    What ran in between has taken the caches: the calls of the first fifth of the time are not recorded.
+    """
+    lead = time.perf_counter() + seconds / 5
+    while True:
+        _timed_call()
+        if time.perf_counter() >= lead:
+            break
+    end = time.perf_counter() + seconds
+    rows: list[tuple[float, float]] = []
+    while len(rows) < least_calls or time.perf_counter() < end:
+        rows.append(_timed_call())
+    wall, cpu = np.array(rows).T
+    return Turn(wall, cpu)
+
+
+def scores(workload: Workload) -> NDArray[Any]:
+    """The metric's score of every evaluation sample, in order.
+
+    Raises CandidateError (`numerics`) where an output is not finite, or all samples get the same outputs.
+    """
+    hosted = _loaded()
+    metric = resolve(workload.metric, "metric")
+    found: list[NDArray[Any]] = []
+    first: NDArray[Any] | None = None
+    constant = True
+    for inputs, labels in batches(evaluation(workload.dataset), hosted.artifact.batch_size):
+        outputs = hosted.artifact.run(inputs)
+        for output in outputs:
+            if not np.isfinite(output).all():
+                raise CandidateError("numerics", "its outputs on the evaluation samples include NaN or infinity")
+        first = outputs[0][:1].copy() if first is None else first
+        constant = constant and bool(np.array_equal(outputs[0], np.broadcast_to(first, outputs[0].shape)))
+        found.append(np.asarray(metric(outputs, labels), dtype=np.float64))
+    joined = np.concatenate(found)
+    if constant and len(joined) > 1:
+        raise CandidateError("numerics", "it gives the same outputs for every evaluation sample")
+    return joined
+
+
+def example() -> tuple[Arrays, list[NDArray[Any]]]:
+    """A batch of real inputs and the outputs it gets."""
+    hosted = _loaded()
+    return hosted.pool[0], [np.array(o) for o in hosted.artifact.session.run(_copied(hosted.pool[0]))]
+
+
+def memory_mb() -> float:
+    """The most resident memory this process has had, MB: interpreter, runtime, artifact and samples."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def evaluation(dataset: Dataset) -> Samples:
+    samples = dataset.load("evaluation")
+    assert samples is not None, "every dataset has evaluation samples"
+    return samples
+
+
+def _loaded() -> _Hosted:
+    assert _hosted is not None, "open_artifact comes first"
+    return _hosted
+
+
+def _timed_call() -> tuple[float, float]:
+    hosted = _loaded()
+    inputs = _copied(hosted.pool[hosted.calls % len(hosted.pool)])  # a runtime may overwrite what it is given
+    hosted.calls += 1
+    cpu = time.process_time()
+    wall = time.perf_counter()
+    hosted.artifact.session.run(inputs)
+    return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
+
+
+def _copied(inputs: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in inputs.items()}
+
+
+def _batch(samples: Samples, batch_size: int, offset: int) -> Arrays:
+    rows = [samples[(offset * batch_size + i) % len(samples)][0] for i in range(batch_size)]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

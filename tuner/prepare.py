@@ -1,0 +1,91 @@
+"""The float model on disk: loaded or trained, described and keyed, before the first trial."""
+
+import hashlib
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tuner import host
+from tuner.candidate import digest
+from tuner.errors import CandidateError, RequestError
+from tuner.stages import Source
+from tuner.store import Store, files_digest
+from tuner.target import Target
+from tuner.worker import Worker, environment
+from tuner.workload import FILES, Model, Progress, Role, TensorSpec, Workload
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The source of every candidate, and how many samples each role has (0: it has none)."""
+
+    source: Source
+    samples: dict[Role, int]
+
+
+def prepare(
+    workload: Workload,
+    target: Target,
+    store: Store,
+    scratch: Path,
+    log: Path,
+    memory_mb: float,
+    progress: Progress,
+) -> Prepared:
+    """Loads or trains the model in a worker. `progress` hears of training.
+
+    Raises RequestError where the model, the dataset or the metric cannot be had, naming the key and the mend.
+    """
+    source, dataset = workload.model, workload.dataset
+    with Worker(log, memory_mb=memory_mb, environment=environment(target.cores)) as worker:
+        try:
+            samples, inputs = worker.run(_describe, workload)
+            key = source.key(dataset)
+            if key is None:
+                worker.run_watched(progress, _write, workload, scratch)
+                folder = scratch
+            else:
+                folder = store.make("float", key, lambda out: worker.run_watched(progress, _write, workload, out))
+            content = worker.run(_content_key, Model(source.form, folder, inputs))
+        except CandidateError as error:
+            raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
+    return Prepared(Source(Model(source.form, folder, inputs), content, dataset), samples)
+
+
+def _describe(workload: Workload) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:
+    counts: dict[Role, int] = {}
+    roles: tuple[Role, ...] = ("evaluation", "calibration", "training")
+    for role in roles:
+        samples = workload.dataset.load(role)
+        counts[role] = 0 if samples is None else len(samples)
+    if not counts["evaluation"]:
+        raise RequestError("dataset: it has no evaluation samples")
+    first, _ = host.evaluation(workload.dataset)[0]
+    arrays = {name: np.asarray(value) for name, value in first.items()}
+    return counts, tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in arrays.items())
+
+
+def _write(progress: Progress, workload: Workload, out: Path) -> None:
+    workload.model.write(workload.dataset, out, progress)
+
+
+def _content_key(model: Model) -> str:
+    """A torch module by its structure, weights and code (its pickle differs between runs); a graph by its files."""
+    if model.form != "torch":
+        from tuner.onnx_form import check_inputs
+
+        check_inputs(model.path, model.inputs)
+        return digest({FILES[model.form]: files_digest(model.directory)})
+    import torch
+
+    module = torch.load(model.path, weights_only=False)
+    seen = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        seen.update(name.encode())
+        seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    files = {inspect.getsourcefile(type(part)) for part in module.modules()}
+    for file in sorted(f for f in files if f and "/torch/nn/" not in f):
+        seen.update(Path(file).read_bytes())
+    return seen.hexdigest()[:16]

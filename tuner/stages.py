@@ -1,0 +1,175 @@
+"""From a candidate to its artifact: transforms, conversion, compilation, each kept by content.
+
+Each stage runs in a worker of its own, which has loaded nothing else. Its key names everything that decides the
+result: the model it starts from, the plugin with its parameters and code, library versions, and for transforms
+the dataset, for compilation the target and the batch size.
+"""
+
+import hashlib
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuner import artifact
+from tuner.candidate import Candidate, digest
+from tuner.errors import CandidateError, RequestError
+from tuner.plugin import Backend, Plugin, Transform, encode
+from tuner.store import Store
+from tuner.target import Target
+from tuner.worker import Worker, environment
+from tuner.workload import Dataset, Form, Model
+
+EXPORT_LIBRARIES = {"torch", "onnx", "onnxscript"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The float model on disk, its content key, and the dataset whose samples transforms may use."""
+
+    model: Model
+    key: str
+    dataset: Dataset
+
+
+def route(form: Form, candidate: Candidate) -> str | None:
+    """Why the candidate cannot start from a model of that form, in one line; None where it can."""
+    for transform in candidate.transforms:
+        if not _reaches(form, (transform.takes,)):
+            return f"{transform.label} needs the model as {transform.takes}, and has it as {form}"
+        form = transform.gives
+    if not _reaches(form, candidate.backend.accepts):
+        return f"{candidate.backend.label} takes {' or '.join(candidate.backend.accepts)}, not {form}"
+    return None
+
+
+class Builder:
+    """Builds artifacts from one source for one target, remembering every stage in the store."""
+
+    def __init__(self, source: Source, target: Target, store: Store, log: Path, memory_mb: float) -> None:
+        self._source = source
+        self._target = target
+        self._store = store
+        self._log = log
+        self._memory_mb = memory_mb
+
+    def transformed(self, transforms: tuple[Transform, ...], deadline: float) -> tuple[Model, str]:
+        """The model after these transforms, and its content key. Raises CandidateError."""
+        model, key = self._source.model, self._source.key
+        for transform in transforms:
+            model, key = self._as(model, key, (transform.takes,), deadline)
+            made_from = {
+                "model": key,
+                "transform": encode(transform),
+                "code": plugin_version(transform),
+                "dataset": self._source.dataset.key(),
+                "device": self._target.device,
+            }
+            before = model
+            folder = self._make(
+                "transform",
+                made_from,
+                deadline,
+                lambda out, t=transform, m=before: (t.apply, (m, self._source.dataset, self._target, out)),  # type: ignore[misc]
+            )
+            model, key = replace(before, form=transform.gives, directory=folder), digest(made_from)
+        return model, key
+
+    def compiled(self, candidate: Candidate, deadline: float) -> Path:
+        """The folder of the candidate's artifact, with its manifest. Raises CandidateError."""
+        model, key = self.transformed(candidate.transforms, deadline)
+        return self.compile(model, key, candidate, deadline)
+
+    def compile(self, model: Model, key: str, candidate: Candidate, deadline: float) -> Path:
+        """The artifact of `candidate`, whose transforms gave `model` with that key."""
+        backend = candidate.backend
+        model, key = self._as(model, key, backend.accepts, deadline)
+        made_from = {
+            "model": key,
+            "candidate": candidate.to_json(),
+            "code": plugin_version(backend),
+            "target": asdict(self._target),
+        }
+        cache = self._store.folder(f"{type(backend).__module__}.{type(backend).__qualname__}")
+        return self._make(
+            "artifact",
+            made_from,
+            deadline,
+            lambda out: (_compile, (candidate, model, self._target, out, cache)),
+        )
+
+    def _as(self, model: Model, key: str, forms: tuple[Form, ...], deadline: float) -> tuple[Model, str]:
+        if model.form in forms:
+            return model, key
+        made_from = {"model": key, "to": "onnx", "versions": artifact.library_versions(EXPORT_LIBRARIES)}
+        folder = self._make("onnx", made_from, deadline, lambda out: (_export, (model, out)))
+        return replace(model, form="onnx", directory=folder), digest(made_from)
+
+    def _make(
+        self,
+        stage: str,
+        made_from: dict[str, Any],
+        deadline: float,
+        work: Callable[[Path], tuple[Callable[..., None], tuple[Any, ...]]],
+    ) -> Path:
+        def fill(draft: Path) -> None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise CandidateError("timeout", f"the trial's time was used up before its {stage} stage")
+            variables = environment(self._target.cores)
+            with Worker(self._log, memory_mb=self._memory_mb, environment=variables) as worker:
+                function, arguments = work(draft)
+                worker.run_for(left_s, function, *arguments)
+
+        return self._store.make(stage, made_from, fill)
+
+
+def plugin_version(plugin: Plugin) -> dict[str, str]:
+    """What besides its parameters decides what a plugin does: its libraries and its own file."""
+    source = inspect.getsourcefile(type(plugin))
+    code = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else "unknown"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"file": code, "python": python, **artifact.library_versions(set(plugin.libraries))}
+
+
+def unavailable(plugins: list[Plugin], target: Target, store: Store, log: Path) -> dict[Plugin, str]:
+    """Which plugins cannot work for the target on this machine, and why. Answers are remembered only when good."""
+    reasons = {}
+    for plugin in plugins:
+        key = {"plugin": encode(plugin), "code": plugin_version(plugin), "target": asdict(target)}
+
+        def ask(out: Path, plugin: Plugin = plugin) -> None:
+            try:
+                with Worker(log, memory_mb=4096, environment=environment(target.cores)) as worker:
+                    reason = worker.run_for(120, plugin.unavailable, target)
+            except CandidateError as error:
+                reason = f"asked whether it can run, it failed: {error.sentence}"
+            if reason:
+                raise RequestError(reason)
+
+        try:
+            store.make("available", key, ask)
+        except RequestError as error:
+            reasons[plugin] = str(error)
+    return reasons
+
+
+def _reaches(form: Form, accepted: tuple[Form, ...]) -> bool:
+    return form in accepted or (form == "torch" and "onnx" in accepted)
+
+
+def _export(model: Model, out: Path) -> None:
+    from tuner.onnx_form import from_torch
+
+    from_torch(model, out)
+
+
+def _compile(candidate: Candidate, model: Model, target: Target, out: Path, cache: Path) -> None:
+    backend: Backend = candidate.backend
+    files = out / artifact.FILES
+    files.mkdir()
+    backend.compile(model, candidate.batch_size, target, files, cache)
+    artifact.write_manifest(out, candidate, target, model.inputs)
