@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from tuner.errors import CandidateError, RequestError
 from tuner.onnx_form import called_by_name, quiet
@@ -16,7 +16,6 @@ from tuner.plugin import Transform
 from tuner.target import Target
 from tuner.workload import FILES, Dataset, Form, Model, Role, Samples, TensorSpec, batches, resolve
 
-_Importance = Literal["magnitude", "taylor"]
 _SEED = 0
 _BATCH_SIZE = 64
 _RECOVERY_EPOCHS = 4
@@ -28,8 +27,8 @@ class StructuredPruning(Transform):
     """Removes `sparsity` of the channels of every layer but the last, which names the classes.
 
     What a layer keeps is rounded to the nearest multiple of `round_to`, at least one: kernels work on so many
-    channels at a time, and a network with 22 channels runs slower than one with 32. `importance` picks what goes:
-    magnitude the channels of smallest weights, taylor those whose removal moves the loss least to first order.
+    channels at a time, and a network with 22 channels runs slower than one with 32. The channels of smallest
+    weights go; choosing by the loss's gradient (Taylor) was 0.3 to 0.7 points worse after recovery on digits.
     Recovery is AdamW for `recovery_epochs` over the training samples, its rate warmed up to `learning_rate` and
     annealed by a cosine. The same seed every time.
     """
@@ -38,7 +37,6 @@ class StructuredPruning(Transform):
     recovery_epochs: int = _RECOVERY_EPOCHS
     learning_rate: float = 2e-3
     round_to: int = _ROUND_TO
-    importance: _Importance = "magnitude"
 
     takes: ClassVar[Form] = "torch"
     gives: ClassVar[Form] = "torch"
@@ -53,16 +51,12 @@ class StructuredPruning(Transform):
                 raise RequestError(f"pruned: {name}={value!r} must be a whole number, {least} or more")
         if not 0 < self.learning_rate <= 1:
             raise RequestError(f"pruned: learning_rate={self.learning_rate!r} must lie above 0, and at most at 1")
-        if self.importance not in get_args(_Importance):
-            choices = ", ".join(get_args(_Importance))
-            raise RequestError(f"pruned: importance={self.importance!r} must be one of {choices}")
 
     @property
     def label(self) -> str:
         parts = [f"pruned{self.sparsity * 100:g}"]
         parts += [f"x{self.round_to}"] * (self.round_to != _ROUND_TO)
         parts += [f"e{self.recovery_epochs}"] * (self.recovery_epochs != _RECOVERY_EPOCHS)
-        parts += [self.importance] * (self.importance != "magnitude")
         return "-".join(parts)
 
     def unavailable(self, target: Target) -> str | None:
@@ -80,12 +74,12 @@ class StructuredPruning(Transform):
             raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
         module = torch.load(model.path, map_location="cpu", weights_only=False)
         trainer = _Trainer(module, samples, dataset.loss, target)
-        self._prune(module, model.inputs, trainer)
+        self._prune(module, model.inputs)
         trainer.train(self.recovery_epochs, self.learning_rate)
         module.zero_grad()
         torch.save(module.cpu().eval(), out / FILES["torch"])
 
-    def _prune(self, module: Any, inputs: tuple[TensorSpec, ...], trainer: "_Trainer") -> None:
+    def _prune(self, module: Any, inputs: tuple[TensorSpec, ...]) -> None:
         import numpy as np
         import torch
         import torch_pruning
@@ -104,15 +98,10 @@ class StructuredPruning(Transform):
         try:
             with quiet():
                 graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=arrays)
-                if self.importance == "taylor":
-                    trainer.accumulate_gradients()
                 pruner = Aligned(
-                    module.eval(),
+                    module,
                     arrays,
-                    {
-                        "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
-                        "taylor": torch_pruning.importance.GroupTaylorImportance,
-                    }[self.importance](),
+                    torch_pruning.importance.GroupMagnitudeImportance(),
                     pruning_ratio=self.sparsity,
                     round_to=self.round_to,
                     ignored_layers=_output_layers(graph),
@@ -148,13 +137,6 @@ class _Trainer:
         self._module = module
         self._by_name = called_by_name(module, arrays)
         self._loss = resolve(loss, "dataset.loss")
-
-    def accumulate_gradients(self, count: int = 512) -> None:
-        """Leaves the loss's gradient over the first `count` samples in the parameters."""
-        module = self._module.to(self._device).eval()
-        module.zero_grad()
-        self._loss_of(slice(count)).backward()
-        module.cpu()
 
     def train(self, epochs: int, learning_rate: float) -> None:
         import torch
