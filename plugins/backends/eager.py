@@ -1,7 +1,7 @@
 """torch eager: the model as it is, run by torch's own kernels. What every speed-up is reported against."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -53,15 +53,17 @@ class Eager(Backend):
 
         torch.set_num_threads(target.cores)
         module = torch.load(folder / FILES["torch"], map_location=target.device, weights_only=False).eval()
-        by_name = called_by_name(module, (spec.name for spec in inputs))
-        return TorchSession(module.to(torch_dtype(self.precision)), by_name, self.precision, target.device)
+        module = module.to(torch_dtype(self.precision))
+        names = [spec.name for spec in inputs]
+        call = in_order(module, names) if called_by_name(module, names) else module
+        return TorchSession(call, names, self.precision, target.device)
 
 
 class TorchSession(Session):
-    """Runs any callable on torch tensors; floating-point outputs come back as float32."""
+    """Runs a callable that takes torch tensors in the order of `names`; floating-point outputs come back as float32."""
 
-    def __init__(self, call: Callable[..., Any], by_name: bool, precision: Precision, device: str) -> None:
-        self._call, self._by_name, self._device = call, by_name, device
+    def __init__(self, call: Callable[..., Any], names: Sequence[str], precision: Precision, device: str) -> None:
+        self._call, self._names, self._device = call, names, device
         self._dtype = torch_dtype(precision)
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
@@ -69,8 +71,7 @@ class TorchSession(Session):
         from torch.utils._pytree import tree_leaves
 
         with torch.inference_mode():
-            tensors = {name: self._tensor(array) for name, array in inputs.items()}
-            result = self._call(**tensors) if self._by_name else self._call(*tensors.values())
+            result = self._call(*(self._tensor(inputs[name]) for name in self._names))
             # .cpu() waits for the device
             outputs = [leaf.cpu() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
             return [(o.float() if o.is_floating_point() else o).numpy() for o in outputs]
@@ -86,3 +87,18 @@ def torch_dtype(precision: Precision) -> Any:
     import torch
 
     return {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
+
+
+def in_order(module: Any, names: Sequence[str]) -> Any:
+    """A module that takes in this order what `module` takes by name."""
+    import torch
+
+    class InOrder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.module(**dict(zip(names, tensors, strict=True)))
+
+    return InOrder()

@@ -1,12 +1,11 @@
 """AOTInductor: torch's own compiler, which writes C++ (Triton on a GPU) and packs the result as a .pt2 file."""
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
-from tuner.plugins.backends.eager import TorchSession, torch_dtype
+from tuner.plugins.backends.eager import TorchSession, in_order, torch_dtype
 
 from tuner.errors import CandidateError, RequestError
 from tuner.onnx_form import called_by_name, quiet
@@ -77,7 +76,7 @@ class Inductor(Backend):
             samples.append(sample.to(dtype) if sample.is_floating_point() else sample)
         names = [spec.name for spec in model.inputs]
         if called_by_name(module, names):
-            module = _in_order(module, names)
+            module = in_order(module, names)
         # freezing folds the weights into the kernels' layout; torch supports it on CPUs first of all
         config = {"freezing": target.device == "cpu", "compile_threads": 1}
         with quiet(), torch.no_grad(), fresh_cache(dir=str(out)):
@@ -99,22 +98,7 @@ class Inductor(Backend):
 
         torch.set_num_threads(target.cores)
         compiled = torch._inductor.aoti_load_package(str(folder / _PACKAGE))
-        return TorchSession(compiled, False, self.precision, target.device)
-
-
-def _in_order(module: Any, names: Sequence[str]) -> Any:
-    """The module, called with its inputs in order instead of by name."""
-    import torch
-
-    class InOrder(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, *tensors: Any) -> Any:
-            return self.module(**dict(zip(names, tensors, strict=True)))
-
-    return InOrder()
+        return TorchSession(compiled, [spec.name for spec in inputs], self.precision, target.device)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,150 @@
+"""What the contract suite needs: every plugin there is, a small trained network, and made-up samples."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tuner.metrics import top1
+from tuner.plugin import Backend, Plugin, Transform
+from tuner.target import Target
+from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
+
+CPU = Target("cpu", "cpu", threads=1)
+CUDA = Target("a100", "cuda", device_name="A100", onnxruntime_providers=("CUDAExecutionProvider",))
+IMAGE = (TensorSpec("image", (1, 8, 8), "float32"),)
+PAIR = (TensorSpec("ids", (4,), "int64"), TensorSpec("scores", (4,), "float32"))
+CLASSES = 4
+
+
+def plugins(package: str, kind: type) -> list[Any]:
+    """Every concrete class that a module of `tuner.plugins.<package>` defines."""
+    root = importlib.import_module(f"tuner.plugins.{package}")
+    found = []
+    for info in pkgutil.iter_modules(root.__path__, f"{root.__name__}."):
+        module = importlib.import_module(info.name)
+        for value in vars(module).values():
+            if inspect.isclass(value) and value.__module__ == info.name and issubclass(value, kind):
+                found.append(value)
+    return [value for value in found if not inspect.isabstract(value)]
+
+
+TRANSFORMS = plugins("transforms", Transform)
+BACKENDS = plugins("backends", Backend)
+
+
+def choices(kind: type[Plugin]) -> dict[str, tuple[Any, ...]]:
+    """The fields of a plugin that take one of a few values, and these."""
+    hints = get_type_hints(kind)
+    named = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    literal = {name: get_args(hint) for name, hint in named.items() if get_origin(hint) is Literal}
+    return literal | {name: (True, False) for name, hint in named.items() if hint is bool}
+
+
+def plain(kind: type[Plugin], **values: Any) -> Plugin:
+    """The plugin with its defaults; a number without one is a half."""
+    required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
+    return kind(**dict.fromkeys(required, 0.5) | values)
+
+
+def variants(kind: type[Plugin]) -> list[Any]:
+    """The plain plugin, and each that differs from it in one choice."""
+    base = plain(kind)
+    others = [plain(kind, **{name: value}) for name, values in choices(kind).items() for value in values]
+    return list(dict.fromkeys([base, *others]))
+
+
+class Net(nn.Module):
+    """Two convolutions with batch norm; its first operation works in place on its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin = nn.ReLU(inplace=True)
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(512, 32),
+            nn.ReLU(),
+            nn.Linear(32, CLASSES),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.begin(x))
+
+
+class Pair(nn.Module):
+    """Two inputs of different kinds, which bear the names of forward's parameters in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, 4)
+
+    def forward(self, scores: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        mixed = self.embedding(ids).sum(-1) - 2 * scores
+        return {"mixed": mixed, "total": mixed.sum(-1, keepdim=True)}
+
+
+class Activation(nn.Module):
+    """Nothing that a transform could compress."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x).flatten(1)[:, :CLASSES]
+
+
+@dataclass(frozen=True)
+class Patterns(Dataset):
+    """Four fixed random patterns under noise."""
+
+    def load(self, role: Role) -> ArraySamples:
+        seed, count = {"evaluation": (1, 256), "calibration": (2, 70), "training": (3, 512)}[role]
+        random = np.random.default_rng(seed)
+        labels = random.integers(CLASSES, size=count)
+        images = np.random.default_rng(0).normal(size=(CLASSES, 1, 8, 8))[labels] + random.normal(size=(count, 1, 8, 8))
+        return ArraySamples({"image": images.astype(np.float32)}, labels)
+
+
+@cache
+def trained() -> Net:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    net, samples = Net().train(), Patterns().load("training")
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    images, labels = torch.from_numpy(samples.inputs["image"]), torch.from_numpy(samples.labels)
+    for step in range(24):
+        rows = slice(64 * (step % 8), 64 * (step % 8) + 64)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images[rows].clone()), labels[rows]).backward()
+        optimizer.step()
+    return net.eval()
+
+
+def saved(module: nn.Module, inputs: tuple[TensorSpec, ...], folder: Path) -> dict[str, Model]:
+    """The module on disk as torch and as ONNX."""
+    from tuner.onnx_form import from_torch
+
+    forms = {form: Model(form, folder / form, inputs) for form in ("torch", "onnx")}
+    for model in forms.values():
+        model.directory.mkdir(parents=True)
+    torch.save(module.eval(), forms["torch"].path)
+    from_torch(forms["torch"], forms["onnx"].directory)
+    return forms
+
+
+def accepted(backend: Backend, forms: dict[str, Model]) -> Model:
+    return next(forms[form] for form in backend.accepts if form in forms)
+
+
+def accuracy(outputs: list[Any], labels: Any) -> float:
+    return float(top1(outputs, labels).mean())
