@@ -1,6 +1,10 @@
 """AOTInductor: torch's own compiler, which writes C++ (Triton on a GPU) and packs the result as a .pt2 file."""
 
+import contextlib
 import importlib.util
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, get_args
@@ -21,7 +25,7 @@ class Inductor(Backend):
     """`precision` is that of weights and activations. The artifact needs torch, but not the model's own code.
 
     Compiling takes 6 to 30 s and a C++ compiler. torch keeps its precompiled headers (a few hundred MB, shared by
-    all its users on the machine) in the system's temporary directory; nothing else outlasts `compile`.
+    all its users on the machine) in the system's temporary directory.
     """
 
     precision: Precision = "f32"
@@ -65,7 +69,6 @@ class Inductor(Backend):
         import torch
         from torch._dynamo.exc import TorchDynamoException
         from torch._inductor.exc import CppCompileError
-        from torch._inductor.utils import fresh_cache
         from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
         module = torch.load(model.path, map_location=target.device, weights_only=False).eval()
@@ -79,7 +82,7 @@ class Inductor(Backend):
             module = in_order(module, names)
         # freezing folds the weights into the kernels' layout; torch supports it on CPUs first of all
         config = {"freezing": target.device == "cpu", "compile_threads": 1}
-        with quiet(), torch.no_grad(), fresh_cache(dir=str(out)):
+        with quiet(), torch.no_grad(), _compile_cache(cache, out / "scratch"):
             try:
                 program = torch.export.export(module.to(dtype), tuple(samples))
                 torch._inductor.aoti_compile_and_package(
@@ -99,6 +102,33 @@ class Inductor(Backend):
         torch.set_num_threads(target.cores)
         compiled = torch._inductor.aoti_load_package(str(folder / _PACKAGE))
         return TorchSession(compiled, [spec.name for spec in inputs], self.precision, target.device)
+
+
+@contextlib.contextmanager
+def _compile_cache(kept: Path, scratch: Path) -> Iterator[None]:
+    """torch's compile cache, in a folder that is gone afterwards.
+
+    It begins as a copy of what the first compile left in `kept`: the trials of this processor's instruction sets, a
+    third of the time. torch would take a file torn by a killed process for a good one, so none is written there.
+    """
+    import torch
+    from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
+
+    ready = kept / torch.__version__
+    if ready.exists():
+        shutil.copytree(ready, scratch)
+    else:
+        scratch.mkdir()
+    try:
+        with temporary_cache_dir(str(scratch)):
+            yield
+        if not ready.exists():
+            staged = Path(tempfile.mkdtemp(dir=kept))
+            shutil.copytree(scratch, staged, dirs_exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was first
+                staged.rename(ready)
+    finally:
+        shutil.rmtree(scratch)
 
 
 def _first_line(error: BaseException) -> str:
