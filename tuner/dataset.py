@@ -1,6 +1,7 @@
-"""A dataset of one's own: arrays in a file of `numpy.savez`."""
+"""Samples on disk: a file of one's own, and the copy that the workers of a study share."""
 
 import hashlib
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import RequestError
-from tuner.workload import ArraySamples, Dataset, Role, Samples
+from tuner.workload import ROLES, ArraySamples, Dataset, Role, Samples, batches
 
 _LABEL = "label"
 _HELD_OUT = 256
@@ -27,13 +28,19 @@ class Npz(Dataset):
     calibration_path: str | None = None
     training_path: str | None = None
 
+    def __post_init__(self) -> None:
+        for field in ("path", "calibration_path", "training_path"):
+            value = getattr(self, field)
+            if value is not None and not Path(value).is_file():
+                raise RequestError(f"dataset.{field}={value}: no such file")
+
     def load(self, role: Role) -> Samples | None:
         if role == "training":
             return _read(self.training_path, "training_path") if self.training_path else None
         if self.calibration_path:
-            return _read(
-                *((self.path, "path") if role == "evaluation" else (self.calibration_path, "calibration_path"))
-            )
+            if role == "calibration":
+                return _read(self.calibration_path, "calibration_path")
+            return _read(self.path, "path")
         samples = _read(self.path, "path")
         order = np.random.default_rng(0).permutation(len(samples))
         held_out = min(_HELD_OUT, len(samples) // 5)
@@ -48,12 +55,50 @@ class Npz(Dataset):
         return {**super().key(), "content": content}
 
 
+@dataclass(frozen=True)
+class Kept(Dataset):
+    """The samples of another dataset as arrays on disk, mapped into memory.
+
+    Every worker opens samples; this spares each the imports and the work by which they are made. `folder` is what
+    `keep` filled, `identity` the original's key as JSON, `loss_function` its loss.
+    """
+
+    folder: Path
+    identity: str
+    loss_function: str
+
+    @property
+    def loss(self) -> str:
+        return self.loss_function
+
+    def load(self, role: Role) -> Samples | None:
+        files = sorted((self.folder / role).glob("*.npy"))
+        if not files:
+            return None
+        arrays = {file.stem: np.load(file, mmap_mode="r") for file in files}
+        return ArraySamples(arrays, arrays.pop(_LABEL))
+
+    def key(self) -> dict[str, Any]:
+        identity: dict[str, Any] = json.loads(self.identity)
+        return identity
+
+
+def keep(dataset: Dataset, folder: Path) -> None:
+    """Writes every role's samples under `folder`, one file an input, as `Kept` reads them. Called in a worker."""
+    for role in ROLES:
+        samples = dataset.load(role)
+        if samples is None or not len(samples):
+            continue
+        (folder / role).mkdir()
+        inputs, labels = next(batches(samples, len(samples)))
+        for name, array in (inputs | {_LABEL: labels}).items():
+            np.save(folder / role / f"{name}.npy", array, allow_pickle=False)
+
+
 def _read(path: str, field: str) -> ArraySamples:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise RequestError(f"dataset.{field}={path}: no such file") from error
     except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise RequestError(f"dataset.{field}={path}: not a file of numpy.savez with plain arrays ({error})") from error
     if _LABEL not in arrays:

@@ -24,7 +24,7 @@ from tuner.stages import Builder
 from tuner.store import Store
 from tuner.target import Target
 from tuner.worker import Worker, environment
-from tuner.workload import Form, Workload
+from tuner.workload import Form
 
 State = Literal["complete", "stopped_early", "failed"]
 CHECK_BATCH = 32
@@ -92,7 +92,6 @@ class Evaluator:
 
     def __init__(
         self,
-        workload: Workload,
         prepared: Prepared,
         target: Target,
         constraints: Constraints,
@@ -101,7 +100,7 @@ class Evaluator:
         logs: Path,
         limits: Limits,
     ) -> None:
-        self._workload = workload
+        self._workload = prepared.workload
         self._prepared = prepared
         self._target = target
         self._constraints = constraints

@@ -4,18 +4,14 @@ The only engine file that knows ONNX. What leaves it is one file without externa
 begin with a symbolic axis named "batch".
 """
 
-import contextlib
-import inspect
-import io
-import logging
 import re
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import CandidateError, RequestError
+from tuner.torch_form import called_by_name
 from tuner.workload import Model, TensorSpec
 
 BATCH = "batch"
@@ -47,7 +43,7 @@ def from_torch(model: Model, out: Path) -> None:
     free = export.ShapesCollection()
     for tensor in samples.values():
         free[tensor] = {0: export.Dim(BATCH)}
-    with quiet(), torch.no_grad():
+    with torch.no_grad():
         try:
             program = torch.onnx.export(
                 module,
@@ -155,28 +151,6 @@ def check_inputs(path: Path, inputs: tuple[TensorSpec, ...]) -> None:
             raise RequestError(
                 f"input {spec.name!r} has shape ({wanted}) per sample in the model, but {spec.shape} in the dataset"
             )
-
-
-def called_by_name(module: Any, names: Iterable[str]) -> bool:
-    """Whether a torch module's forward has a parameter for each of these input names.
-
-    If not, it is called with the inputs in order.
-    """
-    return set(inspect.signature(module.forward).parameters).issuperset(names)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Holds back warnings, log lines and prints of a library. Side effect: none that outlasts it."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    sink = io.StringIO()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _real_inputs(proto: Any) -> list[Any]:

@@ -2,46 +2,48 @@
 
 import hashlib
 import inspect
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tuner import host
 from tuner.candidate import digest
+from tuner.dataset import Kept, keep
 from tuner.errors import CandidateError, RequestError
 from tuner.stages import Source
 from tuner.store import Store, files_digest
 from tuner.target import Target
 from tuner.worker import Worker, environment
-from tuner.workload import FILES, Model, Progress, Role, TensorSpec, Workload
+from tuner.workload import FILES, ROLES, Dataset, Model, Progress, Role, TensorSpec, Workload
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The source of every candidate, and how many samples each role has (0: it has none)."""
+    """The workload with its samples on disk, the float model there, and how many samples each role has (0: none)."""
 
+    workload: Workload
     source: Source
     samples: dict[Role, int]
 
 
 def prepare(
-    workload: Workload,
-    target: Target,
-    store: Store,
-    scratch: Path,
-    log: Path,
-    memory_mb: float,
-    progress: Progress,
+    workload: Workload, target: Target, store: Store, scratch: Path, memory_mb: float, progress: Progress
 ) -> Prepared:
     """Loads or trains the model in a worker. `progress` hears of training.
 
     Raises RequestError where the model, the dataset or the metric cannot be had, naming the key and the mend.
     """
     source, dataset = workload.model, workload.dataset
+    log = store.root / f"{workload.name}.log"
     with Worker(log, memory_mb=memory_mb, environment=environment(target.cores)) as worker:
         try:
-            samples, inputs = worker.run(_describe, workload)
+            identity = dataset.key()
+            folder = store.make("samples", identity, lambda out: worker.run(keep, dataset, out))
+            dataset = Kept(folder, json.dumps(identity), dataset.loss)
+            workload = replace(workload, dataset=dataset)
+            samples, inputs = worker.run(_describe, dataset)
             key = source.key(dataset)
             if key is None:
                 worker.run_watched(progress, _write, workload, scratch)
@@ -51,18 +53,17 @@ def prepare(
             content = worker.run(_content_key, Model(source.form, folder, inputs))
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
-    return Prepared(Source(Model(source.form, folder, inputs), content, dataset), samples)
+    return Prepared(workload, Source(Model(source.form, folder, inputs), content, dataset), samples)
 
 
-def _describe(workload: Workload) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:
+def _describe(dataset: Dataset) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:
     counts: dict[Role, int] = {}
-    roles: tuple[Role, ...] = ("evaluation", "calibration", "training")
-    for role in roles:
-        samples = workload.dataset.load(role)
+    for role in ROLES:
+        samples = dataset.load(role)
         counts[role] = 0 if samples is None else len(samples)
     if not counts["evaluation"]:
         raise RequestError("dataset: it has no evaluation samples")
-    first, _ = host.evaluation(workload.dataset)[0]
+    first, _ = host.evaluation(dataset)[0]
     arrays = {name: np.asarray(value) for name, value in first.items()}
     return counts, tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in arrays.items())
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from tuner.space import Space
 from tuner.stages import route, unavailable
 from tuner.store import Store
 from tuner.target import cpu_name
-from tuner.track import Tracker, default_uri, measurement_metrics
+from tuner.track import Tracker, default_uri, measurement_metrics, reachable
 
 _NEEDED_MB = 1000  # free space before a study starts: builds are written to disk
 _STALE = 15  # proposals in a row that were tried already: the sampler has nothing new to say
@@ -50,15 +51,28 @@ def run(request: Request, console: Console) -> int:
     device = request.target.check()
     for name in ("out_dir", "cache_dir"):
         _require_room(getattr(request, name), name)
+    uri = request.tracking_uri or default_uri(request.out_dir)
+    reachable(uri)
+    store = Store(request.cache_dir)
+    with tempfile.TemporaryDirectory(prefix="tuner-") as scratch:
+        with console.training(request.workload.name) as progress:
+            prepared = prepare(
+                request.workload, request.target, store, Path(scratch), request.limits.memory_mb, progress
+            )
+        return _recorded(request, console, prepared, store, uri, device, start)
+
+
+def _recorded(
+    request: Request, console: Console, prepared: Prepared, store: Store, uri: str, device: str, start: float
+) -> int:
     # a terminated study is decided and saved like an interrupted one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _study_folder(request) as folder, contextlib.ExitStack() as stack:
-        uri = request.tracking_uri or default_uri(request.out_dir)
         tracker = Tracker(uri, request.experiment, folder.name)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
         try:
-            code, status = _run(request, console, folder, tracker, device, start)
+            code, status = _run(request, console, prepared, store, folder, tracker, device, start)
         except KeyboardInterrupt:
             status = "KILLED"
             raise
@@ -72,22 +86,18 @@ def run(request: Request, console: Console) -> int:
 
 
 def _run(
-    request: Request, console: Console, folder: Path, tracker: Tracker, device: str, start: float
+    request: Request,
+    console: Console,
+    prepared: Prepared,
+    store: Store,
+    folder: Path,
+    tracker: Tracker,
+    device: str,
+    start: float,
 ) -> tuple[int, str]:
-    store = Store(request.cache_dir)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
     console.begin(request, folder.name, device)
-    with console.training(request.workload.name) as progress:
-        prepared = prepare(
-            request.workload,
-            request.target,
-            store,
-            _fresh(folder / "float"),
-            logs / "float.log",
-            request.limits.memory_mb,
-            progress,
-        )
     space, left_out = _usable(request, prepared, store, logs / "doctor.log")
     console.left_out(left_out)
     tracker.describe(
@@ -101,7 +111,6 @@ def _run(
         },
     )
     evaluator = Evaluator(
-        request.workload,
         prepared,
         request.target,
         request.constraints,
@@ -411,9 +420,3 @@ def _write(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text)
     draft.replace(path)
-
-
-def _fresh(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder

@@ -36,8 +36,8 @@ class Tracker:
     def __init__(self, uri: str, experiment: str, study: str) -> None:
         self._uri = uri
         try:
-            if uri.startswith("sqlite:///"):
-                Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            if file := _sqlite_file(uri):
+                file.parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_id(experiment)
             self.run_id = self._study_run(study)
@@ -95,7 +95,10 @@ class Tracker:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(self._client.create_experiment(name))
+        # the artifacts of a file store lie beside it; MLflow's own default is the folder one happens to stand in
+        file = _sqlite_file(self._uri)
+        location = None if file is None else (file.parent / "mlartifacts").as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
 
     def _study_run(self, study: str) -> str:
         found = self._client.search_runs([self._experiment], f"tags.study = '{study}'", max_results=1)
@@ -128,6 +131,10 @@ def reachable(uri: str) -> None:
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
         except MlflowException as error:
             raise _unusable(uri, error) from error
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
 def _unusable(uri: str, error: Exception) -> RequestError:

@@ -23,6 +23,7 @@ from tuner.errors import RequestError
 Arrays = dict[str, NDArray[Any]]
 Form = Literal["torch", "onnx", "openvino"]
 Role = Literal["evaluation", "calibration", "training"]
+ROLES: tuple[Role, ...] = ("evaluation", "calibration", "training")
 Progress = Callable[[float, str], None]
 
 FILES: dict[Form, str] = {"torch": "model.pt", "onnx": "model.onnx", "openvino": "model.xml"}
@@ -78,7 +79,11 @@ class ArraySamples:
 def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray[Any]]]:
     """Stacks samples in order; the last batch may be short."""
     for start in range(0, len(samples), batch_size):
-        rows = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
+        stop = min(start + batch_size, len(samples))
+        if isinstance(samples, ArraySamples):
+            yield {name: array[start:stop] for name, array in samples.inputs.items()}, samples.labels[start:stop]
+            continue
+        rows = [samples[i] for i in range(start, stop)]
         yield (
             {name: np.stack([inputs[name] for inputs, _ in rows]) for name in rows[0][0]},
             np.array([label for _, label in rows]),
@@ -175,6 +180,10 @@ class OnnxModel(ModelSource):
     path: str
 
     form: ClassVar[Form] = "onnx"
+
+    def __post_init__(self) -> None:
+        if not Path(self.path).is_file():
+            raise RequestError(f"model.path={self.path}: no such file")
 
     @property
     def name(self) -> str:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, get_args
 from numpy.typing import NDArray
 
 from tuner.errors import RequestError
-from tuner.onnx_form import called_by_name
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
+from tuner.torch_form import called_by_name
 from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
 
 

@@ -12,9 +12,9 @@ from typing import ClassVar, get_args
 from tuner.plugins.backends.eager import TorchSession, in_order, torch_dtype
 
 from tuner.errors import CandidateError, RequestError
-from tuner.onnx_form import called_by_name, quiet
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
+from tuner.torch_form import called_by_name
 from tuner.workload import Form, Model, TensorSpec
 
 _PACKAGE = "model.pt2"
@@ -82,7 +82,7 @@ class Inductor(Backend):
             module = in_order(module, names)
         # freezing folds the weights into the kernels' layout; torch supports it on CPUs first of all
         config = {"freezing": target.device == "cpu", "compile_threads": 1}
-        with quiet(), torch.no_grad(), _compile_cache(cache, out / "scratch"):
+        with torch.no_grad(), _compile_cache(cache, out / "scratch"):
             try:
                 program = torch.export.export(module.to(dtype), tuple(samples))
                 torch._inductor.aoti_compile_and_package(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from tuner.errors import CandidateError, RequestError
-from tuner.onnx_form import quiet
 from tuner.plugin import Transform
 from tuner.target import Target
 from tuner.workload import FILES, Dataset, Form, Model, Role, batches
@@ -65,16 +64,15 @@ class NncfInt8(Transform):
             raise CandidateError("error", "nncf int8 needs calibration samples, and the dataset has none")
         nncf, openvino = _nncf()
         inputs = [arrays for arrays, _ in islice(batches(samples, 1), _MOST_SAMPLES)]
-        with quiet():
-            quantized = nncf.quantize(
-                openvino.Core().read_model(model.path),
-                nncf.Dataset(inputs),
-                preset=nncf.QuantizationPreset(self.preset),
-                target_device=nncf.TargetDevice.CPU,
-                subset_size=len(inputs),
-                fast_bias_correction=self.fast_bias_correction,
-                model_type=nncf.ModelType.TRANSFORMER if self.transformer else None,
-            )
+        quantized = nncf.quantize(
+            openvino.Core().read_model(model.path),
+            nncf.Dataset(inputs),
+            preset=nncf.QuantizationPreset(self.preset),
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(inputs),
+            fast_bias_correction=self.fast_bias_correction,
+            model_type=nncf.ModelType.TRANSFORMER if self.transformer else None,
+        )
         if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
             raise CandidateError("unsupported_op", "nncf found no operator to quantize in this model")
         openvino.save_model(quantized, out / FILES["openvino"], compress_to_fp16=False)
@@ -82,7 +80,7 @@ class NncfInt8(Transform):
 
 def _nncf() -> tuple[Any, Any]:
     os.environ.setdefault("NNCF_CI", "1")  # read at import: no telemetry
-    with quiet():
-        import nncf
-        import openvino
+    import nncf
+    import openvino
+
     return nncf, openvino

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError, RequestError
-from tuner.onnx_form import quiet
 from tuner.plugin import Transform
 from tuner.target import Target
 from tuner.workload import Dataset, Form, Model
@@ -49,7 +48,7 @@ class OnnxDynamicInt8(Transform):
         from onnxruntime.quantization import QuantType, quantize_dynamic
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        with quiet(), tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             # folds constants, so that weights are found; symbolic shapes add nothing here and fail on some models
             quant_pre_process(model.path, prepared, skip_symbolic_shape=True)

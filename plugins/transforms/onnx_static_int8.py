@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from tuner.errors import CandidateError, RequestError
-from tuner.onnx_form import quiet
 from tuner.plugin import Transform
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
@@ -98,7 +97,7 @@ class OnnxStaticInt8(Transform):
         # full batches only: histograms refuse a short one
         full = islice(batches(samples, size), min(_MOST_BATCHES, len(samples) // size))
         inputs = (arrays for arrays, _ in full)
-        with quiet(), tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             # folds BatchNorm and constants; symbolic shapes add nothing here and fail on some models
             quant_pre_process(model.path, prepared, skip_symbolic_shape=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError, RequestError
-from tuner.onnx_form import called_by_name, quiet
 from tuner.plugin import Transform
 from tuner.target import Target
+from tuner.torch_form import called_by_name
 from tuner.workload import FILES, Dataset, Form, Model, Role, Samples, TensorSpec, batches, resolve
 
 _SEED = 0
@@ -38,6 +38,7 @@ class StructuredPruning(Transform):
     learning_rate: float = 2e-3
     round_to: int = _ROUND_TO
 
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "torch-pruning")
     takes: ClassVar[Form] = "torch"
     gives: ClassVar[Form] = "torch"
     role: ClassVar[Role | None] = "training"
@@ -96,17 +97,16 @@ class StructuredPruning(Transform):
         before = _channels(module)
         shapes = _output_shapes(module, arrays)
         try:
-            with quiet():
-                graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=arrays)
-                pruner = Aligned(
-                    module,
-                    arrays,
-                    torch_pruning.importance.GroupMagnitudeImportance(),
-                    pruning_ratio=self.sparsity,
-                    round_to=self.round_to,
-                    ignored_layers=_output_layers(graph),
-                )
-                pruner.step()
+            graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=arrays)
+            pruner = Aligned(
+                module,
+                arrays,
+                torch_pruning.importance.GroupMagnitudeImportance(),
+                pruning_ratio=self.sparsity,
+                round_to=self.round_to,
+                ignored_layers=_output_layers(graph),
+            )
+            pruner.step()
             pruned_shapes = _output_shapes(module, arrays)
         except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
             raise CandidateError(
