@@ -147,7 +147,8 @@ def sentence(result: Mapping[str, Any]) -> str:
         rivals = {"torch eager": "vs_eager", "the best untuned float32 runtime": "vs_best_untuned"}
         ratios = [f"{result['speedup'][key]:.1f}× {name}" for name, key in rivals.items() if result["speedup"][key]]
         than = f", {' and '.join(ratios)}" if ratios else ""
-        return f"Champion: {champion['label']} serves {champion['throughput']:,.0f} samples/s{than}."
+        told = f"{champion['label']} serves {champion['throughput']:,.0f} samples/s{than}."
+        return f"Champion ({result['verdict']}): {told}"
     declared = ", ".join(f"{name} ≤ {limit:g}" for name, limit in limits.items())
     nearest = result["nearest_miss"]
     if nearest is None:

@@ -29,18 +29,24 @@ class Latency:
 class Measurement:
     """What is known of a candidate; None is not measured (a trial that stopped early).
 
-    `throughput` is samples per second, batch_size over the median call. `accuracy_drop` is against the float
-    model on the same samples, `accuracy_ci95` the interval of the accuracy. `latency_vs_reference` is the median
-    over that of the reference session timed in turns with it.
+    `throughput` is samples per second, batch_size over the median call; `throughput_normalised` is what it would be
+    had the reference session, timed in turns with it, run as fast as when the study began. `latency_vs_reference` is
+    the ratio of their medians, `cpu_ms` the process CPU time a call. `timing_precise` tells whether timing ended
+    because its interval was narrow enough, or at its time limit. `accuracy_drop` is against the float model on the
+    same samples, with its paired interval; `samples_to_certify` is how many samples would settle it.
     """
 
     latency_ms: Latency | None = None
     throughput: float | None = None
+    throughput_normalised: float | None = None
     latency_vs_reference: float | None = None
+    timing_precise: bool | None = None
     cpu_ms: float | None = None
     accuracy: float | None = None
     accuracy_drop: float | None = None
     accuracy_ci95: tuple[float, float] | None = None
+    accuracy_drop_ci95: tuple[float, float] | None = None
+    samples_to_certify: int | None = None
     size_mb: float | None = None
     memory_mb: float | None = None
 
@@ -50,14 +56,9 @@ class Measurement:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Measurement":
         latency = value["latency_ms"]
-        interval = value["accuracy_ci95"]
-        return cls(
-            **{
-                **value,
-                "latency_ms": Latency(**{**latency, "ci95": tuple(latency["ci95"])}) if latency else None,
-                "accuracy_ci95": tuple(interval) if interval else None,
-            }
-        )
+        intervals = {name: tuple(value[name]) for name in ("accuracy_ci95", "accuracy_drop_ci95") if value[name]}
+        timed = {"latency_ms": Latency(**{**latency, "ci95": tuple(latency["ci95"])})} if latency else {}
+        return cls(**{**value, **intervals, **timed})
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,15 @@ class Constraints:
         excess = self.violations(measurement)
         return excess.keys() == self.limits().keys() and all(value <= 0 for value in excess.values())
 
+    def certified(self, measurement: Measurement) -> bool:
+        """Feasible, and at the bad end of each 95 % interval too."""
+        latency, drop = measurement.latency_ms, measurement.accuracy_drop_ci95
+        return (
+            self.feasible(measurement)
+            and (self.latency_ms is None or (latency is not None and latency.ci95[1] <= self.latency_ms))
+            and (self.accuracy_drop is None or (drop is not None and drop[1] <= self.accuracy_drop))
+        )
+
     def miss(self, measurement: Measurement) -> float:
         """How far from feasible, for ordering: the sum of the excesses; infinite where a limit was not measured."""
         excess = self.violations(measurement)
@@ -141,7 +151,8 @@ class Objective:
     def score(self, measurement: Measurement) -> float | None:
         """Larger is better, and equal ratios are equal steps (a logarithm); None where not measured."""
         if self.name == "throughput":
-            return None if measurement.throughput is None else math.log(measurement.throughput)
+            rate = measurement.throughput_normalised or measurement.throughput
+            return None if rate is None else math.log(rate)
         if self.name == "latency":
             return None if measurement.latency_ms is None else -math.log(measurement.latency_ms.p50)
         return None if measurement.size_mb is None else -math.log(measurement.size_mb)

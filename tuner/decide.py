@@ -1,29 +1,32 @@
 """The verdict: finalists and baselines race, the winner is packaged, reloaded and checked, then announced."""
 
+import math
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tuner import artifact, host, timing
+from tuner import artifact, host, race, timing
 from tuner.candidate import Candidate
-from tuner.constraints import Constraints, Measurement, Objective
+from tuner.constraints import Constraints, Latency, Measurement, Objective
 from tuner.errors import CandidateError
 from tuner.evaluate import Evaluator, Outcome
+from tuner.race import Race
 from tuner.store import digests
 from tuner.target import Target
 from tuner.worker import Worker
 
 FINALISTS = 4
 WORTH_RACING = 0.25  # a candidate whose score is this much (in log units) behind the best does not race
-TIE = 0.03  # ratios of throughput below this are noise
-_RACE_S = 12.0
+_TIMED_S = 0.4  # of timing for each contender in each round
+_WARM_S = 0.5
+_ROUND_LIMIT_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,18 @@ class Verdict:
 
     `eager` is the float model in its own framework, `best_untuned` the best float32 runtime as it comes, each at
     its own best batch size under the same latency limit. `nearest_miss` is there when nothing is feasible.
+    `certified` is feasible with the bad end of every interval within its limit. `noise` is the race's: ratios within
+    it are ties.
     """
 
-    verdict: Literal["feasible", "infeasible"]
+    verdict: Literal["certified", "feasible", "infeasible"]
     champion: Finding | None = None
     runners_up: tuple[Finding, ...] = ()
     eager: Finding | None = None
     best_untuned: Finding | None = None
     nearest_miss: Finding | None = None
+    noise: float | None = None
+    race_rounds: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -84,31 +91,48 @@ class Judge:
         finalists = self._finalists(done)
         if not finalists:
             return self._infeasible(outcomes, baselines)
-        raced = self._race([*finalists, *(b for b in baselines.values() if b is not None)])
-        found = {role: raced.get(o.candidate) if o else None for role, o in baselines.items()}
-        ranked = self._ranked([raced[o.candidate] for o in finalists if o.candidate in raced])
-        notes: list[str] = []
-        by_candidate = {o.candidate: o for o in finalists}
+        held, raced = self._race(finalists, [o for o in baselines.values() if o is not None])
+        found = {role: raced.get(o.candidate.key) if o else None for role, o in baselines.items()}
+        racers = {o.candidate.key: o for o in finalists if o.candidate.key in raced}
+        ranked = self._ranked(held, {key: raced[key] for key in racers})
+        labels = {o.candidate.key: o.candidate.label for o in finalists}
+        notes = [f"{labels[key]} failed in the race: {why}" for key, why in held.failed.items() if key in labels]
         for place, finding in enumerate(ranked):
             self._say(f"packaging and checking {finding.candidate.label}")
-            problem = self._deliver(by_candidate[finding.candidate], finding, champion_folder)
+            problem = self._deliver(racers[finding.candidate.key], finding, champion_folder)
             if problem is None:
-                rest = tuple(f for i, f in enumerate(ranked) if i != place)
-                return Verdict("feasible", finding, rest, found["eager"], found["best_untuned"], notes=tuple(notes))
+                return Verdict(
+                    "certified" if self._constraints.certified(finding.measurement) else "feasible",
+                    finding,
+                    tuple(f for i, f in enumerate(ranked) if i != place),
+                    found["eager"],
+                    found["best_untuned"],
+                    noise=held.noise,
+                    race_rounds=len(held.rounds),
+                    notes=tuple(notes),
+                )
             notes.append(f"{finding.candidate.label} won the race but was not announced: {problem}")
         return replace(self._infeasible(outcomes, baselines), notes=tuple(notes))
 
     def _finalists(self, done: list[Outcome]) -> list[Outcome]:
         feasible = [o for o in done if self._constraints.feasible(o.measurement)]
-        feasible.sort(key=self._score, reverse=True)
-        return [o for o in feasible[:FINALISTS] if self._score(o) > self._score(feasible[0]) - WORTH_RACING]
+        feasible.sort(key=lambda o: self._score(o.measurement), reverse=True)
+        return [
+            o
+            for o in feasible[:FINALISTS]
+            if self._score(o.measurement) > self._score(feasible[0].measurement) - WORTH_RACING
+        ]
 
     def _baselines(self, done: list[Outcome], eager: Candidate | None) -> dict[str, Outcome | None]:
         """The best outcome of each kind, preferring those within the limits."""
 
         def best(kind: Callable[[Candidate], bool]) -> Outcome | None:
             them = [o for o in done if kind(o.candidate)]
-            return max(them, key=lambda o: (self._constraints.feasible(o.measurement), self._score(o)), default=None)
+            return max(
+                them,
+                key=lambda o: (self._constraints.feasible(o.measurement), self._score(o.measurement)),
+                default=None,
+            )
 
         return {
             "eager": None if eager is None else best(lambda c: c.uncompressed and c.backend == eager.backend),
@@ -129,52 +153,61 @@ class Judge:
         found = {k: Finding(o.candidate, o.measurement) if o else None for k, o in baselines.items()}
         return Verdict("infeasible", None, (), found["eager"], found["best_untuned"], nearest)
 
-    def _race(self, entrants: Sequence[Outcome]) -> dict[Candidate, Finding]:
-        """Times all of them in turns, each in a fresh process. One that does not load any more drops out."""
-        by_candidate = {o.candidate: o for o in entrants}
-        self._say(f"racing {len(by_candidate)} finalists and baselines")
-        workers: dict[Candidate, Worker] = {}
-        deadline = time.monotonic() + 60 * len(by_candidate)
+    def _race(self, finalists: Sequence[Outcome], baselines: Sequence[Outcome]) -> tuple[Race, dict[str, Finding]]:
+        """Times them side by side in rounds of fresh processes."""
+        entrants = {o.candidate.key: o for o in (*finalists, *baselines)}
+        first = finalists[0].candidate.key
+        self._say(f"racing {len(finalists)} finalists and {len(entrants) - len(finalists)} baselines")
+
+        def round_of(names: Sequence[str], failed: dict[str, str]) -> dict[str, timing.Timing]:
+            return self._round({name: entrants[first if name == race.TWIN else name] for name in names}, failed)
+
+        def score(name: str, timed: timing.Timing) -> float:
+            outcome = entrants[first if name == race.TWIN else name]
+            p50 = timed.percentile(50)
+            return self._score(_timed(outcome, Latency(p50, p50, p50, p50, (p50, p50))))
+
+        held = race.run(list(dict.fromkeys(o.candidate.key for o in finalists)), [o.candidate.key for o in baselines],
+                        round_of, score, self._say)  # fmt: skip
+        quantile = self._constraints.latency_percentile
+        findings = {}
+        for key, outcome in entrants.items():
+            if any(key in done for done in held.rounds):
+                p50, p90, p95, p99 = (held.percentile(key, q) for q in (50, 90, 95, 99))
+                latency = Latency(p50, p90, p95, p99, held.interval(key, quantile))
+                measured = replace(_timed(outcome, latency), cpu_ms=held.cpu(key))
+                findings[key] = Finding(outcome.candidate, measured)
+        return held, findings
+
+    def _round(self, entrants: Mapping[str, Outcome], failed: dict[str, str]) -> dict[str, timing.Timing]:
+        """Loads every entrant in a fresh process and times them in turns. One that fails is noted and left out."""
+        workers: dict[str, Worker] = {}
+        deadline = time.monotonic() + _ROUND_LIMIT_S
         try:
-            for candidate, outcome in by_candidate.items():
+            for name, outcome in entrants.items():
                 assert outcome.artifact is not None
                 try:
-                    worker = self._evaluator.hosting(outcome.artifact, self._evaluator.log(candidate), deadline)
-                    workers[candidate] = worker
-                    worker.run_for(60, host.warm_up, 1.0)
+                    log = self._evaluator.log(outcome.candidate)
+                    workers[name] = self._evaluator.hosting(outcome.artifact, log, deadline)
+                    workers[name].run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
+                    workers[name].pause()
                 except CandidateError as error:
-                    self._say(f"{candidate.label} dropped out: {error.sentence}")
-                    workers.pop(candidate, worker).close()
-                    continue
-                worker.pause()
-            names = {candidate.key: candidate for candidate in workers}
-            timed = timing.take_turns(
-                {key: workers[candidate] for key, candidate in names.items()},
-                limit_s=_RACE_S,
-                timeout_s=60,
-                precision=0.005,
-            )
+                    failed[name] = error.sentence
+                    if name in workers:
+                        workers.pop(name).close()
+            limit_s = _TIMED_S * len(workers)
+            return timing.take_turns(workers, limit_s=limit_s, timeout_s=_ROUND_LIMIT_S, failed=failed)[0]
         finally:
             for worker in workers.values():
                 worker.close()
-        return {
-            names[key]: Finding(
-                names[key],
-                self._evaluator.measurement(by_candidate[names[key]].measurement, names[key].batch_size, found),
-            )
-            for key, found in timed.items()
-        }
 
-    def _ranked(self, raced: list[Finding]) -> list[Finding]:
+    def _ranked(self, held: Race, raced: Mapping[str, Finding]) -> list[Finding]:
         """Those still feasible, best first; ties with the best go to the simpler: fewer transforms, then smaller."""
-        feasible = [f for f in raced if self._constraints.feasible(f.measurement)]
-        if not feasible:
-            return []
-        feasible.sort(key=self._finding_score, reverse=True)
-        best = self._finding_score(feasible[0])
-        tied = [f for f in feasible if best - self._finding_score(f) <= TIE]
-        tied.sort(key=lambda f: (len(f.candidate.transforms), f.measurement.size_mb or 0.0))
-        return [*tied, *(f for f in feasible if f not in tied)]
+        feasible = [key for key, f in raced.items() if self._constraints.feasible(f.measurement)]
+        order = held.ranked(feasible)
+        tied = [key for key in order if held.behind(key, order[0]) <= held.noise]
+        tied.sort(key=lambda key: (len(raced[key].candidate.transforms), raced[key].measurement.size_mb or 0.0))
+        return [raced[key] for key in (*tied, *(key for key in order if key not in tied))]
 
     def _deliver(self, outcome: Outcome, finding: Finding, folder: Path) -> str | None:
         """Packages the artifact and checks the package in a process that has seen nothing else.
@@ -204,13 +237,17 @@ class Judge:
             return f"reloaded, its accuracy is {again.mean():.6f}; measured was {measured.accuracy}"
         return None
 
-    def _score(self, outcome: Outcome) -> float:
-        score = self._objective.score(outcome.measurement)
-        return -np.inf if score is None else score
+    def _score(self, measured: Measurement) -> float:
+        score = self._objective.score(measured)
+        return -math.inf if score is None else score
 
-    def _finding_score(self, finding: Finding) -> float:
-        score = self._objective.score(finding.measurement)
-        return -np.inf if score is None else score
+
+def _timed(outcome: Outcome, latency: Latency) -> Measurement:
+    """The outcome's measurement with a race's latency: timed side by side, nothing needs normalising."""
+    throughput = outcome.candidate.batch_size / latency.p50 * 1e3
+    return replace(
+        outcome.measurement, latency_ms=latency, throughput=throughput, throughput_normalised=None, timing_precise=None
+    )
 
 
 _RELOAD = """

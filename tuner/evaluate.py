@@ -3,7 +3,6 @@
 The order is that of cost: accuracy that already fails is not compiled, latency that fails widely is not measured.
 """
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from tuner.errors import CandidateError, Kind
 from tuner.plugin import Backend
 from tuner.prepare import Prepared
 from tuner.stages import Builder
+from tuner.statistics import drop_interval, samples_to_certify, score_interval
 from tuner.store import Store
 from tuner.target import Target
 from tuner.worker import Worker, environment
@@ -30,6 +30,7 @@ State = Literal["complete", "stopped_early", "failed"]
 CHECK_BATCH = 32
 WIDE_MARGIN = 1.5  # a probe this many times over the latency limit will not be rescued by measuring longer
 _PROBE_S = 0.3
+_PRECISION = 0.01  # timing may end when the median is known within ±1 %
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Evaluator:
         self._logs = logs
         self._limits = limits
         self._reference: Worker | None = None
+        self._reference_ms = 0.0
         self.float_scores: NDArray[Any] = np.empty(0)
 
     def __enter__(self) -> "Evaluator":
@@ -192,30 +194,29 @@ class Evaluator:
         with self.hosting(artifact, self.log(candidate), deadline) as worker:
             return worker.run_for(_left(deadline), host.scores, self._workload)
 
-    def measurement(self, measured: Measurement, batch_size: int, timed: timing.Timing) -> Measurement:
-        """`measured` with the latencies and throughput of a timing."""
-        quantile = self._constraints.latency_percentile
-        p50, p90, p95, p99 = (timed.percentile(q) for q in (50, 90, 95, 99))
-        return replace(
-            measured,
-            latency_ms=Latency(p50, p90, p95, p99, timed.ci95(quantile)),
-            throughput=batch_size / p50 * 1e3,
-            cpu_ms=timed.cpu_percentile(50),
-        )
-
     def _timed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: float) -> Measurement:
         reference = self._reference_worker(deadline)
         worker.pause()
-        timings = timing.take_turns(
+        timings, precise = timing.take_turns(
             {"candidate": worker, "reference": reference},
             limit_s=min(self._limits.measure_s, _left(deadline)),
             timeout_s=_left(deadline),
-            precision=0.01,
+            precision=_PRECISION,
         )
         worker.resume()
-        ratio = timings["candidate"].percentile(50) / timings["reference"].percentile(50)
-        measured = self.measurement(measured, candidate.batch_size, timings["candidate"])
-        return replace(measured, latency_vs_reference=ratio)
+        mine, theirs = timings["candidate"], timings["reference"]
+        quantile = self._constraints.latency_percentile
+        p50, p90, p95, p99 = (mine.percentile(q) for q in (50, 90, 95, 99))
+        ratio = mine.ratio_to(theirs)
+        return replace(
+            measured,
+            latency_ms=Latency(p50, p90, p95, p99, mine.interval(quantile)),
+            throughput=candidate.batch_size / p50 * 1e3,
+            throughput_normalised=candidate.batch_size / (ratio * self._reference_ms) * 1e3,
+            latency_vs_reference=ratio,
+            timing_precise=precise,
+            cpu_ms=mine.cpu,
+        )
 
     def _reference_worker(self, deadline: float) -> Worker:
         if self._reference is None or not self._reference.alive:
@@ -226,6 +227,9 @@ class Evaluator:
             self._reference = self.hosting(artifact, log, deadline)
             self._reference.run_for(_left(deadline), host.warm_up, 1.0)
             self._reference.pause()
+            if not self._reference_ms:
+                timed, _ = timing.take_turns({"": self._reference}, limit_s=0.5, timeout_s=_left(deadline))
+                self._reference_ms = timed[""].percentile(50)
         return self._reference
 
     def _scores_on_plain(
@@ -251,14 +255,14 @@ class Evaluator:
         return np.asarray(np.load(self._store.make("scores", made_from, fill) / "scores.npy"))
 
     def _with_accuracy(self, measured: Measurement, found: NDArray[Any]) -> Measurement:
-        accuracy = float(found.mean())
-        # normal interval of a mean of independent scores; for 0/1 scores it is Wald's
-        half = 1.96 * float(found.std(ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.inf
+        limit = self._constraints.accuracy_drop
         return replace(
             measured,
-            accuracy=accuracy,
-            accuracy_drop=self.float_accuracy - accuracy,
-            accuracy_ci95=(accuracy - half, accuracy + half),
+            accuracy=float(found.mean()),
+            accuracy_drop=self.float_accuracy - float(found.mean()),
+            accuracy_ci95=score_interval(found),
+            accuracy_drop_ci95=drop_interval(self.float_scores, found),
+            samples_to_certify=None if limit is None else samples_to_certify(self.float_scores, found, limit),
         )
 
     def _builder(self, log: Path) -> Builder:

@@ -53,7 +53,7 @@ def warm_up(limit_s: float) -> float:
     while True:
         window: list[float] = []
         while len(window) < _WINDOW and time.perf_counter() < end:
-            window.append(_timed_call()[0])
+            window.append(_timed_call())
         now = float(np.median(window)) if window else before
         if abs(now - before) <= _STEADY * now or time.perf_counter() >= end:
             return now
@@ -62,10 +62,10 @@ def warm_up(limit_s: float) -> float:
 
 @dataclass(frozen=True)
 class Turn:
-    """Latencies of successive calls, wall-clock and process CPU time, ms."""
+    """Latencies of successive calls, ms, and the process CPU time a call, ms."""
 
     wall_ms: NDArray[Any]
-    cpu_ms: NDArray[Any]
+    cpu_ms: float
 
 
 def turn(seconds: float, least_calls: int) -> Turn:
@@ -78,12 +78,13 @@ def turn(seconds: float, least_calls: int) -> Turn:
         _timed_call()
         if time.perf_counter() >= lead:
             break
+    rows: list[float] = []
     end = time.perf_counter() + seconds
-    rows: list[tuple[float, float]] = []
+    # over the whole turn: the kernel adds up other threads' time only at its ticks
+    cpu = time.process_time()
     while len(rows) < least_calls or time.perf_counter() < end:
         rows.append(_timed_call())
-    wall, cpu = np.array(rows).T
-    return Turn(wall, cpu)
+    return Turn(np.array(rows), (time.process_time() - cpu) * 1e3 / len(rows))
 
 
 def scores(workload: Workload) -> NDArray[Any]:
@@ -132,14 +133,13 @@ def _loaded() -> _Hosted:
     return _hosted
 
 
-def _timed_call() -> tuple[float, float]:
+def _timed_call() -> float:
     hosted = _loaded()
     inputs = _copied(hosted.pool[hosted.calls % len(hosted.pool)])  # a runtime may overwrite what it is given
     hosted.calls += 1
-    cpu = time.process_time()
-    wall = time.perf_counter()
+    start = time.perf_counter()
     hosted.artifact.session.run(inputs)
-    return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
+    return (time.perf_counter() - start) * 1e3
 
 
 def _copied(inputs: Arrays) -> Arrays:

@@ -162,7 +162,7 @@ def _run(
     console.verdict(result, folder)
     if interrupted:
         return 130, "KILLED"
-    return (0 if verdict.verdict == "feasible" else 3), "FINISHED"
+    return (3 if verdict.verdict == "infeasible" else 0), "FINISHED"
 
 
 def _search(
@@ -302,6 +302,7 @@ def _result(
         },
         "runners_up": [finding_json(finding) for finding in verdict.runners_up],
         "nearest_miss": finding_json(verdict.nearest_miss),
+        "race": {"rounds": verdict.race_rounds, "noise": verdict.noise},
         "notes": list(verdict.notes),
         "trials": {
             "total": len(states),

@@ -2,8 +2,7 @@
 
 A drifting machine moves all contenders alike, because they alternate every few dozen milliseconds. Those that wait
 are stopped (SIGSTOP): the threads of most runtimes spin for a while after a call, and on the same cores they
-would slow whoever runs next (two sessions interleaved within one process ran 1.6 to 2.4 times slower than alone;
-`benchmarks/interleaving.py`).
+would slow whoever runs next (`benchmarks/interleaving.py` shows by how much, within one process and across two).
 """
 
 import time
@@ -15,37 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner import host
+from tuner.errors import CandidateError
+from tuner.statistics import Interval, percentile_interval
 from tuner.worker import Worker
 
 TURN_S = 0.04
 LEAST_CALLS = 3
-_RESAMPLES = 400
+_LEAST_ROUNDS = 6
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The turns one contender had: for each, the latencies of its calls in ms, wall-clock and CPU."""
+    """The turns one contender had: the latencies of the calls of each in ms, and its mean CPU time a call."""
 
     wall_ms: tuple[NDArray[Any], ...]
-    cpu_ms: tuple[NDArray[Any], ...]
+    cpu_ms: tuple[float, ...]
 
     def percentile(self, q: float) -> float:
         return float(np.percentile(np.concatenate(self.wall_ms), q))
 
-    def cpu_percentile(self, q: float) -> float:
-        return float(np.percentile(np.concatenate(self.cpu_ms), q))
+    def interval(self, q: float) -> Interval:
+        """A 95 % interval of a percentile, of calls of this process."""
+        return percentile_interval(self.wall_ms, q)
 
-    def ci95(self, q: float) -> tuple[float, float]:
-        """A 95 % confidence interval of a percentile.
+    @property
+    def cpu(self) -> float:
+        """Process CPU time a call, ms: more than the wall-clock time where threads share the work, or spin."""
+        return float(np.median(self.cpu_ms))
 
-        Cluster bootstrap over turns: calls of one turn share the machine's mood, so turns, not calls, are
-        the independent draws (Davison & Hinkley, Bootstrap Methods and their Application, 1997, §3.8).
-        """
-        generator = np.random.default_rng(0)
-        picks = generator.integers(len(self.wall_ms), size=(_RESAMPLES, len(self.wall_ms)))
-        draws = [np.percentile(np.concatenate([self.wall_ms[i] for i in pick]), q) for pick in picks]
-        low, high = np.percentile(draws, (2.5, 97.5))
-        return float(low), float(high)
+    def ratio_to(self, other: "Timing") -> float:
+        """The median over turns of the ratio of medians: each pair of turns shares the machine's mood."""
+        pairs = zip(self.wall_ms, other.wall_ms, strict=True)
+        return float(np.median([np.median(mine) / np.median(theirs) for mine, theirs in pairs]))
 
 
 def take_turns(
@@ -53,33 +53,44 @@ def take_turns(
     *,
     limit_s: float,
     timeout_s: float,
-    precision: float,
+    precision: float = 0.0,
     percentile: float = 50.0,
-) -> dict[str, Timing]:
+    failed: dict[str, str] | None = None,
+) -> tuple[dict[str, Timing], bool]:
     """Times the artifacts that the workers host, in rounds of one turn each, in alternating order.
 
-    Ends when the interval of `percentile` is within ±`precision` of it for every contender, or when the
-    limit is reached (after at least two rounds). All workers are paused before and after.
+    Ends when the interval of `percentile` is within ±`precision` of it for every contender, or after `limit_s`
+    (and at least two rounds); the second value tells whether it was precise. A worker that fails, or whose turn
+    outlasts `timeout_s`, raises CandidateError; with `failed`, its sentence is noted there and the others go on. All
+    workers are paused before and after.
     """
+    workers = dict(workers)
     turns: dict[str, list[host.Turn]] = {name: [] for name in workers}
     end = time.monotonic() + limit_s
     rounds = 0
     while True:
-        order: Sequence[str] = list(workers) if rounds % 2 == 0 else list(reversed(list(workers)))
-        for name in order:
-            workers[name].resume()
-            turns[name].append(workers[name].run_for(timeout_s, host.turn, TURN_S, LEAST_CALLS))
-            workers[name].pause()
+        names: Sequence[str] = list(workers)
+        for name in names if rounds % 2 == 0 else names[::-1]:
+            try:
+                workers[name].resume()
+                turns[name].append(workers[name].run_for(timeout_s, host.turn, TURN_S, LEAST_CALLS))
+                workers[name].pause()
+            except CandidateError as error:
+                if failed is None:
+                    raise
+                failed[name] = error.sentence
+                del workers[name], turns[name]
         rounds += 1
         timings = {
             name: Timing(tuple(t.wall_ms for t in done), tuple(t.cpu_ms for t in done)) for name, done in turns.items()
         }
+        if not workers:
+            return {}, False
         if rounds >= 2 and time.monotonic() >= end:
-            return timings
-        if rounds >= 6 and rounds % 3 == 0 and all(_tight(t, percentile, precision) for t in timings.values()):
-            return timings
-
-
-def _tight(timing: Timing, percentile: float, precision: float) -> bool:
-    low, high = timing.ci95(percentile)
-    return high - low <= 2 * precision * timing.percentile(percentile)
+            return timings, False
+        if precision and rounds >= _LEAST_ROUNDS and rounds % 3 == 0:
+            intervals = {name: timing.interval(percentile) for name, timing in timings.items()}
+            if all(
+                high - low <= 2 * precision * timings[n].percentile(percentile) for n, (low, high) in intervals.items()
+            ):
+                return timings, True
