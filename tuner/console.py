@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tuner.candidate import Candidate
 from tuner.configure import Request
 from tuner.constraints import Constraints, Measurement
 from tuner.evaluate import Outcome
+from tuner.honesty import Doubt
 
 _FILE_COLUMNS = 120  # where the output is no terminal
 
@@ -72,6 +73,10 @@ class Console:
             yield advance
             bar.update(task, completed=total, text="")
 
+    def doubts(self, doubts: Sequence[Doubt]) -> None:
+        for doubt in doubts:
+            self._err.print(doubt.sentence, style="yellow", markup=False, soft_wrap=True)
+
     def say(self, text: str) -> None:
         self._err.print(text, style="dim", markup=False)
 
@@ -79,8 +84,8 @@ class Console:
         """Prints what `result.json` says."""
         self._out.print()
         self._out.print(sentence(result), style="bold", markup=False, soft_wrap=True)
-        for note in result["notes"]:
-            self._out.print(note, style="yellow", markup=False)
+        for remark in (*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])):
+            self._out.print(remark, style="yellow", markup=False, soft_wrap=True)
         self._out.print(_table(result))
         trials, seconds = result["trials"], result["seconds"]
         self._out.print(

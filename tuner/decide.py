@@ -1,25 +1,19 @@
 """The verdict: finalists and baselines race, the winner is packaged, reloaded and checked, then announced."""
 
 import math
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from tuner import artifact, host, race, timing
+from tuner import host, race, timing
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Latency, Measurement, Objective
+from tuner.delivery import deliver
 from tuner.errors import CandidateError
 from tuner.evaluate import Evaluator, Outcome
 from tuner.race import Race
-from tuner.store import digests
-from tuner.target import Target
 from tuner.worker import Worker
 
 FINALISTS = 4
@@ -72,13 +66,11 @@ class Judge:
         evaluator: Evaluator,
         constraints: Constraints,
         objective: Objective,
-        target: Target,
         say: Callable[[str], None],
     ) -> None:
         self._evaluator = evaluator
         self._constraints = constraints
         self._objective = objective
-        self._target = target
         self._say = say
 
     def decide(self, outcomes: Sequence[Outcome], eager: Candidate | None, champion_folder: Path) -> Verdict:
@@ -91,7 +83,7 @@ class Judge:
         finalists = self._finalists(done)
         if not finalists:
             return self._infeasible(outcomes, baselines)
-        held, raced = self._race(finalists, [o for o in baselines.values() if o is not None])
+        held, raced = self.race(finalists, [o for o in baselines.values() if o is not None])
         found = {role: raced.get(o.candidate.key) if o else None for role, o in baselines.items()}
         racers = {o.candidate.key: o for o in finalists if o.candidate.key in raced}
         ranked = self._ranked(held, {key: raced[key] for key in racers})
@@ -99,7 +91,11 @@ class Judge:
         notes = [f"{labels[key]} failed in the race: {why}" for key, why in held.failed.items() if key in labels]
         for place, finding in enumerate(ranked):
             self._say(f"packaging and checking {finding.candidate.label}")
-            problem = self._deliver(racers[finding.candidate.key], finding, champion_folder)
+            outcome = racers[finding.candidate.key]
+            assert outcome.artifact is not None
+            problem = deliver(
+                self._evaluator, outcome.artifact, finding.candidate, finding.measurement, champion_folder
+            )
             if problem is None:
                 return Verdict(
                     "certified" if self._constraints.certified(finding.measurement) else "feasible",
@@ -153,7 +149,7 @@ class Judge:
         found = {k: Finding(o.candidate, o.measurement) if o else None for k, o in baselines.items()}
         return Verdict("infeasible", None, (), found["eager"], found["best_untuned"], nearest)
 
-    def _race(self, finalists: Sequence[Outcome], baselines: Sequence[Outcome]) -> tuple[Race, dict[str, Finding]]:
+    def race(self, finalists: Sequence[Outcome], baselines: Sequence[Outcome]) -> tuple[Race, dict[str, Finding]]:
         """Times them side by side in rounds of fresh processes."""
         entrants = {o.candidate.key: o for o in (*finalists, *baselines)}
         first = finalists[0].candidate.key
@@ -209,34 +205,6 @@ class Judge:
         tied.sort(key=lambda key: (len(raced[key].candidate.transforms), raced[key].measurement.size_mb or 0.0))
         return [raced[key] for key in (*tied, *(key for key in order if key not in tied))]
 
-    def _deliver(self, outcome: Outcome, finding: Finding, folder: Path) -> str | None:
-        """Packages the artifact and checks the package in a process that has seen nothing else.
-
-        Returns why it must not be announced, or None.
-        """
-        assert outcome.artifact is not None
-        candidate, measured = finding.candidate, finding.measurement
-        deadline = time.monotonic() + 120
-        try:
-            with self._evaluator.hosting(outcome.artifact, self._evaluator.log(candidate), deadline) as worker:
-                inputs, outputs = worker.run_for(60, host.example)
-            package(outcome.artifact, folder, candidate, self._target, measured, inputs, outputs)
-            checked = subprocess.run(
-                [sys.executable, "-c", _RELOAD, str(folder)],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            if checked.returncode != 0:
-                return f"reloaded in a clean process it failed: {checked.stderr.strip().splitlines()[-1:]}"
-            again = self._evaluator.scores_of(folder, candidate)
-        except CandidateError as error:
-            return error.sentence
-        if measured.accuracy is None or abs(float(again.mean()) - measured.accuracy) > 1e-12:
-            return f"reloaded, its accuracy is {again.mean():.6f}; measured was {measured.accuracy}"
-        return None
-
     def _score(self, measured: Measurement) -> float:
         score = self._objective.score(measured)
         return -math.inf if score is None else score
@@ -248,58 +216,3 @@ def _timed(outcome: Outcome, latency: Latency) -> Measurement:
     return replace(
         outcome.measurement, latency_ms=latency, throughput=throughput, throughput_normalised=None, timing_precise=None
     )
-
-
-_RELOAD = """
-import sys
-from pathlib import Path
-import numpy as np
-from tuner import artifact
-folder = Path(sys.argv[1])
-loaded = artifact.load(folder)
-example = np.load(folder / artifact.EXAMPLE)
-outputs = loaded.run({spec.name: example["input:" + spec.name] for spec in loaded.inputs})
-for i, output in enumerate(outputs):
-    np.testing.assert_allclose(output, example[f"output:{i}"], rtol=1e-4, atol=1e-4)
-foreign = {"tuner.search", "optuna", "mlflow"} & set(sys.modules)
-assert not foreign, f"loading it imported {foreign}"
-"""
-
-
-def package(
-    source: Path,
-    folder: Path,
-    candidate: Candidate,
-    target: Target,
-    measured: Measurement,
-    inputs: dict[str, Any],
-    outputs: list[Any],
-) -> None:
-    """Writes the deliverable: the compiled files, the manifest with the measurements, an example batch."""
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft, ignore=shutil.ignore_patterns(".entry.json"))
-    named = {f"input:{name}": array for name, array in inputs.items()}
-    named |= {f"output:{i}": array for i, array in enumerate(outputs)}
-    np.savez(draft / artifact.EXAMPLE, **named)
-    artifact.write_manifest(
-        draft,
-        candidate,
-        target,
-        artifact.read_manifest(source).inputs,
-        measurement=measured.to_json(),
-        sha256=digests(draft / artifact.FILES),
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-
-
-def finding_json(finding: Finding | None) -> dict[str, Any] | None:
-    """A finding as `result.json` has it."""
-    if finding is None:
-        return None
-    return {
-        "candidate": finding.candidate.to_json(),
-        "label": finding.candidate.label,
-        **asdict(finding.measurement),
-    }

@@ -48,20 +48,20 @@ class Tracker:
         """The study's own parameters (its limits and settings) and tags."""
         self._log(self.run_id, params=params, tags=tags)
 
-    def recorded(self) -> set[int]:
-        """Numbers of the trials that have a finished run."""
+    def recorded(self) -> set[str]:
+        """The trials that have a finished run, as `trial` named them."""
         found = self._client.search_runs(
             [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=50_000
         )
-        return {int(r.data.tags["trial"]) for r in found if r.info.status != "RUNNING" and "trial" in r.data.tags}
+        return {str(r.data.tags["trial"]) for r in found if r.info.status != "RUNNING" and "trial" in r.data.tags}
 
-    def trial(self, number: int, outcome: Outcome, violations: Mapping[str, float], log: Path) -> None:
-        """One trial as a child run."""
+    def trial(self, number: str, title: str, outcome: Outcome, violations: Mapping[str, float], log: Path) -> None:
+        """One trial as a child run, called `title` and the candidate's label."""
         candidate, measured = outcome.candidate, outcome.measurement
-        name = f"{number:03d} {candidate.label}"
+        name = f"{title} {candidate.label}"
         tags = {
             "mlflow.parentRunId": self.run_id,
-            "trial": str(number),
+            "trial": number,
             "state": outcome.state,
             "candidate": candidate.key,
         }
@@ -163,6 +163,7 @@ def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, fl
     latency = measured.latency_ms
     found: dict[str, float | None] = {
         "throughput_per_s": measured.throughput,
+        "throughput_normalised_per_s": measured.throughput_normalised,
         "latency_vs_reference": measured.latency_vs_reference,
         "cpu_ms": measured.cpu_ms,
         "accuracy": measured.accuracy,

@@ -1,0 +1,80 @@
+"""The deliverable: packaged, then reloaded and checked in a process that has seen nothing else."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner import artifact, host
+from tuner.candidate import Candidate
+from tuner.constraints import Measurement
+from tuner.errors import CandidateError
+from tuner.evaluate import Evaluator
+from tuner.store import digests
+
+_LIMIT_S = 120.0
+
+
+def deliver(evaluator: Evaluator, built: Path, candidate: Candidate, measured: Measurement, folder: Path) -> str | None:
+    """Packages the artifact in `built` as `folder`, and checks that what lies there is what was measured.
+
+    Returns why it must not be announced, or None. Side effect: `folder` is replaced.
+    """
+    try:
+        with evaluator.hosting(built, evaluator.log(candidate), time.monotonic() + _LIMIT_S) as worker:
+            inputs, outputs = worker.run_for(_LIMIT_S, host.example)
+        draft = folder.with_name(folder.name + ".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(built, draft, ignore=shutil.ignore_patterns(".entry.json"))
+        arrays: dict[str, Any] = {f"input:{name}": array for name, array in inputs.items()}
+        arrays |= {f"output:{i}": array for i, array in enumerate(outputs)}
+        np.savez(draft / artifact.EXAMPLE, **arrays)
+        manifest = artifact.read_manifest(built)
+        artifact.write_manifest(
+            draft,
+            candidate,
+            manifest.target,
+            manifest.inputs,
+            measurement=measured.to_json(),
+            sha256=digests(draft / artifact.FILES),
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+        again = evaluator.scores_of(folder, candidate)
+    except CandidateError as error:
+        return error.sentence
+    if problem := _reload(folder):
+        return f"reloaded in a clean process it failed: {problem}"
+    if float(again.mean()) != measured.accuracy:
+        return f"reloaded, its accuracy is {again.mean():.6f}; measured was {measured.accuracy}"
+    return None
+
+
+def _reload(folder: Path) -> str | None:
+    command = [sys.executable, "-c", _RELOAD, str(folder)]
+    try:
+        checked = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_LIMIT_S:.0f} s"
+    return None if checked.returncode == 0 else " ".join(checked.stderr.strip().splitlines()[-1:]) or "no message"
+
+
+_RELOAD = """
+import sys
+from pathlib import Path
+from typing import Any
+import numpy as np
+from tuner import artifact
+folder = Path(sys.argv[1])
+loaded = artifact.load(folder)
+example = np.load(folder / artifact.EXAMPLE)
+outputs = loaded.run({spec.name: example["input:" + spec.name] for spec in loaded.inputs})
+for i, output in enumerate(outputs):
+    np.testing.assert_allclose(output, example[f"output:{i}"], rtol=1e-4, atol=1e-4)
+foreign = {"tuner.search", "optuna", "mlflow"} & set(sys.modules)
+assert not foreign, f"loading it imported {foreign}"
+"""

@@ -1,0 +1,114 @@
+"""`result.json`: the verdict with its evidence, as docs/concepts.md describes it."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner import artifact
+from tuner.candidate import Candidate
+from tuner.configure import Request
+from tuner.decide import Finding, Verdict
+from tuner.evaluate import Outcome
+from tuner.honesty import Doubt
+from tuner.target import cpu_name
+
+
+@dataclass
+class Tally:
+    """What a running study counts."""
+
+    outcomes: dict[Candidate, Outcome] = field(default_factory=dict)
+    reused: int = 0
+    stage_seconds: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.candidate] = outcome
+        self.stage_seconds += sum(outcome.seconds.values())
+
+
+def result_json(
+    request: Request,
+    study: str,
+    verdict: Verdict,
+    tally: Tally,
+    doubts: Sequence[Doubt],
+    seconds: Mapping[str, float],
+    device: str,
+    float_accuracy: float,
+    interrupted: bool,
+) -> dict[str, Any]:
+    """The content of `result.json`. `seconds` are total, search, decide and overhead."""
+    states = [outcome.state for outcome in tally.outcomes.values()]
+    champion = _finding_json(verdict.champion)
+    if champion is not None:
+        champion["artifact"] = "champion"
+    failures = Counter(o.failure.kind for o in tally.outcomes.values() if o.failure is not None)
+    libraries = {
+        library for c in tally.outcomes for plugin in (*c.transforms, c.backend) for library in plugin.libraries
+    }
+    return {
+        "study": study,
+        "target": request.target.name,
+        "model": request.workload.name,
+        "verdict": verdict.verdict,
+        "interrupted": interrupted,
+        "objective": request.objective.name,
+        "constraints": {**request.constraints.limits(), "latency_percentile": request.constraints.latency_percentile},
+        "float_accuracy": float_accuracy,
+        "champion": champion,
+        "baselines": {"eager": _finding_json(verdict.eager), "best_untuned": _finding_json(verdict.best_untuned)},
+        "speedup": {
+            "vs_eager": speedup(verdict.champion, verdict.eager),
+            "vs_best_untuned": speedup(verdict.champion, verdict.best_untuned),
+        },
+        "runners_up": [_finding_json(finding) for finding in verdict.runners_up],
+        "nearest_miss": _finding_json(verdict.nearest_miss),
+        "race": {"rounds": verdict.race_rounds, "noise": verdict.noise},
+        "notes": list(verdict.notes),
+        "doubts": [asdict(doubt) for doubt in doubts],
+        "trials": {
+            "total": len(states),
+            "complete": states.count("complete"),
+            "stopped_early": states.count("stopped_early"),
+            "failed": states.count("failed"),
+            "reused": tally.reused,
+            "failures": dict(failures),
+        },
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "environment": {
+            "device": device,
+            "cpu": cpu_name(),
+            "threads": request.target.cores,
+            "affinity": sorted(os.sched_getaffinity(0)),
+            "governor": _governor(),
+            "versions": artifact.library_versions(libraries | {"optuna", "mlflow", "inference-tuner"}),
+        },
+        "command": " ".join(["tune", *request.overrides]),
+    }
+
+
+def speedup(champion: Finding | None, rival: Finding | None) -> float | None:
+    """Samples per second of the champion over those of the rival, both from one race."""
+    if champion is None or rival is None or not rival.measurement.throughput:
+        return None
+    return (champion.measurement.throughput or 0.0) / rival.measurement.throughput
+
+
+def _finding_json(finding: Finding | None) -> dict[str, Any] | None:
+    """A finding as `result.json` has it."""
+    if finding is None:
+        return None
+    return {
+        "candidate": finding.candidate.to_json(),
+        "label": finding.candidate.label,
+        **asdict(finding.measurement),
+    }
+
+
+def _governor() -> str | None:
+    """The frequency governor of the first core, where Linux shows one."""
+    file = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return file.read_text().strip() if file.exists() else None
