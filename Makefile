@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?= target=cpu latency_ms=5
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: tune test test-all lint bench clean
+.PHONY: tune test test-all lint bench bench-measure clean
 tune: $(VENV)/.installed
 	$(BIN)/tune $(ARGS)
 
@@ -23,6 +23,13 @@ lint: $(VENV)/.installed-dev
 	rm -rf build/lint && mkdir -p build/lint && cp -rs $(CURDIR)/tuner build/lint/tuner
 	cp -rs $(CURDIR)/plugins build/lint/tuner/plugins
 	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p tuner
+
+# the figures that the README and docs/ quote; leave the machine alone meanwhile
+bench: bench-measure
+	$(BIN)/python -m benchmarks.interleaving
+
+bench-measure: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.measure
 
 clean:
 	rm -rf $(VENV) build

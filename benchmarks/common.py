@@ -1,0 +1,84 @@
+"""What the benchmarks share: a prepared workload to build and time candidates on, and dated results."""
+
+import contextlib
+import datetime
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner import configure, host
+from tuner.candidate import Candidate
+from tuner.evaluate import Evaluator
+from tuner.prepare import prepare
+from tuner.stages import Builder
+from tuner.store import Store
+from tuner.target import cpu_name
+from tuner.worker import Worker
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Rig:
+    """A prepared workload: builds candidates and hosts them in workers."""
+
+    def __init__(self, scratch: Path, *overrides: str) -> None:
+        self.request = configure.request(overrides)
+        self.store = Store(self.request.cache_dir)
+        float_model = scratch / "float"
+        float_model.mkdir(parents=True)
+        memory_mb = self.request.limits.memory_mb
+        self.prepared = prepare(
+            self.request.workload, self.request.target, self.store, float_model, memory_mb, lambda fraction, text: None
+        )
+        self.scratch = scratch
+        self.builder = Builder(self.prepared.source, self.request.target, self.store, scratch / "build.log", memory_mb)
+
+    def evaluator(self) -> Evaluator:
+        asked = self.request
+        return Evaluator(
+            self.prepared, asked.target, asked.constraints, asked.plain, self.store, self.scratch, asked.limits
+        )
+
+    def built(self, candidate: Candidate) -> Path:
+        return self.builder.compiled(candidate, time.monotonic() + 600)
+
+    @contextlib.contextmanager
+    def hosting(self, candidates: Sequence[Candidate]) -> Iterator[list[Worker]]:
+        """A warm, paused worker for each."""
+        evaluator = self.evaluator()
+        folders = [self.built(candidate) for candidate in candidates]
+        with contextlib.ExitStack() as stack:
+            workers = []
+            for folder in folders:
+                worker = evaluator.hosting(folder, self.scratch / "host.log", time.monotonic() + 120)
+                workers.append(stack.enter_context(worker))
+                worker.run(host.warm_up, 0.5)
+                worker.pause()
+            yield workers
+
+
+@contextlib.contextmanager
+def one_core_loaded() -> Iterator[None]:
+    """A second process that computes without rest."""
+    child = os.fork()
+    if child == 0:
+        while True:
+            sum(range(10_000))
+    try:
+        yield
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def save(name: str, figures: dict[str, Any]) -> None:
+    """Prints the figures, and writes them with the date and the machine to benchmarks/results/."""
+    machine = f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
+    result = {"benchmark": name, "date": datetime.date.today().isoformat(), "machine": machine, **figures}
+    text = json.dumps(result, indent=2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)

@@ -1,0 +1,71 @@
+"""Why contenders take turns in processes of their own, and why those that wait are stopped.
+
+Times ONNX Runtime and torch eager alone, then beside each other in three ways: call by call within one process, in
+turns across two processes, and in turns with the waiting process stopped (what the tuner does). Prints medians
+relative to running alone: 1.00 is undisturbed.
+
+    python -m benchmarks.interleaving
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Rig, save
+from tuner import artifact, host
+from tuner.candidate import Candidate
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.worker import Worker, environment
+
+TURNS = 40
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        rig = Rig(Path(scratch), "model=digits_cnn")
+        candidates = {"onnxruntime": Candidate((), OnnxRuntime(), 8), "eager": Candidate((), Eager(), 8)}
+        folders = {name: rig.built(candidate) for name, candidate in candidates.items()}
+        variables = environment(rig.request.target.cores)
+        with Worker(rig.scratch / "one.log", memory_mb=8192, environment=variables) as worker:
+            rows = {"call by call in one process": worker.run(_call_by_call, folders)}
+        for stopped, row in ((False, "turns, none stopped"), (True, "turns, waiting ones stopped")):
+            rows[row] = _turns(rig, candidates, stopped)
+        alone = {name: _turns(rig, {name: candidate}, False)[name] for name, candidate in candidates.items()}
+    relative = {row: {name: round(ms / alone[name], 2) for name, ms in found.items()} for row, found in rows.items()}
+    save("interleaving", {"alone_ms": {k: round(v, 4) for k, v in alone.items()}, "relative_to_alone": relative})
+
+
+def _call_by_call(folders: dict[str, Path]) -> dict[str, float]:
+    loaded = {name: artifact.load(folder) for name, folder in folders.items()}
+    batch = np.zeros((8, 1, 8, 8), np.float32)
+    times: dict[str, list[float]] = {name: [] for name in loaded}
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        for name, session in loaded.items():
+            start = time.perf_counter()
+            session.run({"x": batch})
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: float(np.median(found)) for name, found in times.items()}
+
+
+def _turns(rig: Rig, candidates: dict[str, Candidate], stopped: bool) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    with rig.hosting(list(candidates.values())) as workers:
+        if not stopped:
+            for worker in workers:
+                worker.resume()
+        for _ in range(TURNS):
+            for name, worker in zip(candidates, workers, strict=True):
+                if stopped:
+                    worker.resume()
+                times[name].extend(worker.run(host.turn, 0.04, 3).wall_ms)
+                if stopped:
+                    worker.pause()
+    return {name: float(np.median(found)) for name, found in times.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""How far the figures of a verdict can be trusted:
+
+1. noise:    the ratio of an artifact to itself, over 20 repeats, while a second process loads one core; beside it,
+             what timing one after the other gives in the same minutes.
+2. planted:  20 races between a backend and one that does 10 % less work, and 20 between two that do the same.
+3. coverage: how often the interval of a race's latency ratio holds the value of a long measurement, of 30.
+4. repeat:   10 repeats of a small study: the same champion, or one within 5 % of it.
+
+    python -m benchmarks.measure [noise] [planted] [coverage] [repeat]
+"""
+
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Rig, one_core_loaded, save
+from benchmarks.planted import Planted
+from tuner import cli, host, race, timing
+from tuner.candidate import Candidate
+from tuner.constraints import Constraints, Measurement, Objective
+from tuner.decide import Judge
+from tuner.evaluate import Evaluator, Outcome
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.statistics import mean_interval
+
+
+def noise(rig: Rig, repeats: int = 20) -> dict[str, float]:
+    """A/A error of a ratio: |ratio - 1| at its 95th percentile over the repeats."""
+    candidate = Candidate((), OnnxRuntime(), 8)
+    judge, outcome = _judge(rig, rig.evaluator()), _outcome(rig, candidate)
+    raced, sequential = [], []
+    with one_core_loaded():
+        for _ in range(repeats):
+            held, _ = judge.race([outcome], [])
+            raced.append(abs(math.expm1(held.twin_gap)))
+            one_after_the_other = []
+            for _ in range(2):
+                with rig.hosting([candidate]) as (worker,):
+                    worker.resume()
+                    end = time.monotonic() + 0.4 * race.LEAST_ROUNDS
+                    calls: list[float] = []
+                    while time.monotonic() < end:
+                        calls.extend(worker.run(host.turn, timing.TURN_S, 3).wall_ms)
+                    one_after_the_other.append(float(np.median(calls)))
+            sequential.append(abs(one_after_the_other[0] / one_after_the_other[1] - 1))
+    return {
+        "repeats": repeats,
+        "race_p95": float(np.percentile(raced, 95)),
+        "race_median": float(np.median(raced)),
+        "sequential_p95": float(np.percentile(sequential, 95)),
+        "sequential_median": float(np.median(sequential)),
+    }
+
+
+def planted(rig: Rig, repeats: int = 20) -> dict[str, int]:
+    """Races between 200 and 180 units of work, and between 200 and 200."""
+    with rig.evaluator() as evaluator:
+        judge = _judge(rig, evaluator)
+        slow, fast, same = (_outcome(rig, Candidate((), b, 8)) for b in (Planted(200), Planted(180), Planted(200, "b")))
+        found = ties = 0
+        for repeat in range(repeats):
+            pair = [slow, fast] if repeat % 2 else [fast, slow]
+            held, _ = judge.race(pair, [])
+            found += held.behind(slow.candidate.key, fast.candidate.key) > held.noise
+            held, _ = judge.race([slow, same], [])
+            ties += abs(held.behind(slow.candidate.key, same.candidate.key)) <= held.noise
+    return {"races": repeats, "ten_per_cent_faster_found": found, "identical_called_a_tie": ties}
+
+
+def coverage(rig: Rig, repeats: int = 30) -> dict[str, float]:
+    """The interval of eager's latency over ONNX Runtime's, from a race each, against a long measurement of it."""
+    judge = _judge(rig, rig.evaluator())
+    outcomes = [_outcome(rig, Candidate((), backend, 8)) for backend in (OnnxRuntime(), Eager())]
+    first, second = (o.candidate.key for o in outcomes)
+    intervals, long_run = [], []
+    for _ in range(repeats):
+        held, _ = judge.race(outcomes[:1], outcomes[1:])
+        gaps = [held.score(first, done[first]) - held.score(second, done[second]) for done in held.rounds]
+        intervals.append(mean_interval(gaps))
+        # the long measurement runs through the same hours, in processes of its own
+        held, _ = judge.race(outcomes[:1], outcomes[1:])
+        long_run += [held.score(first, done[first]) - held.score(second, done[second]) for done in held.rounds]
+    truth = float(np.mean(long_run))
+    held_it = sum(low <= truth <= high for low, high in intervals)
+    width = float(np.median([high - low for low, high in intervals]))
+    return {"repeats": repeats, "covered": held_it, "ratio": math.exp(truth), "median_width": width}
+
+
+def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:
+    """The same small study again and again, each in a new folder; then its champions race each other."""
+    champions: list[Candidate] = []
+    overrides = ["search_space=small", f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"]
+    overrides += ["latency_ms=5", "n_trials=12", "target.threads=1"]
+    for number in range(repeats):
+        with tempfile.TemporaryDirectory() as out:
+            cli.main([*overrides, f"out_dir={out}", f"seed={number}"])
+            result = json.loads(next(Path(out).glob("*/result.json")).read_text())
+            champions.append(Candidate.from_json(result["champion"]["candidate"]))
+    distinct = [_outcome(rig, candidate) for candidate in dict.fromkeys(champions)]
+    held, _ = _judge(rig, rig.evaluator()).race(distinct[:1], distinct[1:])
+    best = held.ranked([o.candidate.key for o in distinct])[0]
+    ratio = {o.candidate: math.exp(-held.behind(o.candidate.key, best)) for o in distinct}
+    return {
+        "repeats": repeats,
+        "within_5_per_cent": sum(ratio[champion] >= 0.95 for champion in champions),
+        "champions": [f"{champion.label} ({ratio[champion]:.3f} of the best)" for champion in champions],
+    }
+
+
+def _judge(rig: Rig, evaluator: Evaluator) -> Judge:
+    return Judge(evaluator, Constraints(latency_ms=1000.0), Objective(), lambda text: None)
+
+
+def _outcome(rig: Rig, candidate: Candidate) -> Outcome:
+    return Outcome(candidate, "complete", Measurement(accuracy=1.0, accuracy_drop=0.0), artifact=rig.built(candidate))
+
+
+BENCHES: dict[str, Callable[[Rig], Mapping[str, object]]] = {
+    "noise": noise,
+    "planted": planted,
+    "coverage": coverage,
+    "repeat": repeat,
+}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        rig = Rig(Path(scratch), "model=digits_cnn", "target.threads=1")
+        for name in sys.argv[1:] or BENCHES:
+            save(f"measure_{name}", dict(BENCHES[name](rig)))
+
+
+if __name__ == "__main__":
+    main()
