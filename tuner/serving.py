@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_QUERIES = 40_000  # simulated at least, at every rate
+_QUERIES = 20_000  # simulated at least, at every rate
 _CALLS = 16_000  # and at least: large batches need more queries for as many calls, …
 _MOST_QUERIES = 500_000  # … up to here
 _WARM = 10  # the first tenth of the queries finds an emptier queue than those that follow: not counted

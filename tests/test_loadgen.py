@@ -1,0 +1,124 @@
+"""LoadGen against sessions whose speed is known."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.fakes import INPUTS, WEIGHTS, Null, Points
+from tuner import artifact, host, loadgen, serving
+from tuner.candidate import Candidate
+from tuner.target import Target
+from tuner.worker import Worker
+from tuner.workload import Arrays
+
+BATCH, CALL_MS = 4, 5.0
+
+missing = loadgen.available()
+needs_loadgen = pytest.mark.skipif(missing is not None, reason=missing or "")
+
+
+class Sleeping:
+    """A call takes `CALL_MS` and no processor. It keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Arrays] = []
+        self.fails_after: int | None = None
+
+    def run(self, inputs: Arrays) -> list[np.ndarray]:
+        if self.fails_after is not None and len(self.given) >= self.fails_after:
+            raise ValueError("three is not a colour")
+        self.given.append(inputs)
+        time.sleep(CALL_MS / 1e3)
+        return [np.zeros(BATCH)]
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sleeping:
+    """Hosted in this process, whose working directory is empty."""
+    monkeypatch.chdir(tmp_path)
+    slow = Sleeping()
+    pool = [{"x": np.arange(BATCH, dtype=np.float32)[:, None] + 10 * i} for i in range(3)]
+    hosted = SimpleNamespace(artifact=SimpleNamespace(session=slow, batch_size=BATCH), pool=pool)
+    monkeypatch.setattr(host, "_loaded", lambda: hosted)
+    return slow
+
+
+def test_where_it_is_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    assert "pip install 'inference-tuner[loadgen]'" in (loadgen.available() or "")
+
+
+@needs_loadgen
+def test_single_stream_is_the_latency_of_a_call(session: Sleeping) -> None:
+    found = loadgen.single_stream(0.7)
+    assert found.valid, found.problem
+    assert CALL_MS <= found.p50 < 2 * CALL_MS
+    assert found.p50 <= found.p90 <= found.p95 <= found.p99
+    assert found.qps == pytest.approx(found.samples / 0.7, rel=0.2)
+    assert found.batch_fill == 1
+    assert {len(inputs["x"]) for inputs in session.given} == {BATCH}, "padded"
+    assert not list(Path.cwd().iterdir()), "nothing is left in the working directory"
+
+
+@needs_loadgen
+def test_too_few_queries_for_early_stopping_are_not_valid(session: Sleeping) -> None:
+    found = loadgen.single_stream(0.1)
+    assert not found.valid
+    assert "queries for early stopping" in (found.problem or "")
+
+
+@needs_loadgen
+def test_offline_fills_its_batches(session: Sleeping) -> None:
+    found = loadgen.offline(0.5)
+    assert found.valid, found.problem
+    assert 0.5 * BATCH / CALL_MS * 1e3 < found.qps <= BATCH / CALL_MS * 1e3
+    assert found.batch_fill > 0.9 * BATCH
+    rows = np.concatenate([inputs["x"] for inputs in session.given])
+    assert set(rows.ravel()) == {0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23}, "every sample is asked for"
+
+
+@needs_loadgen
+def test_a_server_gets_what_the_simulation_says(session: Sleeping) -> None:
+    rate = 0.7 * BATCH / CALL_MS * 1e3
+    found = loadgen.server(rate, 10 * CALL_MS, 90, 1.5)
+    expected = serving.at_rate(np.array([found.service_ms]), BATCH, rate)
+    assert found.samples == pytest.approx(1.5 * rate, rel=0.2)
+    assert found.qps == pytest.approx(rate, rel=0.2)
+    assert found.p50 == pytest.approx(expected.p50, rel=0.25)
+    assert found.batch_fill == pytest.approx(expected.batch_fill, rel=0.25)
+    assert found.valid, found.problem
+    assert "batching" not in {t.name for t in threading.enumerate()}
+
+
+@needs_loadgen
+def test_more_than_it_can_serve_is_not_valid(session: Sleeping) -> None:
+    found = loadgen.server(2 * BATCH / CALL_MS * 1e3, 2 * CALL_MS, 99, 0.3)
+    assert not found.valid
+    assert "Reduce target QPS" in (found.problem or "")
+    assert found.p99 > 10 * CALL_MS
+    assert found.batch_fill > 0.9 * BATCH
+
+
+@needs_loadgen
+@pytest.mark.parametrize("after", [0, 20])
+def test_a_session_that_fails_ends_the_run(session: Sleeping, after: int) -> None:
+    session.fails_after = after
+    with pytest.raises(ValueError, match="not a colour"):
+        loadgen.server(100, 100, 90, 0.5)
+
+
+@needs_loadgen
+def test_it_runs_where_an_artifact_is_hosted(tmp_path: Path) -> None:
+    (tmp_path / artifact.FILES).mkdir()
+    np.save(tmp_path / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
+    artifact.write_manifest(tmp_path, Candidate((), Null(1.0), 2), Target("cpu", "cpu", threads=1), INPUTS)
+    with Worker(tmp_path / "log", memory_mb=4096) as worker:
+        worker.run(host.open_artifact, tmp_path, Points())
+        found = worker.run_for(30, loadgen.single_stream, 0.2)
+    assert 1 <= found.p50 < 10
+    assert (tmp_path / "log").read_text() == "", "LoadGen is quiet"

@@ -1,0 +1,89 @@
+"""The simulated Server scenario against what is known of queues."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.serving import at_rate, largest_rate
+
+services = st.builds(
+    lambda mean, spread, slow, seed: mean * _lognormal(spread, slow, seed),
+    mean=st.floats(0.05, 50),
+    spread=st.floats(0, 0.5),
+    slow=st.floats(0, 0.03),
+    seed=st.integers(0, 100),
+)
+
+
+def _lognormal(spread: float, slow: float, seed: int) -> np.ndarray:
+    """300 calls of about 1 ms, that share of them five times slower."""
+    random = np.random.default_rng(seed)
+    return np.exp(spread * random.normal(size=300)) * np.where(random.random(300) < slow, 5, 1)
+
+
+quickly = settings(max_examples=8, deadline=None)
+
+
+@quickly
+@given(services, st.integers(1, 64), st.floats(0.8, 30), st.sampled_from([50, 90, 95, 99]))
+def test_the_rate_holds_and_is_within_reach(service: np.ndarray, batch: int, over: float, percentile: int) -> None:
+    limit_ms = over * float(np.median(service))
+    found = largest_rate(service, batch, limit_ms, percentile)
+    if np.percentile(service, percentile) > limit_ms:
+        assert found is None
+    if found is not None:
+        assert 0 < found.rate < batch / service.mean() * 1e3
+        assert getattr(found, f"p{percentile}") <= limit_ms
+        assert found.p50 <= found.p90 <= found.p95 <= found.p99
+        assert 1 <= found.batch_fill <= batch
+        assert at_rate(service, batch, found.rate) == found
+
+
+@quickly
+@given(services, st.integers(1, 32), st.floats(1, 10), st.floats(1, 3))
+def test_a_wider_limit_never_gets_a_lower_rate(service: np.ndarray, batch: int, over: float, wider: float) -> None:
+    limit_ms = over * float(np.median(service))
+    narrow, wide = (largest_rate(service, batch, limit, 95) for limit in (limit_ms, wider * limit_ms))
+    assert (narrow.rate if narrow else 0) <= (wide.rate if wide else 0)
+
+
+@quickly
+@given(services, st.integers(1, 64))
+def test_a_query_that_comes_alone_takes_a_call(service: np.ndarray, batch: int) -> None:
+    idle = at_rate(service, batch, 0.001 / service.mean() * 1e3)
+    assert idle.p50 == pytest.approx(np.percentile(service, 50), rel=0.02)
+    assert idle.p90 == pytest.approx(np.percentile(service, 90), rel=0.02)
+    assert idle.batch_fill == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("limit_ms", [20, 40])
+def test_it_agrees_with_theory_where_calls_are_exponential(limit_ms: float) -> None:
+    """M/M/1: the latency is exponential too, with rate μ - λ (Kleinrock, Queueing Systems, 1975, section 3.2)."""
+    service = 2 * -np.log1p(-(np.arange(5000) + 0.5) / 5000)  # mean 2 ms
+    np.random.default_rng(0).shuffle(service)
+    expected = 500 - math.log(100) / limit_ms * 1e3
+    rates = [found.rate for seed in range(4) if (found := largest_rate(service, 1, limit_ms, 99, seed))]
+    assert np.mean(rates) == pytest.approx(expected, rel=0.05)
+
+
+def test_it_agrees_with_theory_where_a_full_batch_is_always_ready() -> None:
+    """Past its capacity a session answers whole batches, back to back."""
+    assert at_rate(np.array([2.0]), 8, 100_000).batch_fill == pytest.approx(8, abs=0.1)
+
+
+def test_calls_that_are_slow_together_cost_more_than_the_same_calls_scattered() -> None:
+    calls = np.where(np.arange(1000) % 250 < 10, 10.0, 1.0)
+    scattered = np.random.default_rng(0).permutation(calls)
+    together, apart = largest_rate(calls, 4, 40, 99), largest_rate(scattered, 4, 40, 99)
+    assert together is not None
+    assert apart is not None
+    assert together.rate < 0.95 * apart.rate
+
+
+@pytest.mark.parametrize("service", [[], [1.0, 0.0]])
+def test_what_was_not_measured_is_refused(service: list[float]) -> None:
+    with pytest.raises(ValueError, match="more than 0 ms"):
+        largest_rate(np.array(service), 4, 10, 99)
