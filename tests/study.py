@@ -1,0 +1,73 @@
+"""Studies of the fakes: their command line, and what they leave behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from tuner.cli import main
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("executor.measure_s=0.1", "executor.timeout_s=30", "sampler=random", "target.threads=1")
+
+
+def overrides(folder: Path, *more: str) -> list[str]:
+    """A command line that tunes the fakes, its output under `folder`; `more` wins."""
+    return [
+        f"hydra.searchpath=[file://{ROOT / 'tests/conf'}]",
+        "model=linear",
+        "dataset=points",
+        "search_space=fakes",
+        "plain.onnx._target_=tests.fakes.Null",
+        f"out_dir={folder / 'out'}",
+        f"cache_dir={folder / 'cache'}",
+        *(default for default in QUICK if default.partition("=")[0] not in {m.partition("=")[0] for m in more}),
+        *more,
+    ]
+
+
+def literal(value: Any) -> str:
+    """A value as Hydra reads it on a command line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(literal, value)) + "]"
+    return json.dumps(value)
+
+
+def node(kind: type, **fields: Any) -> dict[str, Any]:
+    """A plugin as a space has it."""
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **fields}
+
+
+def deploy(*backends: dict[str, Any]) -> str:
+    return "search_space.deploy=" + literal([{"backend": backend} for backend in backends])
+
+
+def tune(folder: Path, *more: str) -> int:
+    return main(overrides(folder, *more))
+
+
+def process(folder: Path, *more: str, **keywords: Any) -> "subprocess.Popen[str]":
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "tuner.cli", *overrides(folder, *more)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
+
+
+def result(folder: Path, study: str = "linear-cpu-001") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out" / study / "result.json").read_text())
+    return found
+
+
+def runs(folder: Path, study: str = "linear-cpu-001") -> tuple[Run, list[Run]]:
+    """The study's run in MLflow, and its trials' in order."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'out/mlflow.db'}")
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    every = client.search_runs(experiments, max_results=1000)
+    (parent,) = [run for run in every if run.data.tags.get("study") == study]
+    children = [run for run in every if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return parent, sorted(children, key=lambda run: run.info.start_time)

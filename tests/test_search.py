@@ -1,0 +1,140 @@
+"""Real Optuna, no process: constraints are honoured, failures are not proposed for ever, outcomes survive."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from tests.fakes import Faulty, Null, Rounding
+from tests.study import node
+from tuner.candidate import Candidate
+from tuner.constraints import Constraints, Latency, Measurement, Objective
+from tuner.errors import RequestError
+from tuner.evaluate import Failure, Outcome
+from tuner.search import SamplerName, Search, journal, make_sampler
+from tuner.space import Space
+
+SPACE = Space.parse(
+    {
+        "batch_size": {"low": 1, "high": 64, "factor": 2},
+        "compress": [None, node(Rounding, decimals={"low": 0, "high": 5})],
+        "deploy": [{"backend": node(Null)}, {"backend": node(Null, ms=1.0)}, {"backend": node(Faulty)}],
+    }
+)
+LIMITS = Constraints(latency_ms=10.0)
+
+
+def outcome(candidate: Candidate) -> Outcome:
+    """A world in which larger batches serve more and take longer, and one backend never works."""
+    if isinstance(candidate.backend, Faulty):
+        return Outcome(candidate, "failed", Measurement(), Failure("error", "it never works"))
+    assert isinstance(candidate.backend, Null)
+    ms = candidate.backend.ms + candidate.batch_size / 4
+    latency = Latency(ms, ms, ms, ms, (ms, ms))
+    return Outcome(
+        candidate,
+        "complete",
+        Measurement(latency, candidate.batch_size / ms * 1e3, accuracy=1.0, accuracy_drop=0.0, size_mb=1.0),
+        seconds={"measure": 1.0},
+        artifact=Path("artifact"),
+    )
+
+
+def search(sampler: SamplerName = "random", seed: int = 0, storage: object = None, name: str = "s") -> Search:
+    return Search(storage or InMemoryStorage(), name, SPACE, make_sampler(sampler, 40, seed), LIMITS, Objective())  # type: ignore[arg-type]
+
+
+def play(found: Search, trials: int, world: Callable[[Candidate], Outcome] = outcome) -> list[tuple[int, Candidate]]:
+    proposed = []
+    for _ in range(trials):
+        trial, candidate = found.ask()
+        found.tell(trial, world(candidate))
+        proposed.append((trial.number, candidate))
+    return proposed
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_every_sampler_runs(sampler: SamplerName) -> None:
+    found = search(sampler)
+    found.enqueue(params for params, _ in SPACE.uncompressed())
+    proposed = play(found, 14)
+    assert [candidate.transforms for _, candidate in proposed[:3]] == [()] * 3, "uncompressed first"
+    assert [o.candidate for _, o in found.outcomes()] == [candidate for _, candidate in proposed]
+
+
+@pytest.mark.parametrize(("sampler", "trials"), [("gp", 20), ("tpe", 90)])
+def test_a_sampler_turns_away_from_what_fails(sampler: SamplerName, trials: int) -> None:
+    late = [candidate for _, candidate in play(search(sampler), trials)][trials // 2 :]
+    failing = sum(isinstance(candidate.backend, Faulty) for candidate in late)
+    assert failing < len(late) / 3, "a third is what chance gives"
+
+
+def test_the_constraints_steer_the_sampler() -> None:
+    found = search("gp")
+    found.enqueue(params for params, _ in SPACE.uncompressed())
+    best = max(
+        (candidate for _, candidate in play(found, 22)),
+        key=lambda c: (LIMITS.feasible(outcome(c).measurement), Objective().score(outcome(c).measurement) or -math.inf),
+    )
+    assert (best.backend, best.batch_size) == (Null(1.0), 32)
+
+
+def test_every_kind_of_outcome_survives_reopening(tmp_path: Path) -> None:
+    first = search(storage=journal(tmp_path / "deep/optuna.journal"))
+    kinds = [
+        lambda c: outcome(Candidate(c.transforms, Null(), c.batch_size)),
+        lambda c: Outcome(c, "failed", Measurement(), Failure("crash", "its process died of SIGSEGV"), artifact=None),
+        lambda c: Outcome(c, "stopped_early", Measurement(accuracy_drop=0.5), stopped_by="accuracy_drop"),
+        lambda c: Outcome(c, "failed", Measurement(size_mb=2.0), Failure("timeout", "…"), artifact=Path("x")),
+    ]
+    for world in kinds:
+        play(first, 1, world)
+    again = search(storage=journal(tmp_path / "deep/optuna.journal"))
+    assert again.outcomes() == first.outcomes()
+    assert len(again.outcomes()) == 4
+    play(again, 1)
+    assert len(search(storage=journal(tmp_path / "deep/optuna.journal")).outcomes()) == 5
+
+
+def test_what_was_running_when_the_session_ended_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.journal"
+    first = search(storage=journal(path))
+    play(first, 2)
+    _, cut_short = first.ask()
+    again = search(storage=journal(path), seed=1)
+    again.forget_running()
+    assert again.ask()[1] == cut_short
+    assert len(again.outcomes()) == 2
+
+
+def test_points_are_queued_once(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.journal"
+    points = [params for params, _ in SPACE.uncompressed()]
+    for _ in range(2):
+        search(storage=journal(path)).enqueue(points)
+    play(search(storage=journal(path)), 1)
+    again = search(storage=journal(path))
+    again.enqueue(points)
+    waiting = again._study.get_trials(states=(TrialState.WAITING,))
+    assert len(waiting) == len(points) - 1
+
+
+def test_studies_of_one_journal_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.journal"
+    play(search(storage=journal(path), name="one"), 3)
+    assert search(storage=journal(path), name="other").outcomes() == []
+
+
+def test_a_seed_gives_the_same_proposals() -> None:
+    one, same, other = (play(search("tpe", seed=seed), 12) for seed in (3, 3, 4))
+    assert one == same != other
+
+
+def test_a_journal_that_cannot_be_written_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="out_dir"):
+        journal(tmp_path / "file/optuna.journal")

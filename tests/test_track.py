@@ -1,0 +1,109 @@
+"""Real MLflow in a file: what reviewers will find of a study."""
+
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from tests.fakes import Null, Rounding
+from tuner.candidate import Candidate
+from tuner.constraints import Latency, Measurement
+from tuner.errors import RequestError
+from tuner.evaluate import Failure, Outcome
+from tuner.track import Tracker, default_uri
+
+CANDIDATE = Candidate((Rounding(2),), Null(1.0), 8)
+MEASURED = Measurement(
+    Latency(1, 2, 3, 4, (2.5, 3.5)), 8000.0, accuracy=0.75, accuracy_drop=0.125, size_mb=0.5, memory_mb=70.0
+)
+
+
+@pytest.fixture
+def uri(place: Path) -> str:
+    return default_uri(place / "out")
+
+
+@pytest.fixture
+def tracker(uri: str) -> Tracker:
+    return Tracker(uri, "tests", "mine")
+
+
+def children(uri: str, tracker: Tracker) -> list[Run]:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_run(tracker.run_id).info.experiment_id
+    found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{tracker.run_id}'")
+    return sorted(found, key=lambda run: run.data.tags["trial"])
+
+
+def test_a_trial_is_a_child_with_its_parameters_and_metrics(uri: str, tracker: Tracker, tmp_path: Path) -> None:
+    done = Outcome(CANDIDATE, "complete", MEASURED, seconds={"compile": 1.5})
+    tracker.trial("7", "007", done, {"latency_ms": -0.4}, tmp_path / "no.log")
+    (run,) = children(uri, tracker)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["candidate"] == CANDIDATE.key
+    assert (run.data.tags["trial"], run.data.tags["state"]) == ("7", "complete")
+    assert run.data.params.items() >= {"batch_size": "8", "Rounding.decimals": "2", "Null.ms": "1.0"}.items()
+    assert run.data.metrics.items() >= {
+        "latency_p95_ms": 3.0, "throughput_per_s": 8000.0, "accuracy_drop": 0.125, "size_mb": 0.5, "memory_mb": 70.0,
+        "excess_latency_ms": -0.4, "seconds_compile": 1.5,
+    }.items()  # fmt: skip
+    assert "failure" not in run.data.tags
+
+
+def test_a_failure_is_found_by_its_class_with_its_sentence_and_log(uri: str, tracker: Tracker, tmp_path: Path) -> None:
+    log = tmp_path / "trial.log"
+    log.write_text("Traceback …")
+    failure = Failure("crash", "its process died of SIGSEGV")
+    tracker.trial("0", "000", Outcome(CANDIDATE, "failed", Measurement(), failure), {}, log)
+    tracker.trial("1", "001", Outcome(CANDIDATE, "stopped_early", Measurement(), stopped_by="accuracy_drop"), {}, log)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_run(tracker.run_id).info.experiment_id
+    (failed,) = client.search_runs([experiment], "tags.failure = 'crash'")
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["failure_sentence"] == failure.sentence
+    assert [file.path for file in client.list_artifacts(failed.info.run_id)] == ["trial.log"]
+    (stopped,) = client.search_runs([experiment], "tags.stopped_by = 'accuracy_drop'")
+    assert stopped.info.status == "KILLED"
+    assert tracker.recorded() == {"0", "1"}
+
+
+def test_a_long_sentence_or_label_is_no_obstacle(tracker: Tracker, tmp_path: Path) -> None:
+    many = Candidate(tuple(Rounding(n) for n in range(40)), Null(), 1)
+    tracker.trial(
+        "0", "000", Outcome(many, "failed", Measurement(), Failure("error", "so long " * 700)), {}, tmp_path / "log"
+    )
+    assert tracker.recorded() == {"0"}
+
+
+def test_a_study_opened_again_is_the_same_run(uri: str, tracker: Tracker, tmp_path: Path) -> None:
+    tracker.describe({"objective": "throughput"}, {"model": "m"})
+    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), {}, tmp_path / "log")
+    tracker.close("KILLED")
+    again = Tracker(uri, "tests", "mine")
+    assert again.run_id == tracker.run_id
+    assert again.recorded() == {"0"}
+    again.describe({"objective": "throughput"}, {"model": "m"})
+    again.close("FINISHED")
+    assert MlflowClient(tracking_uri=uri).get_run(again.run_id).info.status == "FINISHED"
+    assert Tracker(uri, "tests", "other").recorded() == set()
+
+
+def test_the_verdict_comes_with_the_champion(uri: str, tracker: Tracker, tmp_path: Path) -> None:
+    (tmp_path / "champion/files").mkdir(parents=True)
+    (tmp_path / "champion/files/weights.npy").write_bytes(b"w")
+    (tmp_path / "result.json").write_text("{}")
+    tracker.verdict(tmp_path / "result.json", tmp_path / "champion", {"speedup": 2}, {"verdict": "feasible"})
+    client = MlflowClient(tracking_uri=uri)
+    run = client.get_run(tracker.run_id)
+    assert run.data.metrics["speedup"] == 2
+    assert run.data.tags["verdict"] == "feasible"
+    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"result.json", "champion"}
+    assert run.info.artifact_uri.startswith((tmp_path / "out").as_uri()), "beside the store, wherever one stands"
+
+
+@pytest.mark.xfail(strict=True, reason="track.py Tracker: sqlalchemy's DatabaseError passes through")
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be taken for one" * 20)
+    with pytest.raises(RequestError, match=r"mlflow\.db"):
+        Tracker(default_uri(tmp_path), "tests", "mine")
