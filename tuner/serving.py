@@ -14,7 +14,12 @@ Assumed, and therefore optimistic where it fails:
 
 - A call takes under load what it took when it was timed back to back. Assembling a batch and answering its queries
   take nothing; arrivals take no processor time from the session. For calls well under a millisecond neither is so.
+  On a machine that others load too, a session that has just been paused is preferred by the scheduler: short turns
+  look better than sustained work.
 - Queries do not know of each other, none is refused, and the queue has no end.
+
+Against LoadGen with calls that sleep 2 ms in batches of 8, median and mean batch agreed within a tenth and p95 and
+p99 mostly within a quarter. Announce a rate for a real session only once `tuner.loadgen.server` has shown that it holds.
 """
 
 import math
@@ -56,7 +61,8 @@ def largest_rate(
 
     `service_ms` are durations of calls with a whole batch, in the order they were measured. The rate is halved until
     the limit holds, then found between the two by bisection. Every rate meets the same arrivals, only denser, and the
-    same calls, and all limits try the same rates: a wider limit never gets a lower rate.
+    same calls, and all limits try the same rates: a wider limit never gets a lower rate. Seeds differ by some per cent,
+    by more where the limit is barely more than a call takes or cuts into a long tail.
 
     None where a lone query misses the limit already, or where it holds only in a session that idles 99 % of its time.
     Raises ValueError where there is no call or one took no time.
