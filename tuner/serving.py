@@ -19,7 +19,8 @@ Assumed, and therefore optimistic where it fails:
 - Queries do not know of each other, none is refused, and the queue has no end.
 
 Against LoadGen with calls that sleep 2 ms in batches of 8, median and mean batch agreed within a tenth and p95 and
-p99 mostly within a quarter. Announce a rate for a real session only once `tuner.loadgen.server` has shown that it holds.
+p99 mostly within a quarter. Announce a rate for a real session only once `tuner.loadgen.server` has shown that it
+holds.
 """
 
 import math
