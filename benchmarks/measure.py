@@ -119,7 +119,8 @@ def _judge(rig: Rig, evaluator: Evaluator) -> Judge:
 
 
 def _outcome(rig: Rig, candidate: Candidate) -> Outcome:
-    return Outcome(candidate, "complete", Measurement(accuracy=1.0, accuracy_drop=0.0), artifact=rig.built(candidate))
+    rig.built(candidate)
+    return Outcome(candidate, "complete", Measurement(accuracy=1.0, accuracy_drop=0.0))
 
 
 BENCHES: dict[str, Callable[[Rig], Mapping[str, object]]] = {

@@ -28,7 +28,7 @@ from tuner.evaluate import Limits
 from tuner.plugin import Backend
 from tuner.space import Space
 from tuner.target import Target
-from tuner.workload import Dataset, Form, ModelSource, Workload, resolve
+from tuner.workload import Dataset, Form, ModelSource, Workload, importable, resolve
 
 T = TypeVar("T")
 
@@ -88,6 +88,7 @@ class Request:
 
 def request(overrides: Sequence[str]) -> Request:
     """The request that those command-line overrides make. Raises RequestError."""
+    importable()
     return from_config(composed(overrides), tuple(overrides))
 
 
@@ -200,7 +201,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     chain: Iterator[BaseException] = _causes(error)
     texts = [str(link) for link in chain]
     text = " ".join(texts)
-    known = _known_keys()
+    known = _known_keys(overrides)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         unknown_key = key not in known and key.replace("/", ".") not in known
@@ -208,6 +209,8 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
             return f"{override!r} is neither a command nor an override; overrides read key=value" + _nearest(
                 override, [*known, "doctor", "show", "ui"]
             )
+        if key.startswith("hydra."):
+            continue
         if unknown_key and (f"'{key}'" in text or "not in struct" in text or "Could not" in text):
             return _unknown(key, known)
     if isinstance(error, OverrideParseException):
@@ -231,9 +234,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _known_keys() -> list[str]:
-    """Every dotted key of the default configuration."""
-    with_defaults = compose("config")
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Every dotted key of the configuration with the groups that were chosen, where those exist."""
+    groups = {f.name for f in fields(Schema)} | {"hydra.searchpath"}
+    chosen = [o for o in overrides if o.partition("=")[0] in groups]
+    try:
+        with_defaults = compose("config", overrides=chosen)
+    except (HydraException, OmegaConfBaseException):
+        with_defaults = compose("config")
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
         for key in node:

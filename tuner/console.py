@@ -96,8 +96,7 @@ class Console:
         if result["champion"] is not None:
             self._out.print(f"artifact  {folder / 'champion'}", markup=False, soft_wrap=True)
         self._out.print(f"result    {folder / 'result.json'}", markup=False, soft_wrap=True)
-        out_dir = "" if folder.parent == Path("outputs").absolute() else f" out_dir={folder.parent}"
-        self._out.print(f"review    tune ui{out_dir}", markup=False, soft_wrap=True)
+        self._out.print(f"review    {result['review']}", markup=False, soft_wrap=True)
 
     def _progress(self, *columns: Any) -> Progress:
         return Progress(

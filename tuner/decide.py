@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,8 @@ from tuner.evaluate import Evaluator, Outcome
 from tuner.race import Race
 from tuner.worker import Worker
 
-FINALISTS = 4
-WORTH_RACING = 0.25  # a candidate whose score is this much (in log units) behind the best does not race
+FINALISTS = 5
+WORTH_RACING = 0.7  # a candidate this far behind the best (a score is a logarithm: half as good) does not race
 _TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
 _ROUND_LIMIT_S = 180.0
@@ -55,7 +55,8 @@ class Verdict:
 def plain_runtime(candidate: Candidate) -> bool:
     """Float32 on a backend as it comes: what an engineer has before tuning."""
     backend = candidate.backend
-    return candidate.uncompressed and backend.arithmetic == "f32" and backend == type(backend)()
+    as_it_comes = all(getattr(backend, field.name) == field.default for field in fields(backend))
+    return candidate.uncompressed and backend.arithmetic == "f32" and as_it_comes
 
 
 class Judge:
@@ -84,23 +85,24 @@ class Judge:
         if not finalists:
             return self._infeasible(outcomes, baselines)
         held, raced = self.race(finalists, [o for o in baselines.values() if o is not None])
+        if not held.rounds:
+            failures = tuple(f"a finalist failed in the race: {why}" for why in held.failed.values())
+            return replace(self._infeasible(outcomes, baselines), notes=failures)
         found = {role: raced.get(o.candidate.key) if o else None for role, o in baselines.items()}
-        racers = {o.candidate.key: o for o in finalists if o.candidate.key in raced}
-        ranked = self._ranked(held, {key: raced[key] for key in racers})
+        plain = [key for key, f in raced.items() if plain_runtime(f.candidate) and self._holds(f)]
+        if plain:  # the trials chose the baseline, and one of the finalists may beat it in the race
+            found["best_untuned"] = raced[held.ranked(plain)[0]]
+        ranked = self._ranked(held, raced)
         labels = {o.candidate.key: o.candidate.label for o in finalists}
         notes = [f"{labels[key]} failed in the race: {why}" for key, why in held.failed.items() if key in labels]
-        for place, finding in enumerate(ranked):
+        for finding in ranked:
             self._say(f"packaging and checking {finding.candidate.label}")
-            outcome = racers[finding.candidate.key]
-            assert outcome.artifact is not None
-            problem = deliver(
-                self._evaluator, outcome.artifact, finding.candidate, finding.measurement, champion_folder
-            )
+            problem = deliver(self._evaluator, finding.candidate, finding.measurement, champion_folder)
             if problem is None:
                 return Verdict(
                     "certified" if self._constraints.certified(finding.measurement) else "feasible",
                     finding,
-                    tuple(f for i, f in enumerate(ranked) if i != place),
+                    tuple(f for f in ranked if f is not finding and f.candidate.key in labels),
                     found["eager"],
                     found["best_untuned"],
                     noise=held.noise,
@@ -108,7 +110,9 @@ class Judge:
                     notes=tuple(notes),
                 )
             notes.append(f"{finding.candidate.label} won the race but was not announced: {problem}")
-        return replace(self._infeasible(outcomes, baselines), notes=tuple(notes))
+        # the race is the better measurement: what it found breaks a limit
+        seen = [replace(o, measurement=raced[o.candidate.key].measurement) for o in done if o.candidate.key in raced]
+        return replace(self._infeasible(seen or outcomes, baselines), notes=tuple(notes), noise=held.noise)
 
     def _finalists(self, done: list[Outcome]) -> list[Outcome]:
         feasible = [o for o in done if self._constraints.feasible(o.measurement)]
@@ -181,10 +185,9 @@ class Judge:
         deadline = time.monotonic() + _ROUND_LIMIT_S
         try:
             for name, outcome in entrants.items():
-                assert outcome.artifact is not None
                 try:
                     log = self._evaluator.log(outcome.candidate)
-                    workers[name] = self._evaluator.hosting(outcome.artifact, log, deadline)
+                    workers[name] = self._evaluator.hosting(self._evaluator.built(outcome.candidate), log, deadline)
                     workers[name].run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
                     workers[name].pause()
                 except CandidateError as error:
@@ -200,10 +203,15 @@ class Judge:
     def _ranked(self, held: Race, raced: Mapping[str, Finding]) -> list[Finding]:
         """Those still feasible, best first; ties with the best go to the simpler: fewer transforms, then smaller."""
         feasible = [key for key, f in raced.items() if self._constraints.feasible(f.measurement)]
+        if not feasible:
+            return []
         order = held.ranked(feasible)
         tied = [key for key in order if held.behind(key, order[0]) <= held.noise]
         tied.sort(key=lambda key: (len(raced[key].candidate.transforms), raced[key].measurement.size_mb or 0.0))
         return [raced[key] for key in (*tied, *(key for key in order if key not in tied))]
+
+    def _holds(self, finding: Finding) -> bool:
+        return self._constraints.feasible(finding.measurement)
 
     def _score(self, measured: Measurement) -> float:
         score = self._objective.score(measured)

@@ -19,12 +19,13 @@ from tuner.store import digests
 _LIMIT_S = 120.0
 
 
-def deliver(evaluator: Evaluator, built: Path, candidate: Candidate, measured: Measurement, folder: Path) -> str | None:
-    """Packages the artifact in `built` as `folder`, and checks that what lies there is what was measured.
+def deliver(evaluator: Evaluator, candidate: Candidate, measured: Measurement, folder: Path) -> str | None:
+    """Packages the candidate's artifact as `folder`, and checks that what lies there is what was measured.
 
     Returns why it must not be announced, or None. Side effect: `folder` is replaced.
     """
     try:
+        built = evaluator.built(candidate)
         with evaluator.hosting(built, evaluator.log(candidate), time.monotonic() + _LIMIT_S) as worker:
             inputs, outputs = worker.run_for(_LIMIT_S, host.example)
         draft = folder.with_name(folder.name + ".draft")

@@ -24,7 +24,7 @@ from tuner.statistics import drop_interval, samples_to_certify, score_interval
 from tuner.store import Store
 from tuner.target import Target
 from tuner.worker import Worker, environment
-from tuner.workload import Form
+from tuner.workload import Form, source_digest
 
 State = Literal["complete", "stopped_early", "failed"]
 CHECK_BATCH = 32
@@ -41,7 +41,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a candidate. `seconds` is by stage; `artifact` is there once it compiled."""
+    """What became of a candidate. `seconds` is by stage."""
 
     candidate: Candidate
     state: State
@@ -49,7 +49,6 @@ class Outcome:
     failure: Failure | None = None
     stopped_by: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    artifact: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,7 +58,6 @@ class Outcome:
             "failure": None if self.failure is None else vars(self.failure),
             "stopped_by": self.stopped_by,
             "seconds": self.seconds,
-            "artifact": None if self.artifact is None else str(self.artifact),
         }
 
     @classmethod
@@ -71,7 +69,6 @@ class Outcome:
             Failure(**value["failure"]) if value["failure"] else None,
             value["stopped_by"],
             value["seconds"],
-            Path(value["artifact"]) if value["artifact"] else None,
         )
 
 
@@ -79,7 +76,7 @@ class Outcome:
 class Limits:
     """What one trial may use: wall-clock seconds, resident memory in MB, and seconds of timing."""
 
-    timeout_s: float = 180.0
+    timeout_s: float = 300.0
     memory_mb: float = 8192.0
     measure_s: float = 1.5
 
@@ -136,11 +133,10 @@ class Evaluator:
         """The outcome of one trial; a candidate that cannot be had is an outcome too."""
         clock = _StageClock()
         measured = Measurement()
-        artifact: Path | None = None
         deadline = time.monotonic() + self._limits.timeout_s
 
         def outcome(state: State, **more: Any) -> Outcome:
-            return Outcome(candidate, state, measured, seconds=clock.seconds(), artifact=artifact, **more)
+            return Outcome(candidate, state, measured, seconds=clock.seconds(), **more)
 
         try:
             builder = self._builder(self.log(candidate))
@@ -160,6 +156,7 @@ class Evaluator:
                 return outcome("stopped_early", stopped_by="size_mb")
             with self.hosting(artifact, self.log(candidate), deadline) as worker:
                 clock.enter("probe")
+                # the least: whatever disturbs the machine can only have raised it
                 probe_ms = worker.run_for(_left(deadline), host.warm_up, _PROBE_S)
                 limit_ms = self._constraints.latency_ms
                 if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:
@@ -176,6 +173,10 @@ class Evaluator:
             return outcome("complete")
         except CandidateError as error:
             return outcome("failed", failure=Failure(error.kind, error.sentence))
+
+    def built(self, candidate: Candidate) -> Path:
+        """The candidate's artifact, built again where it is gone. Raises CandidateError."""
+        return self._builder(self.log(candidate)).compiled(candidate, time.monotonic() + self._limits.timeout_s)
 
     def hosting(self, artifact: Path, log: Path, deadline: float) -> Worker:
         """A worker that has loaded the artifact. Raises CandidateError where it does not load."""
@@ -243,7 +244,7 @@ class Evaluator:
             "model": key,
             "dataset": source.dataset.key(),
             "plain": plain.to_json(),
-            "metric": self._workload.metric,
+            "metric": [self._workload.metric, source_digest(self._workload.metric)],
         }
 
         def fill(out: Path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,9 +34,12 @@ def require_room(folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def study_folder(request: Request) -> Iterator[Path]:
-    """The study's folder, locked: the one named, the last one of this request if it was cut short, or the next."""
-    asked = _asked(request)
+def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Path]:
+    """The study's folder, locked: the one named, the last one of this request if it was cut short, or the next.
+
+    `content` stands for the model, the samples and the metric: a study goes on only while they are the same.
+    """
+    asked = _asked(request, content)
     stem = f"{request.workload.name}-{request.target.name}"
     if request.study is not None:
         folder = request.out_dir / request.study
@@ -44,7 +47,7 @@ def study_folder(request: Request) -> Iterator[Path]:
             "key"
         ]:
             raise RequestError(
-                f"study={request.study}: it exists with other settings; repeat its command, which stands in "
+                f"study={request.study}: it exists with other settings, model or samples; its command stands in "
                 f"{folder / 'request.json'}, or choose another name"
             )
         candidates = [folder]
@@ -68,11 +71,15 @@ def study_folder(request: Request) -> Iterator[Path]:
     raise RequestError(f"study={candidates[-1].name}: another process is running it")
 
 
-def _asked(request: Request) -> dict[str, Any]:
+def _asked(request: Request, content: Mapping[str, Any]) -> dict[str, Any]:
     """What makes two requests the same study: everything but where it is kept and how long it may take."""
     free = {"study", "out_dir", "cache_dir", "tracking", "timeout_s", "n_trials"}
     settings = {name: value for name, value in request.resolved.items() if name not in free}
-    return {"key": digest(settings), "command": " ".join(["tune", *request.overrides]), "settings": settings}
+    return {
+        "key": digest({"settings": settings, "content": content}),
+        "command": " ".join(["tune", *request.overrides]),
+        "settings": settings,
+    }
 
 
 def _unfinished(folder: Path, key: str) -> bool:

@@ -46,18 +46,21 @@ def open_artifact(folder: Path, dataset: Dataset) -> float:
 def warm_up(limit_s: float) -> float:
     """Calls until steady: the medians of two successive windows agree, or the limit is reached.
 
-    Returns the latest median, in ms a call.
+    Returns the least duration of a call, ms.
     """
     end = time.perf_counter() + limit_s
+    calls = [_timed_call()]
     before = float("inf")
-    while True:
-        window: list[float] = []
-        while len(window) < _WINDOW and time.perf_counter() < end:
-            window.append(_timed_call())
-        now = float(np.median(window)) if window else before
-        if abs(now - before) <= _STEADY * now or time.perf_counter() >= end:
-            return now
+    while time.perf_counter() < end:
+        window = [_timed_call() for _ in range(_WINDOW) if time.perf_counter() < end]
+        if not window:
+            break
+        calls += window
+        now = float(np.median(window))
+        if abs(now - before) <= _STEADY * now:
+            break
         before = now
+    return min(calls)
 
 
 @dataclass(frozen=True)

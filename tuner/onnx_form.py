@@ -1,7 +1,7 @@
 """The ONNX form of a model: how it is made from torch, and how a user's own file is let in.
 
-The only engine file that knows ONNX. What leaves it is one file without external data, whose inputs and outputs all
-begin with a symbolic axis named "batch".
+The only engine file that knows ONNX, beside `tuner.work`, which counts what a graph has to do. What leaves it is one
+file without external data, whose inputs and outputs all begin with a symbolic axis named "batch".
 """
 
 import re

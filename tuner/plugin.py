@@ -8,7 +8,7 @@ It may raise `CandidateError` with a sentence for a person; anything else it rai
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -49,6 +49,8 @@ class Transform(Plugin, ABC):
     gives: ClassVar[Form]
     role: ClassVar[Role | None] = None
     """The samples it needs; without them it is left out of the space."""
+    arithmetic: ClassVar[Literal["int8"] | None] = None
+    """The precision in which the layers that it quantizes run; None where it leaves them as they are."""
 
     @abstractmethod
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
@@ -117,4 +119,7 @@ def decode(spec: Mapping[str, Any]) -> Plugin:
     for name in arguments:
         if name not in known:
             raise RequestError(f"{path} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
+    for field in fields(kind):
+        if field.name not in arguments and field.default is MISSING and field.default_factory is MISSING:
+            raise RequestError(f"{path} needs the parameter {field.name!r}")
     return kind(**arguments)

@@ -5,6 +5,7 @@ import inspect
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from tuner.stages import Source
 from tuner.store import Store, files_digest
 from tuner.target import Target
 from tuner.worker import Worker, environment
-from tuner.workload import FILES, ROLES, Dataset, Model, Progress, Role, TensorSpec, Workload
+from tuner.workload import FILES, ROLES, Dataset, Model, Progress, Role, TensorSpec, Workload, source_digest
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Prepared:
     workload: Workload
     source: Source
     samples: dict[Role, int]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the study is about, by content: the model, the samples, the metric's code."""
+        dataset, metric = self.workload.dataset, self.workload.metric
+        return {"model": self.source.key, "dataset": dataset.key(), "metric": metric, "code": source_digest(metric)}
 
 
 def prepare(

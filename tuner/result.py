@@ -14,6 +14,7 @@ from tuner.decide import Finding, Verdict
 from tuner.evaluate import Outcome
 from tuner.honesty import Doubt
 from tuner.target import cpu_name
+from tuner.workload import Role
 
 
 @dataclass
@@ -39,6 +40,7 @@ def result_json(
     device: str,
     float_accuracy: float,
     interrupted: bool,
+    samples: Mapping[Role, int],
 ) -> dict[str, Any]:
     """The content of `result.json`. `seconds` are total, search, decide and overhead."""
     states = [outcome.state for outcome in tally.outcomes.values()]
@@ -57,6 +59,8 @@ def result_json(
         "interrupted": interrupted,
         "objective": request.objective.name,
         "constraints": {**request.constraints.limits(), "latency_percentile": request.constraints.latency_percentile},
+        "dataset": dict(samples),
+        "metric": request.workload.metric,
         "float_accuracy": float_accuracy,
         "champion": champion,
         "baselines": {"eager": _finding_json(verdict.eager), "best_untuned": _finding_json(verdict.best_untuned)},
@@ -86,6 +90,7 @@ def result_json(
             "governor": _governor(),
             "versions": artifact.library_versions(libraries | {"optuna", "mlflow", "inference-tuner"}),
         },
+        "review": _review(request),
         "command": " ".join(["tune", *request.overrides]),
     }
 
@@ -106,6 +111,13 @@ def _finding_json(finding: Finding | None) -> dict[str, Any] | None:
         "label": finding.candidate.label,
         **asdict(finding.measurement),
     }
+
+
+def _review(request: Request) -> str:
+    """Where the runs are: the server's address, or the command that shows them."""
+    if request.tracking_uri:
+        return request.tracking_uri
+    return "tune ui" if request.out_dir == Path("outputs").absolute() else f"tune ui out_dir={request.out_dir}"
 
 
 def _governor() -> str | None:

@@ -9,13 +9,15 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tuner.candidate import digest
 
 _SEAL = ".entry.json"
+_DRAFT = ".draft-"
 
 
 class Store:
@@ -24,6 +26,16 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._believed: set[Path] = set()
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder that is gone afterwards. Drafts that killed processes left behind go too, after a day."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for draft in (*self.root.glob(f"{_DRAFT}*"), *self.root.glob(f"*/{_DRAFT}*")):
+            if time.time() - draft.stat().st_mtime > 86_400:
+                shutil.rmtree(draft, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=self.root) as path:
+            yield Path(path)
 
     def folder(self, name: str) -> Path:
         """A plain folder that outlives studies, for records a plugin keeps itself."""
@@ -50,7 +62,7 @@ class Store:
             return found
         path = self._path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=path.parent))
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
         try:
             fill(draft)
             seal = {"key": key, "files": digests(draft)}

@@ -4,9 +4,10 @@ import contextlib
 import errno
 import json
 import signal
-import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
 
 from tuner import honesty
 from tuner.candidate import Candidate
@@ -25,7 +26,8 @@ from tuner.stages import route, unavailable
 from tuner.store import Store
 from tuner.track import Tracker, default_uri, measurement_metrics, reachable
 
-_STALE = 15  # proposals in a row that were tried already: the sampler has nothing new to say
+_REPEATS = 3  # proposals in a row that were tried already, before one is taken at random
+_STALE = 15  # the same, before the search ends
 
 
 def run(request: Request, console: Console) -> int:
@@ -45,10 +47,10 @@ def run(request: Request, console: Console) -> int:
     # a terminated study is decided and saved like an interrupted one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-")))
+        scratch = Path(stack.enter_context(store.scratch()))
         with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, request.target, store, scratch, request.limits.memory_mb, progress)
-        folder = stack.enter_context(study_folder(request))
+        folder = stack.enter_context(study_folder(request, prepared.content))
         tracker = Tracker(uri, request.experiment, folder.name)
         study = Study(request, console, prepared, store, folder, tracker, device, start, doubts)
         status = "FAILED"
@@ -58,6 +60,7 @@ def run(request: Request, console: Console) -> int:
             status = "KILLED" if code == 130 else "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
+            console.say("interrupted while deciding: nothing is lost, the same command decides")
             raise
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -156,10 +159,13 @@ class Study:
         recorded = self._tracker.recorded()
         for number, outcome in search.outcomes():
             tally.outcomes.setdefault(outcome.candidate, outcome)
-            if str(number) not in recorded:  # the process died between telling Optuna and telling MLflow
+            if outcome.candidate.key not in recorded:  # the process died between telling Optuna and telling MLflow
+                recorded.add(outcome.candidate.key)
                 self._log(str(number), f"{number:03d}", outcome, evaluator)
         search.enqueue(params for params, _ in space.uncompressed())
         points = space.points()
+        untried = points or []
+        np.random.default_rng(request.seed).shuffle(untried)
         wanted = min(request.n_trials, len(points)) if points is not None else request.n_trials
         end = time.monotonic() + request.timeout_s
         stale = 0
@@ -174,6 +180,9 @@ class Study:
                 if known:
                     tally.reused += 1
                     stale += 1
+                    untried = [(params, point) for params, point in untried if point not in tally.outcomes]
+                    if stale >= _REPEATS and untried:  # the sampler goes round in circles: the rest, at random
+                        search.enqueue([untried[0][0]])
                     continue
                 stale = 0
                 tally.add(outcome)
@@ -212,13 +221,15 @@ class Study:
         return verdict
 
     def _record(self, verdict: Verdict, seconds: dict[str, float], float_accuracy: float, interrupted: bool) -> None:
-        """Writes result.json, tells MLflow, and prints the verdict."""
+        """Writes result.json and trials.json, tells MLflow, and prints the verdict."""
         result = result_json(
             self._request, self._folder.name, verdict, self._tally, self._doubts, seconds, self._device, float_accuracy,
-            interrupted,
+            interrupted, self._prepared.samples,
         )  # fmt: skip
         path = self._folder / "result.json"
         write_whole(path, json.dumps(result, indent=2) + "\n")
+        trials = [outcome.to_json() | {"label": outcome.candidate.label} for outcome in self._tally.outcomes.values()]
+        write_whole(self._folder / "trials.json", json.dumps(trials, indent=1) + "\n")
         metrics: dict[str, float] = {f"trials_{k}": v for k, v in result["trials"].items() if isinstance(v, int)}
         metrics |= {f"speedup_{k}": v for k, v in result["speedup"].items() if v is not None}
         tags: dict[str, str] = {"verdict": verdict.verdict, "doubts": ", ".join(d.name for d in self._doubts) or "none"}

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from tuner.errors import RequestError
 
+PRECISIONS = ("f32", "bf16", "f16", "int8")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -16,6 +18,8 @@ class Target:
 
     `threads` are those a session may use on the CPU; 0 stands for every core this process may run on.
     `tvm` is TVM's target as a mapping, `onnxruntime_providers` in order of preference.
+    `peak_tflops` by precision (f32, bf16, f16, int8; dense, in units of 10^12 multiplies and adds per second) and
+    `memory_gb_s` (10^9 bytes per second) are the maker's figures; where they are not given, a CPU's are measured.
     """
 
     name: str
@@ -24,12 +28,21 @@ class Target:
     threads: int = 0
     tvm: dict[str, Any] = field(default_factory=dict, hash=False)
     onnxruntime_providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
+    memory_gb_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
             raise RequestError(f"target.device={self.device!r} must be cpu or cuda")
         if self.threads < 0:
             raise RequestError(f"target.threads={self.threads} must be 0 (every core) or more")
+        for name, peak in self.peak_tflops.items():
+            if name not in PRECISIONS:
+                raise RequestError(f"target.peak_tflops: {name!r} must be one of {', '.join(PRECISIONS)}")
+            if not peak > 0:
+                raise RequestError(f"target.peak_tflops.{name}={peak} must be more than 0")
+        if self.memory_gb_s is not None and not self.memory_gb_s > 0:
+            raise RequestError(f"target.memory_gb_s={self.memory_gb_s} must be more than 0, or null where unknown")
 
     @property
     def cores(self) -> int:

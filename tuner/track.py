@@ -20,6 +20,7 @@ from tuner.plugin import encode
 
 # a request that fails is told by us, once; and at once, where nothing listens
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
 for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
@@ -49,11 +50,11 @@ class Tracker:
         self._log(self.run_id, params=params, tags=tags)
 
     def recorded(self) -> set[str]:
-        """The trials that have a finished run, as `trial` named them."""
+        """The keys of the candidates that have a finished run."""
         found = self._client.search_runs(
             [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=50_000
         )
-        return {str(r.data.tags["trial"]) for r in found if r.info.status != "RUNNING" and "trial" in r.data.tags}
+        return {str(r.data.tags["candidate"]) for r in found if r.info.status != "RUNNING"}
 
     def trial(self, number: str, title: str, outcome: Outcome, violations: Mapping[str, float], log: Path) -> None:
         """One trial as a child run, called `title` and the candidate's label."""

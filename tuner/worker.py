@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -179,6 +180,15 @@ def environment(threads: int) -> dict[str, str]:
 _REPORT = "<progress>"
 
 
+def _let_server_end() -> None:
+    """Closes the child's copy of the pipe by which the fork server sees its parent alive: Python leaves it open, and
+    the server, waiting for its own children, would outlive a killed parent."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
+
+
 def _result(kind: str, rest: list[Any]) -> Any:
     if kind == "ok":
         return rest[0]
@@ -189,6 +199,7 @@ def _result(kind: str, rest: list[Any]) -> Any:
 
 def _serve(connection: Connection, log: str, variables: dict[str, str], path: list[str]) -> None:
     os.setsid()
+    _let_server_end()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the fork server ends with the parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(variables)

@@ -105,7 +105,7 @@ class Dataset(ABC):
         """What decides the samples, as JSON: the class, its fields and its code."""
         kind = type(self)
         settings = {f.name: getattr(self, f.name) for f in fields(cast(Any, self))}
-        return {"class": kind.__qualname__, "code": _source_digest(kind.__module__), **settings}
+        return {"class": kind.__qualname__, "code": source_digest(kind.__module__), **settings}
 
     @property
     def loss(self) -> str:
@@ -155,7 +155,7 @@ class TorchModel(ModelSource):
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         if self.train is None:
             return None
-        code = {ref: _source_digest(ref) for ref in (self.factory, self.train)}
+        code = {ref: source_digest(ref) for ref in (self.factory, self.train)}
         return {"code": code, "dataset": dataset.key(), "torch": importlib.metadata.version("torch")}
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
@@ -217,8 +217,7 @@ def resolve(reference: str, key: str) -> Callable[..., Any]:
     module_name, _, attribute = reference.partition(":")
     if not attribute:
         raise RequestError(f"{key}={reference!r} must read package.module:function")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a console script does not have it, unlike `python -m`
+    importable()
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -228,7 +227,15 @@ def resolve(reference: str, key: str) -> Callable[..., Any]:
     return cast(Callable[..., Any], found)
 
 
-def _source_digest(reference: str) -> str:
+def importable() -> None:
+    """Puts the current folder on the import path: a console script does not have it, unlike `python -m`."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def source_digest(reference: str) -> str:
+    """SHA-256 of the file of the module that `module` or `module:function` names."""
+    importable()
     spec = importlib.util.find_spec(reference.partition(":")[0])
     if spec is None or spec.origin is None:
         raise RequestError(f"{reference!r}: no such module")
