@@ -32,6 +32,7 @@ class NncfInt8(Transform):
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "openvino"
     role: ClassVar[Role | None] = "calibration"
+    arithmetic: ClassVar[Literal["int8"] | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("nncf", "openvino")
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Transform
@@ -22,6 +22,7 @@ class OnnxDynamicInt8(Transform):
 
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "onnx"
+    arithmetic: ClassVar[Literal["int8"] | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
 
     def __post_init__(self) -> None:

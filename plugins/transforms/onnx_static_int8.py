@@ -34,6 +34,7 @@ class OnnxStaticInt8(Transform):
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "onnx"
     role: ClassVar[Role | None] = "calibration"
+    arithmetic: ClassVar[Literal["int8"] | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
 
     def __post_init__(self) -> None:

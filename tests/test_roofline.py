@@ -1,0 +1,144 @@
+"""The roofline by hand, the peaks that targets declare, and those of this machine."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tuner.errors import RequestError
+from tuner.roofline import Peaks, Standing, _last_level_cache, declared, measure_peaks, standing
+from tuner.target import Target
+from tuner.work import Work
+from tuner.worker import Worker, environment
+
+CONF = Path(__file__).parents[1] / "conf/target"
+PEAKS = Peaks({"f32": 400e9, "int8": 1600e9}, memory_bytes_per_s=20e9, cache_bytes_per_s=200e9, cache_bytes=1_000_000)
+WIDE = Work(flops=2_000_000, weights=1_000_000, weight_bytes=4_000_000, activation_bytes=4000)
+"""A fully connected layer: at batch 1 every weight is read for one multiply-add."""
+
+
+def at(throughput: float, work: Work, batch_size: int, precision: str) -> Standing:
+    found = standing(throughput, work, batch_size, precision, PEAKS)
+    assert found is not None
+    return found
+
+
+def test_memory_bound_at_batch_1() -> None:
+    found = at(5000, WIDE, 1, "f32")
+    assert found.intensity == pytest.approx(2_000_000 / 4_004_000)
+    assert found.attainable == pytest.approx(20e9 * found.intensity)
+    assert found.bound == "memory"
+    assert found.share == pytest.approx(5000 * 2e6 / found.attainable)
+
+
+def test_compute_bound_once_a_batch_shares_the_weights() -> None:
+    found = at(100_000, WIDE, 256, "f32")
+    assert found.intensity == pytest.approx(2_000_000 / (4000 + 4_000_000 / 256))
+    assert (found.bound, found.attainable, found.share) == ("compute", 400e9, 0.5)
+
+
+def test_float_weights_used_in_int8_are_read_as_int8() -> None:
+    assert at(1, WIDE, 1, "int8").intensity == pytest.approx(2_000_000 / 1_004_000)
+    small = dataclasses.replace(WIDE, weights=100, weight_bytes=100)  # stored narrow, used in float
+    assert at(1, small, 1, "f32").intensity == pytest.approx(2_000_000 / 4100)
+
+
+def test_what_stays_in_the_cache_is_fed_from_there() -> None:
+    fits = Work(flops=400_000, weights=200_000, weight_bytes=800_000, activation_bytes=1000)
+    found = at(1, fits, 1, "f32")
+    assert found.attainable == pytest.approx(200e9 * 400_000 / 801_000)
+    assert at(1, fits, 200, "f32").attainable == min(400e9, 20e9 * 400_000 / 5000)  # its samples no longer fit
+
+
+def test_nothing_without_a_peak_or_arithmetic() -> None:
+    assert standing(1, WIDE, 1, "f16", PEAKS) is None
+    assert standing(1, dataclasses.replace(WIDE, flops=0), 1, "f32", PEAKS) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (
+            Standing("int8", 0.42e12, 1.02e12, 99.0, "compute"),
+            "reaches 41 % of what this CPU can do at int8 (compute-bound: 0.42 of 1.02 TOP/s)",
+        ),
+        (
+            Standing("f32", 3.1e9, 412.3e9, 9.0, "memory"),
+            "reaches less than 1 % of what this CPU can do at f32 (memory-bound: 3.1 of 412 GFLOP/s)",
+        ),
+        (
+            Standing("bf16", 1e8, 400e12, 9.0, "compute"),
+            "reaches less than 1 % of what this CPU can do at bf16 (compute-bound: <0.001 of 400 TFLOP/s)",
+        ),
+        (
+            Standing("f32", 400e9, 400e9, 9.0, "compute"),
+            "reaches 100 % of what this CPU can do at f32 (compute-bound: 400 of 400 GFLOP/s)",
+        ),
+    ],
+)
+def test_sentence(found: Standing, sentence: str) -> None:
+    assert found.sentence("this CPU") == sentence
+
+
+@pytest.mark.parametrize("name", ["a100", "h100", "h200", "cpu"])
+def test_declared_for_gpus_only(name: str) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert isinstance(config, dict)
+    target = Target(**{str(key): value for key, value in config.items() if key != "_target_"})
+    peaks = declared(target)
+    if target.device == "cpu":
+        assert peaks is None
+        return
+    assert peaks is not None
+    # dense figures: those with sparsity are twice these
+    assert peaks.flops_per_s["int8"] == pytest.approx(2 * peaks.flops_per_s["f16"], rel=0.01)
+    assert 1e12 < peaks.memory_bytes_per_s < 6e12
+
+
+def test_target_keeps_its_figures_through_json() -> None:
+    target = Target("h200", "cuda", peak_tflops={"f16": 989.0}, memory_gb_s=4800.0)
+    again = Target.from_json(json.loads(json.dumps(dataclasses.asdict(target))))
+    assert again == target
+    assert hash(again) == hash(target)
+    before = {"name": "cpu", "device": "cpu", "onnxruntime_providers": ["CPUExecutionProvider"]}
+    assert Target.from_json(before).peak_tflops == {}  # manifests written before they were declared
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ({"peak_tflops": {"fp16": 1.0}}, "'fp16' must be one of f32, bf16, f16, int8"),
+        ({"peak_tflops": {"f16": 0.0}}, "peak_tflops.f16=0.0 must be more than 0"),
+        ({"memory_gb_s": -1.0}, "memory_gb_s=-1.0 must be more than 0"),
+    ],
+)
+def test_figures_that_cannot_be(figures: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Target("mine", "cuda", **figures)  # type: ignore[arg-type]
+
+
+def test_last_level_cache(tmp_path: Path) -> None:
+    """Four cores; each pair shares a cache of level 3."""
+    for cpu in range(4):
+        for index, (level, size, shared) in enumerate(
+            [(1, "48K", str(cpu)), (3, "32768K", "0-1" if cpu < 2 else "2-3")]
+        ):
+            folder = tmp_path / f"cpu{cpu}/cache/index{index}"
+            folder.mkdir(parents=True)
+            for name, text in (("level", level), ("size", size), ("shared_cpu_list", shared)):
+                (folder / name).write_text(f"{text}\n")
+    assert _last_level_cache(tmp_path) == (32 * 2**20, 64 * 2**20)
+    assert _last_level_cache(tmp_path / "nowhere") == (0, 0)
+
+
+def test_this_machine(tmp_path: Path) -> None:
+    """One thread, which no other work can hold up for long; the bounds are wide enough for any CPU."""
+    with Worker(tmp_path / "log", memory_mb=4000, environment=environment(1)) as worker:
+        peaks = worker.run_for(60, measure_peaks, 1)
+    f32 = peaks.flops_per_s["f32"]
+    assert 1e9 < f32 < 1e12
+    assert all(rate > f32 for name, rate in peaks.flops_per_s.items() if name != "f32")
+    assert 1e9 < peaks.memory_bytes_per_s < 1e12
+    assert peaks.cache_bytes == 0 or peaks.cache_bytes_per_s > peaks.memory_bytes_per_s
