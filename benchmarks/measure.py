@@ -82,11 +82,11 @@ def coverage(rig: Rig, repeats: int = 30) -> dict[str, float]:
     intervals, long_run = [], []
     for _ in range(repeats):
         held, _ = judge.race(outcomes[:1], outcomes[1:])
-        gaps = [held.score(first, done[first]) - held.score(second, done[second]) for done in held.rounds]
+        gaps = [scores[first] - scores[second] for scores in held.scores]
         intervals.append(mean_interval(gaps))
         # the long measurement runs through the same hours, in processes of its own
         held, _ = judge.race(outcomes[:1], outcomes[1:])
-        long_run += [held.score(first, done[first]) - held.score(second, done[second]) for done in held.rounds]
+        long_run += [scores[first] - scores[second] for scores in held.scores]
     truth = float(np.mean(long_run))
     held_it = sum(low <= truth <= high for low, high in intervals)
     width = float(np.median([high - low for low, high in intervals]))

@@ -40,7 +40,8 @@ class Schema:
     """The keys of conf/config.yaml and their types, for OmegaConf."""
 
     latency_ms: float | None = None
-    latency_percentile: int = 95
+    latency_percentile: int | None = None
+    scenario: str = "SingleStream"
     accuracy_drop: float | None = 0.01
     size_mb: float | None = None
     memory_mb: float | None = None

@@ -146,7 +146,7 @@ class TrialBar:
 
 def sentence(result: Mapping[str, Any]) -> str:
     """The verdict of `result.json` in one sentence."""
-    limits = {name: limit for name, limit in result["constraints"].items() if name != "latency_percentile"}
+    limits = Constraints(**result["constraints"]).limits()
     if champion := result["champion"]:
         rivals = {"torch eager": "vs_eager", "the best untuned float32 runtime": "vs_best_untuned"}
         ratios = [f"{result['speedup'][key]:.1f}× {name}" for name, key in rivals.items() if result["speedup"][key]]

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tuner.errors import RequestError
 
 ObjectiveName = Literal["throughput", "latency", "size_mb"]
+Scenario = Literal["SingleStream", "Offline", "Server"]
 PERCENTILES = (50, 90, 95, 99)
 _POINT = 0.01  # one point of accuracy: the unit of excess where the limit itself is smaller
 
@@ -63,12 +64,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Constraints:
-    """`latency_ms` bounds that percentile of one call; `accuracy_drop` what is lost against the float model, in
-    the metric's unit; `size_mb` the artifact's files; `memory_mb` the peak of the process that runs it.
-    None is no limit."""
+    """`latency_ms` bounds that percentile of what the scenario calls latency (`tuner.scenario`): of one call, by
+    default. `accuracy_drop` bounds what is lost against the float model, in the metric's unit; `size_mb` the artifact's
+    files; `memory_mb` the peak of the process that runs it. None is no limit. Without a percentile it is the 95th, in
+    the Server scenario the 99th."""
 
     latency_ms: float | None = None
-    latency_percentile: int = 95
+    latency_percentile: int | None = None
+    scenario: Scenario = "SingleStream"
     accuracy_drop: float | None = 0.01
     size_mb: float | None = None
     memory_mb: float | None = None
@@ -82,8 +85,19 @@ class Constraints:
             raise RequestError(
                 f"accuracy_drop={self.accuracy_drop} must be from 0 to 1 (0.01 is one point), or null for no limit"
             )
-        if self.latency_percentile not in PERCENTILES:
+        if self.latency_percentile not in (None, *PERCENTILES):
             raise RequestError(f"latency_percentile={self.latency_percentile} must be one of {PERCENTILES}")
+        if self.scenario not in get_args(Scenario):
+            raise RequestError(f"scenario={self.scenario} must be one of {', '.join(get_args(Scenario))}")
+        if self.scenario == "Offline" and self.latency_ms is not None:
+            raise RequestError("scenario=Offline has no latency; leave out latency_ms, or take scenario=SingleStream")
+        if self.scenario == "Server" and self.latency_ms is None:
+            raise RequestError("scenario=Server needs a limit: latency_ms=…")
+
+    @property
+    def percentile(self) -> int:
+        """The declared percentile of latency, or the scenario's own."""
+        return self.latency_percentile or (99 if self.scenario == "Server" else 95)
 
     def limits(self) -> dict[str, float]:
         """The limits declared, by name."""
@@ -99,7 +113,7 @@ class Constraints:
         """What `measurement` says of the limit `name`."""
         if name == "latency_ms":
             latency = measurement.latency_ms
-            return None if latency is None else latency.percentile(self.latency_percentile)
+            return None if latency is None else latency.percentile(self.percentile)
         value: float | None = getattr(measurement, name)
         return value
 

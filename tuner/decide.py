@@ -5,15 +5,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from tuner import host, race, timing
 from tuner.candidate import Candidate
-from tuner.constraints import Constraints, Latency, Measurement, Objective
+from tuner.constraints import Constraints, Measurement, Objective
 from tuner.delivery import deliver
 from tuner.errors import CandidateError
 from tuner.evaluate import Evaluator, Outcome
+from tuner.independent import check
 from tuner.race import Race
+from tuner.scenario import figures, interval
 from tuner.worker import Worker
 
 FINALISTS = 5
@@ -38,7 +42,7 @@ class Verdict:
     `eager` is the float model in its own framework, `best_untuned` the best float32 runtime as it comes, each at
     its own best batch size under the same latency limit. `nearest_miss` is there when nothing is feasible.
     `certified` is feasible with the bad end of every interval within its limit. `noise` is the race's: ratios within
-    it are ties.
+    it are ties. `loadgen` is what MLCommons LoadGen says of the champion.
     """
 
     verdict: Literal["certified", "feasible", "infeasible"]
@@ -49,6 +53,7 @@ class Verdict:
     nearest_miss: Finding | None = None
     noise: float | None = None
     race_rounds: int = 0
+    loadgen: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -99,14 +104,20 @@ class Judge:
             self._say(f"packaging and checking {finding.candidate.label}")
             problem = deliver(self._evaluator, finding.candidate, finding.measurement, champion_folder)
             if problem is None:
+                measured, opinion = check(self._evaluator, finding.candidate, self._constraints, finding.measurement)
+                champion = Finding(finding.candidate, measured)
+                if not self._holds(champion):
+                    notes.append(f"{finding.candidate.label} won the race, but LoadGen found it outside the limits")
+                    continue
                 return Verdict(
-                    "certified" if self._constraints.certified(finding.measurement) else "feasible",
-                    finding,
+                    "certified" if self._constraints.certified(measured) else "feasible",
+                    champion,
                     tuple(f for f in ranked if f is not finding and f.candidate.key in labels),
                     found["eager"],
                     found["best_untuned"],
                     noise=held.noise,
                     race_rounds=len(held.rounds),
+                    loadgen=opinion,
                     notes=tuple(notes),
                 )
             notes.append(f"{finding.candidate.label} won the race but was not announced: {problem}")
@@ -164,18 +175,14 @@ class Judge:
 
         def score(name: str, timed: timing.Timing) -> float:
             outcome = entrants[first if name == race.TWIN else name]
-            p50 = timed.percentile(50)
-            return self._score(_timed(outcome, Latency(p50, p50, p50, p50, (p50, p50))))
+            return self._score(self._measured(outcome, [timed.wall_ms]))
 
         held = race.run(list(dict.fromkeys(o.candidate.key for o in finalists)), [o.candidate.key for o in baselines],
                         round_of, score, self._say)  # fmt: skip
-        quantile = self._constraints.latency_percentile
         findings = {}
         for key, outcome in entrants.items():
             if any(key in done for done in held.rounds):
-                p50, p90, p95, p99 = (held.percentile(key, q) for q in (50, 90, 95, 99))
-                latency = Latency(p50, p90, p95, p99, held.interval(key, quantile))
-                measured = replace(_timed(outcome, latency), cpu_ms=held.cpu(key))
+                measured = replace(self._measured(outcome, held.turns(key)), cpu_ms=held.cpu(key))
                 findings[key] = Finding(outcome.candidate, measured)
         return held, findings
 
@@ -210,17 +217,19 @@ class Judge:
         tied.sort(key=lambda key: (len(raced[key].candidate.transforms), raced[key].measurement.size_mb or 0.0))
         return [raced[key] for key in (*tied, *(key for key in order if key not in tied))]
 
+    def _measured(self, outcome: Outcome, rounds: Sequence[Sequence[NDArray[Any]]]) -> Measurement:
+        """The outcome's measurement with the figures of a race: timed side by side, nothing needs normalising."""
+        batch_size = outcome.candidate.batch_size
+        latency, rate = figures(self._constraints, [turn for turns in rounds for turn in turns], batch_size)
+        if len(rounds) > 1:
+            latency = replace(latency, ci95=interval(self._constraints, rounds, batch_size, rate))
+        return replace(
+            outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None, timing_precise=None
+        )
+
     def _holds(self, finding: Finding) -> bool:
         return self._constraints.feasible(finding.measurement)
 
     def _score(self, measured: Measurement) -> float:
         score = self._objective.score(measured)
         return -math.inf if score is None else score
-
-
-def _timed(outcome: Outcome, latency: Latency) -> Measurement:
-    """The outcome's measurement with a race's latency: timed side by side, nothing needs normalising."""
-    throughput = outcome.candidate.batch_size / latency.p50 * 1e3
-    return replace(
-        outcome.measurement, latency_ms=latency, throughput=throughput, throughput_normalised=None, timing_precise=None
-    )

@@ -19,6 +19,7 @@ from tuner.constraints import Constraints, Latency, Measurement
 from tuner.errors import CandidateError, Kind
 from tuner.plugin import Backend
 from tuner.prepare import Prepared
+from tuner.scenario import figures
 from tuner.stages import Builder
 from tuner.statistics import drop_interval, samples_to_certify, score_interval
 from tuner.store import Store
@@ -30,6 +31,7 @@ State = Literal["complete", "stopped_early", "failed"]
 CHECK_BATCH = 32
 WIDE_MARGIN = 1.5  # a probe this many times over the latency limit will not be rescued by measuring longer
 _PROBE_S = 0.3
+_UNDISTURBED = 25  # the percentile of the reference that tells the machine's speed, not its other users
 _PRECISION = 0.01  # timing may end when the median is known within ±1 %
 
 
@@ -206,14 +208,16 @@ class Evaluator:
         )
         worker.resume()
         mine, theirs = timings["candidate"], timings["reference"]
-        quantile = self._constraints.latency_percentile
-        p50, p90, p95, p99 = (mine.percentile(q) for q in (50, 90, 95, 99))
         ratio = mine.ratio_to(theirs)
+        latency, throughput = figures(self._constraints, mine.wall_ms, candidate.batch_size)
+        # as fast as the machine was when the study began; beyond a factor of two it is disturbed, not drifting
+        drift = float(np.clip(self._reference_ms / theirs.percentile(_UNDISTURBED), 0.5, 2.0))
+        _, normalised = figures(self._constraints, [turn * drift for turn in mine.wall_ms], candidate.batch_size)
         return replace(
             measured,
-            latency_ms=Latency(p50, p90, p95, p99, mine.interval(quantile)),
-            throughput=candidate.batch_size / p50 * 1e3,
-            throughput_normalised=candidate.batch_size / (ratio * self._reference_ms) * 1e3,
+            latency_ms=latency,
+            throughput=throughput,
+            throughput_normalised=normalised,
             latency_vs_reference=ratio,
             timing_precise=precise,
             cpu_ms=mine.cpu,
@@ -230,7 +234,7 @@ class Evaluator:
             self._reference.pause()
             if not self._reference_ms:
                 timed, _ = timing.take_turns({"": self._reference}, limit_s=0.5, timeout_s=_left(deadline))
-                self._reference_ms = timed[""].percentile(50)
+                self._reference_ms = timed[""].percentile(_UNDISTURBED)
         return self._reference
 
     def _scores_on_plain(

@@ -11,10 +11,12 @@ machine's noise; the same artifact entered twice (the twin) checks it.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tuner.statistics import Interval, mean_interval, t95
+from tuner.statistics import t95
 from tuner.timing import Timing
 
 TWIN = "twin"
@@ -28,14 +30,14 @@ Score = Callable[[str, Timing], float]
 
 @dataclass
 class Race:
-    """What a race found: the timings of each contender, round by round; a round lacks those that had dropped out.
+    """What a race found: the timings and scores of the contenders, round by round, less those that had dropped out.
 
     `twin_of` names the contender that also ran as `TWIN`; `dropped` and `failed` say why a contender is out.
     """
 
-    score: Score
     twin_of: str
     rounds: list[dict[str, Timing]] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -47,7 +49,7 @@ class Race:
         count = len(self.rounds)
         if count < 2 or len(complete) < 2:
             return math.inf
-        table = np.array([[self.score(name, done[name]) for name in complete] for done in self.rounds])
+        table = np.array([[scores[name] for name in complete] for scores in self.scores])
         left = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
         degrees = (count - 1) * (len(complete) - 1)
         spread = math.sqrt(float((left**2).sum()) / degrees)
@@ -60,8 +62,7 @@ class Race:
 
     def behind(self, name: str, other: str) -> float:
         """How far the score of `name` is behind that of `other`, in the rounds both ran."""
-        both = [done for done in self.rounds if name in done and other in done]
-        return float(np.mean([self.score(other, d[other]) - self.score(name, d[name]) for d in both]))
+        return float(np.mean([s[other] - s[name] for s in self.scores if name in s and other in s]))
 
     def ranked(self, names: Sequence[str]) -> list[str]:
         """Best first, by the distance from one that ran every round."""
@@ -69,14 +70,9 @@ class Race:
         anchor = next(name for name in self.rounds[0] if all(name in done for done in self.rounds))
         return sorted(ran, key=lambda name: self.behind(name, anchor))
 
-    def percentile(self, name: str, q: float) -> float:
-        """A percentile of all its calls, ms."""
-        return float(np.percentile(np.concatenate([np.concatenate(t.wall_ms) for t in self._timings(name)]), q))
-
-    def interval(self, name: str, q: float) -> Interval:
-        """The 95 % interval of a percentile, over processes and rounds (Student's t of its logarithm)."""
-        low, high = mean_interval([math.log(timing.percentile(q)) for timing in self._timings(name)])
-        return math.exp(low), math.exp(high) if high < 700 else math.inf
+    def turns(self, name: str) -> list[Sequence[NDArray[Any]]]:
+        """Its calls in ms, by turn and by round."""
+        return [timing.wall_ms for timing in self._timings(name)]
 
     def cpu(self, name: str) -> float:
         return float(np.median([timing.cpu for timing in self._timings(name)]))
@@ -97,7 +93,7 @@ def run(
     `round_of(names, failed)` times them once, each in a fresh process, and notes those that failed in `failed`.
     Finalists clearly behind drop out; baselines run to the end. Ends when one finalist is left or after `MOST_ROUNDS`.
     """
-    race = Race(score, finalists[0])
+    race = Race(finalists[0])
     active = list(dict.fromkeys([*finalists, *baselines]))
     while len(race.rounds) < MOST_ROUNDS:
         failed: dict[str, str] = {}
@@ -108,7 +104,9 @@ def run(
         left = [name for name in finalists if name in active]
         if not left:
             return race
-        race.rounds.append({name: timing for name, timing in done.items() if name not in failed})
+        ran = {name: timing for name, timing in done.items() if name not in failed}
+        race.rounds.append(ran)
+        race.scores.append({name: score(name, timing) for name, timing in ran.items()})
         if len(race.rounds) < LEAST_ROUNDS:
             continue
         leader = race.ranked(left)[0]

@@ -58,7 +58,11 @@ def result_json(
         "verdict": verdict.verdict,
         "interrupted": interrupted,
         "objective": request.objective.name,
-        "constraints": {**request.constraints.limits(), "latency_percentile": request.constraints.latency_percentile},
+        "constraints": {
+            **request.constraints.limits(),
+            "latency_percentile": request.constraints.percentile,
+            "scenario": request.constraints.scenario,
+        },
         "dataset": dict(samples),
         "metric": request.workload.metric,
         "float_accuracy": float_accuracy,
@@ -71,6 +75,7 @@ def result_json(
         "runners_up": [_finding_json(finding) for finding in verdict.runners_up],
         "nearest_miss": _finding_json(verdict.nearest_miss),
         "race": {"rounds": verdict.race_rounds, "noise": verdict.noise},
+        "loadgen": verdict.loadgen,
         "notes": list(verdict.notes),
         "doubts": [asdict(doubt) for doubt in doubts],
         "trials": {

@@ -1,0 +1,46 @@
+"""What a study's latency and throughput mean, by MLPerf's scenario names.
+
+`SingleStream`: calls one after the other; latency is that of a call with a whole batch, throughput batch size over
+the median call. `Offline`: the same calls, and latency does not matter. `Server`: single samples arrive at random
+(Poisson), are batched while the session is busy, and latency includes the wait; throughput is the largest rate at
+which the limit holds (`tuner.serving`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner import serving
+from tuner.constraints import Constraints, Latency
+from tuner.statistics import Interval, mean_interval, percentile_interval
+
+_IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lone query sees
+
+
+def figures(constraints: Constraints, turns: Sequence[NDArray[Any]], batch_size: int) -> tuple[Latency, float]:
+    """Latency in ms, and samples per second, of calls (in ms) that came in turns."""
+    calls = np.concatenate(turns)
+    if constraints.scenario != "Server":
+        p50, p90, p95, p99 = (float(np.percentile(calls, q)) for q in (50, 90, 95, 99))
+        return Latency(p50, p90, p95, p99, percentile_interval(turns, constraints.percentile)), batch_size / p50 * 1e3
+    assert constraints.latency_ms is not None
+    served = serving.largest_rate(calls, batch_size, constraints.latency_ms, constraints.percentile)
+    if served is None:
+        served = serving.at_rate(calls, batch_size, _IDLE * 1e3 / float(calls.mean()))
+    latency = Latency(served.p50, served.p90, served.p95, served.p99, (served.p50, served.p99))
+    return latency, served.rate
+
+
+def interval(
+    constraints: Constraints, rounds: Sequence[Sequence[NDArray[Any]]], batch_size: int, rate: float
+) -> Interval:
+    """The 95 % interval of the declared percentile, ms, over rounds of fresh processes (Student's t of logarithms)."""
+    if constraints.scenario != "Server":
+        found = [float(np.percentile(np.concatenate(turns), constraints.percentile)) for turns in rounds]
+    else:
+        at = [serving.at_rate(np.concatenate(turns), batch_size, rate) for turns in rounds]
+        found = [float(getattr(served, f"p{constraints.percentile}")) for served in at]
+    low, high = np.exp(np.minimum(mean_interval([float(np.log(value)) for value in found]), 700.0))
+    return float(low), float(high)
