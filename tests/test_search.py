@@ -40,7 +40,6 @@ def outcome(candidate: Candidate) -> Outcome:
         "complete",
         Measurement(latency, candidate.batch_size / ms * 1e3, accuracy=1.0, accuracy_drop=0.0, size_mb=1.0),
         seconds={"measure": 1.0},
-        artifact=Path("artifact"),
     )
 
 
@@ -87,9 +86,9 @@ def test_every_kind_of_outcome_survives_reopening(tmp_path: Path) -> None:
     first = search(storage=journal(tmp_path / "deep/optuna.journal"))
     kinds = [
         lambda c: outcome(Candidate(c.transforms, Null(), c.batch_size)),
-        lambda c: Outcome(c, "failed", Measurement(), Failure("crash", "its process died of SIGSEGV"), artifact=None),
+        lambda c: Outcome(c, "failed", Measurement(), Failure("crash", "its process died of SIGSEGV")),
         lambda c: Outcome(c, "stopped_early", Measurement(accuracy_drop=0.5), stopped_by="accuracy_drop"),
-        lambda c: Outcome(c, "failed", Measurement(size_mb=2.0), Failure("timeout", "…"), artifact=Path("x")),
+        lambda c: Outcome(c, "failed", Measurement(size_mb=2.0), Failure("timeout", "…")),
     ]
     for world in kinds:
         play(first, 1, world)

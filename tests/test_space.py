@@ -206,6 +206,7 @@ def test_what_is_no_space_is_refused(tree: dict[str, Any], complaint: str) -> No
     "tree",
     [
         {"batch_size": 1, "backend": {"_target_": None}},
+        {"batch_size": 1, "a": {"_target_": "tests.fakes.Named"}},
         {"batch_size": 1, "backend": node(Null, ms={"low": "a", "high": 2})},
         {"batch_size": 1, "backend": node(Null, ms={"low": None, "high": 2})},
         {"batch_size": 1, "backend": node(Null, ms={"low": 0.0, "high": 1.0, "factor": 2.5})},
@@ -224,7 +225,6 @@ def test_no_tree_is_a_traceback(tree: Any) -> None:
         None,
         5,
         [{"batch_size": 1, "backend": BACKEND}, 3],
-        {"batch_size": 1, "a": {"_target_": "tests.fakes.Named"}},
         {"batch_size": True, "backend": BACKEND},
     ],
     ids=str,

@@ -65,7 +65,7 @@ def test_a_failure_is_found_by_its_class_with_its_sentence_and_log(uri: str, tra
     assert [file.path for file in client.list_artifacts(failed.info.run_id)] == ["trial.log"]
     (stopped,) = client.search_runs([experiment], "tags.stopped_by = 'accuracy_drop'")
     assert stopped.info.status == "KILLED"
-    assert tracker.recorded() == {"0", "1"}
+    assert tracker.recorded() == {CANDIDATE.key}
 
 
 def test_a_long_sentence_or_label_is_no_obstacle(tracker: Tracker, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_long_sentence_or_label_is_no_obstacle(tracker: Tracker, tmp_path: Pat
     tracker.trial(
         "0", "000", Outcome(many, "failed", Measurement(), Failure("error", "so long " * 700)), {}, tmp_path / "log"
     )
-    assert tracker.recorded() == {"0"}
+    assert tracker.recorded() == {many.key}
 
 
 def test_a_study_opened_again_is_the_same_run(uri: str, tracker: Tracker, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_study_opened_again_is_the_same_run(uri: str, tracker: Tracker, tmp_pa
     tracker.close("KILLED")
     again = Tracker(uri, "tests", "mine")
     assert again.run_id == tracker.run_id
-    assert again.recorded() == {"0"}
+    assert again.recorded() == {CANDIDATE.key}
     again.describe({"objective": "throughput"}, {"model": "m"})
     again.close("FINISHED")
     assert MlflowClient(tracking_uri=uri).get_run(again.run_id).info.status == "FINISHED"

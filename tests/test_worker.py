@@ -216,7 +216,6 @@ time.sleep(600)
 """
 
 
-@pytest.mark.xfail(strict=True, reason="worker.py _serve: a worker holds the fork server's lifeline open")
 @pytest.mark.parametrize("state", ["stopped", "busy"])
 def test_a_worker_ends_with_its_parent_however_that_dies(state: str, log: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(log), state]
