@@ -35,6 +35,7 @@ class Artifact:
     """A loaded artifact."""
 
     candidate: Candidate
+    target: Target
     inputs: tuple[TensorSpec, ...]
     session: Session
 
@@ -82,7 +83,7 @@ def load(folder: Path) -> Artifact:
     manifest = read_manifest(folder)
     candidate, inputs = manifest.candidate, manifest.inputs
     session = candidate.backend.load(folder / FILES, inputs, candidate.batch_size, manifest.target)
-    return Artifact(candidate, inputs, session)
+    return Artifact(candidate, manifest.target, inputs, session)
 
 
 def write_manifest(

@@ -93,7 +93,9 @@ class Console:
             f"{trials['failed']} failed, {trials['reused']} proposals seen before; {seconds['total']:.0f} s",
             soft_wrap=True,
         )
-        if result["champion"] is not None:
+        if champion := result["champion"]:
+            if champion["roofline"]:
+                self._out.print(f"it {champion['roofline']['sentence']}", markup=False, soft_wrap=True)
             self._out.print(f"artifact  {folder / 'champion'}", markup=False, soft_wrap=True)
         self._out.print(f"result    {folder / 'result.json'}", markup=False, soft_wrap=True)
         self._out.print(f"review    {result['review']}", markup=False, soft_wrap=True)

@@ -33,7 +33,8 @@ class Measurement:
     `throughput` is samples per second, batch_size over the median call; `throughput_normalised` is what it would be
     had the reference session, timed in turns with it, run as fast as when the study began. `latency_vs_reference` is
     the ratio of their medians, `cpu_ms` the process CPU time a call. `timing_precise` tells whether timing ended
-    because its interval was narrow enough, or at its time limit. `accuracy_drop` is against the float model on the
+    because its interval was narrow enough, or at its time limit. `energy_j` is the machine's energy a sample, where
+    it is exposed. `accuracy_drop` is against the float model on the
     same samples, with its paired interval; `samples_to_certify` is how many samples would settle it.
     """
 
@@ -50,6 +51,7 @@ class Measurement:
     samples_to_certify: int | None = None
     size_mb: float | None = None
     memory_mb: float | None = None
+    energy_j: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,17 +3,18 @@
 The order is that of cost: accuracy that already fails is not compiled, latency that fails widely is not measured.
 """
 
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner import host, timing
-from tuner.artifact import FILES
+from tuner import host, roofline, timing
+from tuner.artifact import FILES, library_versions
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Latency, Measurement
 from tuner.errors import CandidateError, Kind
@@ -23,7 +24,7 @@ from tuner.scenario import figures
 from tuner.stages import Builder
 from tuner.statistics import drop_interval, samples_to_certify, score_interval
 from tuner.store import Store
-from tuner.target import Target
+from tuner.target import Target, cpu_name
 from tuner.worker import Worker, environment
 from tuner.workload import Form, source_digest
 
@@ -180,6 +181,33 @@ class Evaluator:
         """The candidate's artifact, built again where it is gone. Raises CandidateError."""
         return self._builder(self.log(candidate)).compiled(candidate, time.monotonic() + self._limits.timeout_s)
 
+    def standing(self, candidate: Candidate, throughput: float) -> roofline.Standing | None:
+        """Where that throughput stands against what the target can do; None where the work or the peak is unknown."""
+        deadline = time.monotonic() + self._limits.timeout_s
+        try:
+            counted = self._builder(self.log(candidate)).work(candidate.transforms, deadline)
+            peaks = roofline.declared(self._target) or self._measured_peaks()
+        except CandidateError:
+            return None  # a study does not fail for want of this figure
+        quantized = any(transform.arithmetic == "int8" for transform in candidate.transforms)
+        precision = "int8" if quantized else candidate.backend.arithmetic
+        return (
+            None if counted is None else roofline.standing(throughput, counted, candidate.batch_size, precision, peaks)
+        )
+
+    def _measured_peaks(self) -> roofline.Peaks:
+        cores = self._target.cores
+        made_from = {"cpu": cpu_name(), "threads": cores, **library_versions({"torch"})}
+
+        def fill(out: Path) -> None:
+            log = self._logs / "peaks.log"
+            with Worker(log, memory_mb=self._limits.memory_mb, environment=environment(cores)) as worker:
+                peaks = worker.run_for(120, roofline.measure_peaks, cores)
+            (out / "peaks.json").write_text(json.dumps(asdict(peaks)))
+
+        found = json.loads((self._store.make("peaks", made_from, fill) / "peaks.json").read_text())
+        return roofline.Peaks(**found)
+
     def hosting(self, artifact: Path, log: Path, deadline: float) -> Worker:
         """A worker that has loaded the artifact. Raises CandidateError where it does not load."""
         variables = environment(self._target.cores)
@@ -221,6 +249,7 @@ class Evaluator:
             latency_vs_reference=ratio,
             timing_precise=precise,
             cpu_ms=mine.cpu,
+            energy_j=None if mine.energy is None else mine.energy / candidate.batch_size,
         )
 
     def _reference_worker(self, deadline: float) -> Worker:

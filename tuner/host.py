@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner import artifact
+from tuner import artifact, energy
 from tuner.errors import CandidateError
 from tuner.workload import Arrays, Dataset, Samples, Workload, batches, resolve
 
@@ -65,10 +65,11 @@ def warm_up(limit_s: float) -> float:
 
 @dataclass(frozen=True)
 class Turn:
-    """Latencies of successive calls, ms, and the process CPU time a call, ms."""
+    """Latencies of successive calls, ms; process CPU time, ms, and the machine's energy, J, a call (None: not told)."""
 
     wall_ms: NDArray[Any]
     cpu_ms: float
+    energy_j: float | None
 
 
 def turn(seconds: float, least_calls: int) -> Turn:
@@ -82,12 +83,16 @@ def turn(seconds: float, least_calls: int) -> Turn:
         if time.perf_counter() >= lead:
             break
     rows: list[float] = []
+    gpu = _loaded().artifact.target.device == "cuda"
+    before = energy.joules(gpu=gpu)
     end = time.perf_counter() + seconds
     # over the whole turn: the kernel adds up other threads' time only at its ticks
     cpu = time.process_time()
     while len(rows) < least_calls or time.perf_counter() < end:
         rows.append(_timed_call())
-    return Turn(np.array(rows), (time.process_time() - cpu) * 1e3 / len(rows))
+    cpu_s = time.process_time() - cpu
+    used_j = energy.used(before, energy.joules(gpu=gpu))
+    return Turn(np.array(rows), cpu_s * 1e3 / len(rows), None if used_j is None else used_j / len(rows))
 
 
 def scores(workload: Workload) -> NDArray[Any]:

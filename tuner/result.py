@@ -13,6 +13,7 @@ from tuner.configure import Request
 from tuner.decide import Finding, Verdict
 from tuner.evaluate import Outcome
 from tuner.honesty import Doubt
+from tuner.roofline import Standing
 from tuner.target import cpu_name
 from tuner.workload import Role
 
@@ -41,10 +42,11 @@ def result_json(
     float_accuracy: float,
     interrupted: bool,
     samples: Mapping[Role, int],
+    standings: Mapping[Candidate, Standing],
 ) -> dict[str, Any]:
     """The content of `result.json`. `seconds` are total, search, decide and overhead."""
     states = [outcome.state for outcome in tally.outcomes.values()]
-    champion = _finding_json(verdict.champion)
+    champion = _finding_json(verdict.champion, standings)
     if champion is not None:
         champion["artifact"] = "champion"
     failures = Counter(o.failure.kind for o in tally.outcomes.values() if o.failure is not None)
@@ -67,13 +69,16 @@ def result_json(
         "metric": request.workload.metric,
         "float_accuracy": float_accuracy,
         "champion": champion,
-        "baselines": {"eager": _finding_json(verdict.eager), "best_untuned": _finding_json(verdict.best_untuned)},
+        "baselines": {
+            "eager": _finding_json(verdict.eager, standings),
+            "best_untuned": _finding_json(verdict.best_untuned, standings),
+        },
         "speedup": {
             "vs_eager": speedup(verdict.champion, verdict.eager),
             "vs_best_untuned": speedup(verdict.champion, verdict.best_untuned),
         },
-        "runners_up": [_finding_json(finding) for finding in verdict.runners_up],
-        "nearest_miss": _finding_json(verdict.nearest_miss),
+        "runners_up": [_finding_json(finding, standings) for finding in verdict.runners_up],
+        "nearest_miss": _finding_json(verdict.nearest_miss, standings),
         "race": {"rounds": verdict.race_rounds, "noise": verdict.noise},
         "loadgen": verdict.loadgen,
         "notes": list(verdict.notes),
@@ -107,15 +112,16 @@ def speedup(champion: Finding | None, rival: Finding | None) -> float | None:
     return (champion.measurement.throughput or 0.0) / rival.measurement.throughput
 
 
-def _finding_json(finding: Finding | None) -> dict[str, Any] | None:
-    """A finding as `result.json` has it."""
+def _finding_json(finding: Finding | None, standings: Mapping[Candidate, Standing]) -> dict[str, Any] | None:
     if finding is None:
         return None
-    return {
-        "candidate": finding.candidate.to_json(),
-        "label": finding.candidate.label,
-        **asdict(finding.measurement),
-    }
+    candidate = finding.candidate
+    standing = standings.get(candidate)
+    roofline = None
+    if standing is not None:
+        roofline = {**asdict(standing), "share": standing.share, "sentence": standing.sentence("this device")}
+    described = {"candidate": candidate.to_json(), "label": candidate.label, "roofline": roofline}
+    return {**described, **asdict(finding.measurement)}
 
 
 def _review(request: Request) -> str:

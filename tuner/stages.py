@@ -7,6 +7,7 @@ the dataset, for compilation the target and the batch size.
 
 import hashlib
 import inspect
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Backend, Plugin, Transform, encode
 from tuner.store import Store
 from tuner.target import Target
+from tuner.work import Work, work
 from tuner.worker import Worker, environment
 from tuner.workload import Dataset, Form, Model
 
@@ -91,7 +93,7 @@ class Builder:
             "model": key,
             "candidate": candidate.to_json(),
             "code": plugin_version(backend),
-            "target": asdict(self._target),
+            "target": {k: v for k, v in asdict(self._target).items() if k not in ("peak_tflops", "memory_gb_s")},
         }
         cache = self._store.folder(f"{type(backend).__module__}.{type(backend).__qualname__}")
         return self._make(
@@ -100,6 +102,22 @@ class Builder:
             deadline,
             lambda out: (_compile, (candidate, model, self._target, out, cache)),
         )
+
+    def work(self, transforms: tuple[Transform, ...], deadline: float) -> Work | None:
+        """The arithmetic of the model after these transforms, as far as they leave it a torch module: what comes after,
+        quantizers, keeps the products and changes their precision. None where it cannot be counted."""
+        last = max((i + 1 for i, transform in enumerate(transforms) if transform.gives == "torch"), default=0)
+        model, key = self.transformed(transforms[:last], deadline)
+        model, key = self._as(model, key, ("onnx",), deadline)
+
+        def fill(out: Path) -> None:
+            with Worker(self._log, memory_mb=self._memory_mb) as worker:
+                counted = worker.run_for(120, work, model.path, model.inputs)
+            (out / "work.json").write_text(json.dumps(counted and asdict(counted)))
+
+        folder = self._store.make("work", {"model": key}, fill)
+        found = json.loads((folder / "work.json").read_text())
+        return Work(**found) if found else None
 
     def _as(self, model: Model, key: str, forms: tuple[Form, ...], deadline: float) -> tuple[Model, str]:
         if model.form in forms:

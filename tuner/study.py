@@ -20,6 +20,7 @@ from tuner.folder import require_room, study_folder, write_whole
 from tuner.honesty import Doubt
 from tuner.prepare import Prepared, prepare
 from tuner.result import Tally, result_json
+from tuner.roofline import Standing
 from tuner.search import Search, journal, make_sampler
 from tuner.space import Space
 from tuner.stages import route, unavailable
@@ -131,6 +132,7 @@ class Study:
                 console.say("interrupted: deciding on what was found; press Ctrl-C again to leave at once")
             deciding = time.monotonic()
             verdict = self._decide(evaluator)
+            standings = self._standings(verdict, evaluator)
         self._doubts += honesty.about_throttling(throttled, honesty.throttle_count())
         now = time.monotonic()
         seconds = {
@@ -139,7 +141,7 @@ class Study:
             "decide": now - deciding,
             "overhead": deciding - searching - self._tally.stage_seconds,
         }
-        self._record(verdict, seconds, evaluator.float_accuracy, interrupted)
+        self._record(verdict, standings, seconds, evaluator.float_accuracy, interrupted)
         if interrupted:
             return 130
         return 3 if verdict.verdict == "infeasible" else 0
@@ -220,11 +222,25 @@ class Study:
         self._doubts += honesty.about_race(verdict.noise)
         return verdict
 
-    def _record(self, verdict: Verdict, seconds: dict[str, float], float_accuracy: float, interrupted: bool) -> None:
+    def _standings(self, verdict: Verdict, evaluator: Evaluator) -> dict[Candidate, Standing]:
+        """Where the finalists stand against what the target can do, as far as that is known."""
+        findings = [verdict.champion, *verdict.runners_up, verdict.eager, verdict.best_untuned]
+        raced = {f.candidate: f.measurement.throughput for f in findings if f is not None and f.measurement.throughput}
+        found = {candidate: evaluator.standing(candidate, rate) for candidate, rate in raced.items() if rate}
+        return {candidate: standing for candidate, standing in found.items() if standing is not None}
+
+    def _record(
+        self,
+        verdict: Verdict,
+        standings: dict[Candidate, Standing],
+        seconds: dict[str, float],
+        float_accuracy: float,
+        interrupted: bool,
+    ) -> None:
         """Writes result.json and trials.json, tells MLflow, and prints the verdict."""
         result = result_json(
             self._request, self._folder.name, verdict, self._tally, self._doubts, seconds, self._device, float_accuracy,
-            interrupted, self._prepared.samples,
+            interrupted, self._prepared.samples, standings,
         )  # fmt: skip
         path = self._folder / "result.json"
         write_whole(path, json.dumps(result, indent=2) + "\n")
@@ -233,6 +249,8 @@ class Study:
         metrics: dict[str, float] = {f"trials_{k}": v for k, v in result["trials"].items() if isinstance(v, int)}
         metrics |= {f"speedup_{k}": v for k, v in result["speedup"].items() if v is not None}
         tags: dict[str, str] = {"verdict": verdict.verdict, "doubts": ", ".join(d.name for d in self._doubts) or "none"}
+        if verdict.champion is not None and (standing := standings.get(verdict.champion.candidate)):
+            metrics["champion_roofline_share"] = standing.share
         if verdict.noise is not None:
             metrics["race_noise"] = verdict.noise
         champion = None

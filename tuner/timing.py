@@ -25,10 +25,11 @@ _LEAST_ROUNDS = 6
 
 @dataclass(frozen=True)
 class Timing:
-    """The turns one contender had: the latencies of the calls of each in ms, and its mean CPU time a call."""
+    """The turns one contender had: for each the latencies of its calls in ms, and mean CPU time and energy a call."""
 
     wall_ms: tuple[NDArray[Any], ...]
     cpu_ms: tuple[float, ...]
+    energy_j: tuple[float | None, ...] = ()
 
     def percentile(self, q: float) -> float:
         return float(np.percentile(np.concatenate(self.wall_ms), q))
@@ -41,6 +42,12 @@ class Timing:
     def cpu(self) -> float:
         """Process CPU time a call, ms: more than the wall-clock time where threads share the work, or spin."""
         return float(np.median(self.cpu_ms))
+
+    @property
+    def energy(self) -> float | None:
+        """The machine's energy a call, J; None where it is not exposed."""
+        told = [joules for joules in self.energy_j if joules is not None]
+        return float(np.median(told)) if told else None
 
     def ratio_to(self, other: "Timing") -> float:
         """The median over turns of the ratio of medians: each pair of turns shares the machine's mood."""
@@ -82,7 +89,8 @@ def take_turns(
                 del workers[name], turns[name]
         rounds += 1
         timings = {
-            name: Timing(tuple(t.wall_ms for t in done), tuple(t.cpu_ms for t in done)) for name, done in turns.items()
+            name: Timing(tuple(t.wall_ms for t in done), tuple(t.cpu_ms for t in done), tuple(t.energy_j for t in done))
+            for name, done in turns.items()
         }
         if not workers:
             return {}, False

@@ -356,10 +356,10 @@ def test_what_torch_cannot_export_is_named(kind: type[torch.nn.Module], complain
 
 # module of the engine -> where it may be imported at all, and whether at the top of the file
 ENGINE = {
-    "torch": ["onnx_form.py", "prepare.py", "search*.py", "workload.py"],
+    "torch": ["onnx_form.py", "prepare.py", "roofline.py", "search*.py", "workload.py"],
     "optuna": ["search*.py"],
     "mlflow": ["track*.py"],
-    "onnx": ["onnx_form.py"],
+    "onnx": ["onnx_form.py", "work.py"],
     "onnxruntime": [],
     "openvino": [],
     "nncf": [],
