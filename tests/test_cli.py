@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ Refused = Callable[..., str]
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Runs a command line that must be refused, and returns the message."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a study adds the folder it is run in
 
     def run(*arguments: str, written: bool = False) -> str:
         before = sorted(tmp_path.rglob("*"))

@@ -60,7 +60,8 @@ def test_a_feasible_study_says_what_it_found(feasible: Path) -> None:
     found = study.result(feasible)
     assert found["verdict"] in FOUND
     assert (found["study"], found["target"], found["model"]) == ("linear-cpu-001", "cpu", "linear")
-    assert found["constraints"] == {"latency_ms": 20.0, "accuracy_drop": 0.01, "latency_percentile": 95}
+    limits = {"latency_ms": 20.0, "accuracy_drop": 0.01, "latency_percentile": 95}
+    assert found["constraints"].items() >= limits.items()
     champion = found["champion"]
     assert champion["candidate"] == Candidate((), Null(1.0), 4).to_json()
     latency = champion["latency_ms"]
