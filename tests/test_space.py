@@ -218,7 +218,6 @@ def test_no_tree_is_a_traceback(tree: Any) -> None:
         Space.parse(tree)
 
 
-@pytest.mark.xfail(strict=True, reason="space.py parse, plugin.py decode: other exceptions, or none")
 @pytest.mark.parametrize(
     "tree",
     [

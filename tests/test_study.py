@@ -160,7 +160,6 @@ def test_what_answers_otherwise_once_reloaded_is_not_announced(fickle: Path) -> 
     assert study.runs(fickle)[0].data.tags["verdict"] == "infeasible"
 
 
-@pytest.mark.xfail(strict=True, reason="delivery.py deliver: the package is in champion/ before it is checked")
 def test_what_is_not_announced_is_not_left_as_the_champion(fickle: Path) -> None:
     assert not (fickle / "out/linear-cpu-001/champion").exists()
 
@@ -394,7 +393,6 @@ def test_a_study_of_one_name_has_one_set_of_settings(place: Path, capsys: pytest
     assert study.result(place, "mine")["constraints"]["latency_ms"] == 0.8
 
 
-@pytest.mark.xfail(strict=True, reason="study.py _run: n_trials is an MLflow param, which must not change")
 def test_a_finished_study_is_continued_with_more_trials(place: Path) -> None:
     assert tune(place, JUST_MISSED, "study=mine", "n_trials=2") == 3
     before = study.result(place, "mine")["trials"]["total"]

@@ -102,7 +102,6 @@ def test_the_verdict_comes_with_the_champion(uri: str, tracker: Tracker, tmp_pat
     assert run.info.artifact_uri.startswith((tmp_path / "out").as_uri()), "beside the store, wherever one stands"
 
 
-@pytest.mark.xfail(strict=True, reason="track.py Tracker: sqlalchemy's DatabaseError passes through")
 def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to be taken for one" * 20)
     with pytest.raises(RequestError, match=r"mlflow\.db"):

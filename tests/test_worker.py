@@ -133,7 +133,6 @@ def test_a_worker_outlives_what_was_only_raised(fault: Any, log: Path) -> None:
     assert "Traceback" in log.read_text()
 
 
-@pytest.mark.xfail(strict=True, reason="worker.py _send: the closed connection raises OSError")
 @pytest.mark.parametrize("fault", ["segfault", "exit", "hang"])
 def test_a_dead_worker_says_so_when_asked_again(fault: Any, log: Path) -> None:
     with limited(log) as worker:

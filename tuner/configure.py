@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast, get_args
 import psutil
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +33,10 @@ from tuner.workload import Dataset, Form, ModelSource, Workload, importable, res
 
 T = TypeVar("T")
 
+_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+_SPACE = "search_space."
+_GROUPS = ("target", "model", "dataset", "search_space", "sampler", "executor", "tracking")
+_ABSENT = object()
 SAMPLERS = ("auto", "gp", "tpe", "nsga2", "random")
 
 
@@ -98,14 +103,28 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself
     _register()
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
+        for override in overrides:
+            group, _, value = override.partition("=")
+            if group in _GROUPS and value in ("", "null"):
+                raise RequestError(f"{override}: must be one of {', '.join(_options(group))}")
         try:
-            config = compose("config", overrides=list(overrides))
+            config = compose("config", overrides=[o for o in overrides if not o.startswith(_SPACE)])
+            _replace_in_space(config, [o for o in overrides if o.startswith(_SPACE)])
         except (HydraException, OmegaConfBaseException) as error:
             raise RequestError(_explained(error, overrides)) from error
     unknown = [str(key) for key in config if key not in {f.name for f in fields(Schema)}]
     if unknown:
         raise RequestError(_unknown(unknown[0], [f.name for f in fields(Schema)]))
     return config
+
+
+def _replace_in_space(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Sets nodes of the search space. Hydra would merge them: a choice could not take the place of a range."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = str(override.key_or_group)
+        if OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
+            raise RequestError(_unknown(key, _known_keys([])))
+        OmegaConf.update(config, key, override.value(), merge=False)
 
 
 def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
@@ -117,6 +136,9 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise RequestError(str(error).splitlines()[0]) from error
+    uri = plain["tracking"]["uri"]
+    if uri is not None and uri.partition(":")[0] not in _SCHEMES:
+        raise RequestError(f"tracking.uri={uri}: must begin with one of {', '.join(_SCHEMES)}")
     for key, least in (("n_trials", 1), ("timeout_s", 1), ("seed", 0)):
         if plain[key] < least:
             raise RequestError(f"{key}={plain[key]} must be {least} or more")
@@ -127,9 +149,11 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         built(plain["model"], ModelSource, "model"), built(plain["dataset"], Dataset, "dataset"), plain["metric"]
     )
     resolve(workload.metric, "metric")
-    sampler = plain["sampler"]["name"]
+    sampler = str(plain["sampler"].get("name"))
     if sampler not in SAMPLERS:
         raise RequestError(_unknown(sampler, SAMPLERS, "sampler="))
+    if not str(plain["out_dir"]).strip() or not str(plain["cache_dir"]).strip():
+        raise RequestError("out_dir and cache_dir must name a folder")
     if plain["study"] is not None and not re.fullmatch(r"[\w.\-]+", plain["study"]):
         raise RequestError(f"study={plain['study']!r} must be letters, digits, '.', '_' and '-'")
     if unknown := plain["plain"].keys() - set(get_args(Form)):
@@ -149,7 +173,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         study=plain["study"],
         out_dir=Path(plain["out_dir"]).expanduser().absolute(),
         cache_dir=Path(plain["cache_dir"]).expanduser().absolute(),
-        tracking_uri=plain["tracking"]["uri"],
+        tracking_uri=uri,
         experiment=plain["tracking"]["experiment"],
         overrides=overrides,
         resolved=plain,
@@ -216,6 +240,10 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
             return _unknown(key, known)
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read as key=value; quote brackets, blanks and commas in the value"
+    if match := re.search(r"Ambiguous value for argument '(.*?)'", text):
+        return f"{match.group(1)}: must be one value (a number, a word); a list is written [1,2]"
+    if emptied := next((o for o in overrides if o.endswith("=null")), None):
+        return f"{emptied}: must be given; it cannot be null"
     first = texts[0].strip()
     if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text):
         group, value = match.groups()

@@ -99,7 +99,7 @@ def _read(path: str, field: str) -> ArraySamples:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise RequestError(f"dataset.{field}={path}: not a file of numpy.savez with plain arrays ({error})") from error
     if _LABEL not in arrays:
         raise RequestError(f"dataset.{field}={path}: it has {sorted(arrays)}, but no array named {_LABEL!r}")

@@ -22,8 +22,9 @@ _LIMIT_S = 120.0
 def deliver(evaluator: Evaluator, candidate: Candidate, measured: Measurement, folder: Path) -> str | None:
     """Packages the candidate's artifact as `folder`, and checks that what lies there is what was measured.
 
-    Returns why it must not be announced, or None. Side effect: `folder` is replaced.
+    Returns why it must not be announced, or None. Side effect: `folder` holds it, or is gone.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         built = evaluator.built(candidate)
         with evaluator.hosting(built, evaluator.log(candidate), time.monotonic() + _LIMIT_S) as worker:
@@ -43,15 +44,16 @@ def deliver(evaluator: Evaluator, candidate: Candidate, measured: Measurement, f
             measurement=measured.to_json(),
             sha256=digests(draft / artifact.FILES),
         )
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
-        again = evaluator.scores_of(folder, candidate)
+        again = evaluator.scores_of(draft, candidate)
     except CandidateError as error:
         return error.sentence
-    if problem := _reload(folder):
+    problem = _reload(draft)
+    if problem is None and float(again.mean()) != measured.accuracy:
+        problem = f"its accuracy is {again.mean():.6f}; measured was {measured.accuracy}"
+    if problem is not None:
+        shutil.rmtree(draft, ignore_errors=True)
         return f"reloaded in a clean process it failed: {problem}"
-    if float(again.mean()) != measured.accuracy:
-        return f"reloaded, its accuracy is {again.mean():.6f}; measured was {measured.accuracy}"
+    draft.rename(folder)
     return None
 
 
@@ -61,7 +63,10 @@ def _reload(folder: Path) -> str | None:
         checked = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return f"no answer within {_LIMIT_S:.0f} s"
-    return None if checked.returncode == 0 else " ".join(checked.stderr.strip().splitlines()[-1:]) or "no message"
+    if checked.returncode == 0:
+        return None
+    lines = [line for line in checked.stderr.splitlines() if "Error" in line or "Mismatch" in line]
+    return " ".join(line.strip() for line in lines[:2]) or f"exit code {checked.returncode}"
 
 
 _RELOAD = """

@@ -17,7 +17,7 @@ from tuner import host, roofline, timing
 from tuner.artifact import FILES, library_versions
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Latency, Measurement
-from tuner.errors import CandidateError, Kind
+from tuner.errors import CandidateError, Kind, RequestError
 from tuner.plugin import Backend
 from tuner.prepare import Prepared
 from tuner.scenario import figures
@@ -82,6 +82,11 @@ class Limits:
     timeout_s: float = 300.0
     memory_mb: float = 8192.0
     measure_s: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise RequestError(f"executor.{name}={value} must be more than 0")
 
 
 class Evaluator:

@@ -141,6 +141,8 @@ class Space:
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> "Space":
         """The space of a YAML tree. Raises RequestError where it is no space, before anything is spent."""
+        if not isinstance(tree, Mapping):
+            raise RequestError(f"search_space must be a mapping; it is {tree!r}")
         recipes = [_recipe(found) for found in _expand(tree)]
         if not recipes:
             raise RequestError("search_space: it has no recipe: some choice is an empty list")
@@ -258,7 +260,7 @@ def _recipe(settled: Mapping[str, Any]) -> Recipe:
 
     visit(settled)
     ends = batch.values() or [batch.low] if isinstance(batch, Range) else [batch]
-    if not all(isinstance(end, int) and end >= 1 for end in ends):
+    if not all(isinstance(end, int) and not isinstance(end, bool) and end >= 1 for end in ends):
         raise RequestError(
             f"search_space: batch_size={batch!r} must be a whole number of 1 or more, or a range of them"
         )

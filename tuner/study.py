@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -217,6 +218,7 @@ class Study:
         torch = self._prepared.source.model.form == "torch"
         eager = Candidate((), self._request.plain["torch"], 1) if torch else None
         outcomes = list(self._tally.outcomes.values())
+        shutil.rmtree(self._folder / "champion", ignore_errors=True)  # of an interrupted session
         verdict = judge.decide(outcomes, eager, self._folder / "champion")
         self._doubts += honesty.about_trials(outcomes)
         self._doubts += honesty.about_race(verdict.noise)
@@ -269,8 +271,9 @@ class Study:
         request = self._request
         self._tracker.describe(
             {f"limit_{name}": limit for name, limit in request.constraints.limits().items()}
-            | {"objective": request.objective.name, "n_trials": request.n_trials, "seed": request.seed},
+            | {"objective": request.objective.name, "scenario": request.constraints.scenario, "seed": request.seed},
             {
+                "n_trials": str(request.n_trials),  # a tag: the study may be continued with more
                 "model": request.workload.name,
                 "target": request.target.name,
                 "device": self._device,

@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.candidate import Candidate
 from tuner.constraints import Measurement
@@ -42,7 +43,7 @@ class Tracker:
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_id(experiment)
             self.run_id = self._study_run(study)
-        except (MlflowException, OSError, sqlite3.Error) as error:
+        except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
             raise _unusable(uri, error) from error
 
     def describe(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -121,7 +122,7 @@ class Worker:
     def _send(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
             self._connection.send((function, args, kwargs))
-        except BrokenPipeError:
+        except OSError:
             raise self._death() from None
 
     def _receive(self, timeout_s: float | None, progress: Progress | None) -> Any:
@@ -233,7 +234,10 @@ def _serve(connection: Connection, log: str, variables: dict[str, str], path: li
             text = " ".join(str(error).split())[:300]
             reply = ("candidate", "out_of_memory" if memory else "error", f"{name}: {text}" if text else name)
         sys.stdout.flush()
-        connection.send(reply)
+        try:
+            connection.send(reply)
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            connection.send(("candidate", "error", f"its result cannot be sent: {error}"))
 
 
 @contextlib.contextmanager

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, get_args
 
-from tuner.plugins.backends.eager import TorchSession, in_order, torch_dtype
-
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Backend, Precision, Session
+from tuner.plugins.backends.eager import TorchSession, in_order, torch_dtype
 from tuner.target import Target
 from tuner.torch_form import called_by_name
 from tuner.workload import Form, Model, TensorSpec

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from tuner.plugins.transforms.structured_pruning import StructuredPruning
 
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import decode, encode
+from tuner.plugins.transforms.structured_pruning import StructuredPruning
 from tuner.target import Target
 from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
 from tuner.workloads.digits import Digits

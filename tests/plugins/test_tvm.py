@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tuner.plugins.backends.tvm import TVM
 
 from tuner.errors import RequestError
+from tuner.plugins.backends.tvm import TVM
 from tuner.target import Target
 
 onnx = pytest.importorskip("onnx")
