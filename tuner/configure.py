@@ -226,6 +226,9 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     chain: Iterator[BaseException] = _causes(error)
     texts = [str(link) for link in chain]
     text = " ".join(texts)
+    if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text):
+        group, value = match.groups()
+        return _unknown(value, _options(group), f"{group}=")
     known = _known_keys(overrides)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
@@ -245,9 +248,6 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     if emptied := next((o for o in overrides if o.endswith("=null")), None):
         return f"{emptied}: must be given; it cannot be null"
     first = texts[0].strip()
-    if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text):
-        group, value = match.groups()
-        return _unknown(value, _options(group), f"{group}=")
     for link in texts[::-1]:
         if match := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", link):
             value, kind = match.groups()

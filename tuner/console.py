@@ -154,7 +154,9 @@ def sentence(result: Mapping[str, Any]) -> str:
         ratios = [f"{result['speedup'][key]:.1f}× {name}" for name, key in rivals.items() if result["speedup"][key]]
         than = f", {' and '.join(ratios)}" if ratios else ""
         told = f"{champion['label']} serves {champion['throughput']:,.0f} samples/s{than}."
-        return f"Champion ({result['verdict']}): {told}"
+        untuned = result["baselines"]["best_untuned"]
+        gained = "" if untuned is None or untuned["label"] != champion["label"] else " Tuning gained nothing here."
+        return f"Champion ({result['verdict']}): {told}{gained}"
     declared = ", ".join(f"{name} ≤ {limit:g}" for name, limit in limits.items())
     nearest = result["nearest_miss"]
     if nearest is None:

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def prepare(
                 folder = scratch
             else:
                 folder = store.make("float", key, lambda out: worker.run_watched(progress, _write, workload, out))
-            content = worker.run(_content_key, Model(source.form, folder, inputs))
+            weights = worker.run(_content_key, Model(source.form, folder, inputs))
+            content = digest({"model": weights, "inputs": [asdict(spec) for spec in inputs]})
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
     return Prepared(workload, Source(Model(source.form, folder, inputs), content, dataset), samples)
@@ -65,13 +66,18 @@ def prepare(
 
 def _describe(dataset: Dataset) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:
     counts: dict[Role, int] = {}
+    seen: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
     for role in ROLES:
         samples = dataset.load(role)
         counts[role] = 0 if samples is None else len(samples)
+        if samples is not None and len(samples):
+            found = {name: (value.shape, value.dtype.name) for name, value in samples[0][0].items()}
+            if (first := seen.setdefault("evaluation", found)) != found:
+                raise RequestError(f"dataset: its {role} samples have {found}, its evaluation samples {first}")
     if not counts["evaluation"]:
         raise RequestError("dataset: it has no evaluation samples")
-    first, _ = host.evaluation(dataset)[0]
-    arrays = {name: np.asarray(value) for name, value in first.items()}
+    sample, _ = host.evaluation(dataset)[0]
+    arrays = {name: np.asarray(value) for name, value in sample.items()}
     return counts, tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in arrays.items())
 
 
@@ -89,6 +95,9 @@ def _content_key(model: Model) -> str:
     import torch
 
     module = torch.load(model.path, weights_only=False)
+    doubles = [spec.name for spec in model.inputs if spec.dtype == "float64"]
+    if doubles and not any(p.dtype == torch.float64 for p in module.parameters()):
+        raise RequestError(f"dataset: {doubles[0]!r} is float64, the model is not; save it as array.astype('float32')")
     seen = hashlib.sha256(repr(module).encode())
     for name, tensor in module.state_dict().items():
         seen.update(name.encode())
