@@ -21,6 +21,7 @@ from tuner.scenario import figures, interval
 from tuner.worker import Worker
 
 FINALISTS = 5
+RIVALS = 2  # of each baseline, so that each has its own best batch size
 WORTH_RACING = 0.7  # a candidate this far behind the best (a score is a logarithm: half as good) does not race
 _TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
@@ -85,18 +86,24 @@ class Judge:
         `eager` names the class of candidates that are the first baseline; None where there is none.
         """
         done = [o for o in outcomes if o.state == "complete"]
-        baselines = self._baselines(done, eager)
+
+        def is_eager(candidate: Candidate) -> bool:
+            return eager is not None and candidate.uncompressed and candidate.backend == eager.backend
+
+        kinds: dict[str, Callable[[Candidate], bool]] = {"eager": is_eager, "best_untuned": plain_runtime}
+        rivals = {role: self._rivals(done, kind) for role, kind in kinds.items()}
         finalists = self._finalists(done)
         if not finalists:
-            return self._infeasible(outcomes, baselines)
-        held, raced = self.race(finalists, [o for o in baselines.values() if o is not None])
+            return self._infeasible(outcomes, rivals)
+        held, raced = self.race(finalists, [o for several in rivals.values() for o in several])
         if not held.rounds:
             failures = tuple(f"a finalist failed in the race: {why}" for why in held.failed.values())
-            return replace(self._infeasible(outcomes, baselines), notes=failures)
-        found = {role: raced.get(o.candidate.key) if o else None for role, o in baselines.items()}
-        plain = [key for key, f in raced.items() if plain_runtime(f.candidate) and self._holds(f)]
-        if plain:  # the trials chose the baseline, and one of the finalists may beat it in the race
-            found["best_untuned"] = raced[held.ranked(plain)[0]]
+            return replace(self._infeasible(outcomes, rivals), notes=failures)
+        found: dict[str, Finding | None] = {}
+        for role, kind in kinds.items():
+            them = [key for key, f in raced.items() if kind(f.candidate)]
+            best = held.ranked([key for key in them if self._holds(raced[key])] or them)
+            found[role] = raced[best[0]] if best else None
         ranked = self._ranked(held, raced)
         labels = {o.candidate.key: o.candidate.label for o in finalists}
         notes = [f"{labels[key]} failed in the race: {why}" for key, why in held.failed.items() if key in labels]
@@ -123,7 +130,7 @@ class Judge:
             notes.append(f"{finding.candidate.label} won the race but was not announced: {problem}")
         # the race is the better measurement: what it found breaks a limit
         seen = [replace(o, measurement=raced[o.candidate.key].measurement) for o in done if o.candidate.key in raced]
-        return replace(self._infeasible(seen or outcomes, baselines), notes=tuple(notes), noise=held.noise)
+        return replace(self._infeasible(seen or outcomes, rivals), notes=tuple(notes), noise=held.noise)
 
     def _finalists(self, done: list[Outcome]) -> list[Outcome]:
         feasible = [o for o in done if self._constraints.feasible(o.measurement)]
@@ -134,23 +141,13 @@ class Judge:
             if self._score(o.measurement) > self._score(feasible[0].measurement) - WORTH_RACING
         ]
 
-    def _baselines(self, done: list[Outcome], eager: Candidate | None) -> dict[str, Outcome | None]:
-        """The best outcome of each kind, preferring those within the limits."""
+    def _rivals(self, done: list[Outcome], kind: Callable[[Candidate], bool]) -> list[Outcome]:
+        """The best outcomes of a kind, those within the limits first: the race tells which is its best."""
+        them = [o for o in done if kind(o.candidate)]
+        them.sort(key=lambda o: (self._constraints.feasible(o.measurement), self._score(o.measurement)), reverse=True)
+        return them[:RIVALS]
 
-        def best(kind: Callable[[Candidate], bool]) -> Outcome | None:
-            them = [o for o in done if kind(o.candidate)]
-            return max(
-                them,
-                key=lambda o: (self._constraints.feasible(o.measurement), self._score(o.measurement)),
-                default=None,
-            )
-
-        return {
-            "eager": None if eager is None else best(lambda c: c.uncompressed and c.backend == eager.backend),
-            "best_untuned": best(plain_runtime),
-        }
-
-    def _infeasible(self, outcomes: Sequence[Outcome], baselines: dict[str, Outcome | None]) -> Verdict:
+    def _infeasible(self, outcomes: Sequence[Outcome], rivals: Mapping[str, list[Outcome]]) -> Verdict:
         misses = [Finding(o.candidate, o.measurement) for o in outcomes if o.state != "failed"]
         # a trial that stopped early did not measure every limit: it is the nearest only if nothing else is
         nearest = min(
@@ -161,7 +158,7 @@ class Judge:
             ),
             default=None,
         )
-        found = {k: Finding(o.candidate, o.measurement) if o else None for k, o in baselines.items()}
+        found = {role: Finding(o[0].candidate, o[0].measurement) if o else None for role, o in rivals.items()}
         return Verdict("infeasible", None, (), found["eager"], found["best_untuned"], nearest)
 
     def race(self, finalists: Sequence[Outcome], baselines: Sequence[Outcome]) -> tuple[Race, dict[str, Finding]]:
