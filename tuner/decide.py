@@ -165,7 +165,7 @@ class Judge:
         """Times them side by side in rounds of fresh processes."""
         entrants = {o.candidate.key: o for o in (*finalists, *baselines)}
         first = finalists[0].candidate.key
-        self._say(f"racing {len(finalists)} finalists and {len(entrants) - len(finalists)} baselines")
+        self._say(f"racing: {', '.join(o.candidate.label for o in entrants.values())}")
 
         def round_of(names: Sequence[str], failed: dict[str, str]) -> dict[str, timing.Timing]:
             return self._round({name: entrants[first if name == race.TWIN else name] for name in names}, failed)
