@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner import configure, host
+import numpy as np
+
+from tuner import artifact, configure, host
 from tuner.candidate import Candidate
 from tuner.evaluate import Evaluator
 from tuner.prepare import prepare
@@ -58,6 +60,20 @@ class Rig:
                 worker.run(host.warm_up, 0.5)
                 worker.pause()
             yield workers
+
+
+def call_by_call(folders: dict[str, Path]) -> dict[str, float]:
+    """Median ms of artifacts of digits_cnn at batch 8, called in turn within one process. Runs in a worker."""
+    loaded = {name: artifact.load(folder) for name, folder in folders.items()}
+    batch = np.zeros((8, 1, 8, 8), np.float32)
+    times: dict[str, list[float]] = {name: [] for name in loaded}
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        for name, session in loaded.items():
+            start = time.perf_counter()
+            session.run({"x": batch})
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: float(np.median(found)) for name, found in times.items()}
 
 
 @contextlib.contextmanager

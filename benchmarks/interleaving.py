@@ -8,13 +8,12 @@ relative to running alone: 1.00 is undisturbed.
 """
 
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import Rig, save
-from tuner import artifact, host
+from benchmarks.common import Rig, call_by_call, save
+from tuner import host
 from tuner.candidate import Candidate
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
@@ -30,25 +29,12 @@ def main() -> None:
         folders = {name: rig.built(candidate) for name, candidate in candidates.items()}
         variables = environment(rig.request.target.cores)
         with Worker(rig.scratch / "one.log", memory_mb=8192, environment=variables) as worker:
-            rows = {"call by call in one process": worker.run(_call_by_call, folders)}
+            rows = {"call by call in one process": worker.run(call_by_call, folders)}
         for stopped, row in ((False, "turns, none stopped"), (True, "turns, waiting ones stopped")):
             rows[row] = _turns(rig, candidates, stopped)
         alone = {name: _turns(rig, {name: candidate}, False)[name] for name, candidate in candidates.items()}
     relative = {row: {name: round(ms / alone[name], 2) for name, ms in found.items()} for row, found in rows.items()}
     save("interleaving", {"alone_ms": {k: round(v, 4) for k, v in alone.items()}, "relative_to_alone": relative})
-
-
-def _call_by_call(folders: dict[str, Path]) -> dict[str, float]:
-    loaded = {name: artifact.load(folder) for name, folder in folders.items()}
-    batch = np.zeros((8, 1, 8, 8), np.float32)
-    times: dict[str, list[float]] = {name: [] for name in loaded}
-    end = time.monotonic() + 4
-    while time.monotonic() < end:
-        for name, session in loaded.items():
-            start = time.perf_counter()
-            session.run({"x": batch})
-            times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: float(np.median(found)) for name, found in times.items()}
 
 
 def _turns(rig: Rig, candidates: dict[str, Candidate], stopped: bool) -> dict[str, float]:
