@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from numpy.typing import NDArray
 
@@ -92,6 +92,12 @@ class Backend(Plugin, ABC):
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         """Loads what `compile` wrote. Called in fresh processes that import no search code; it imports this
         backend's own runtime and nothing it can do without."""
+
+
+def one_of(value: Any, choices: Any, where: str) -> None:
+    """Raises RequestError naming `where` (such as `eager: precision`) unless the Literal `choices` has the value."""
+    if value not in get_args(choices):
+        raise RequestError(f"{where}={value!r} must be one of {', '.join(map(str, get_args(choices)))}")
 
 
 def encode(plugin: Plugin) -> dict[str, Any]:

@@ -4,12 +4,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from tuner.errors import RequestError
-from tuner.plugin import Backend, Precision, Session
+from tuner.plugin import Backend, Precision, Session, one_of
 from tuner.target import Target
 from tuner.torch_form import called_by_name
 from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
@@ -25,8 +24,7 @@ class Eager(Backend):
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise RequestError(f"eager: precision={self.precision!r} must be one of {', '.join(get_args(Precision))}")
+        one_of(self.precision, Precision, "eager: precision")
 
     @property
     def label(self) -> str:

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import ClassVar
 
-from tuner.errors import CandidateError, RequestError
-from tuner.plugin import Backend, Precision, Session
+from tuner.errors import CandidateError
+from tuner.plugin import Backend, Precision, Session, one_of
 from tuner.plugins.backends.eager import TorchSession, in_order, torch_dtype
 from tuner.target import Target
 from tuner.torch_form import called_by_name
@@ -33,10 +33,7 @@ class Inductor(Backend):
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise RequestError(
-                f"inductor: precision={self.precision!r} must be one of {', '.join(get_args(Precision))}"
-            )
+        one_of(self.precision, Precision, "inductor: precision")
 
     @property
     def label(self) -> str:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
-from tuner.errors import CandidateError, RequestError
-from tuner.plugin import Backend, Precision, Session
+from tuner.errors import CandidateError
+from tuner.plugin import Backend, Precision, Session, one_of
 from tuner.target import Target
 from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
 
@@ -28,10 +28,7 @@ class OpenVINO(Backend):
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(_Precision):
-            raise RequestError(
-                f"openvino: precision={self.precision!r} must be one of {', '.join(get_args(_Precision))}"
-            )
+        one_of(self.precision, _Precision, "openvino: precision")
 
     @property
     def label(self) -> str:

@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from tuner.errors import CandidateError, RequestError
-from tuner.plugin import Transform
+from tuner.plugin import Transform, one_of
 from tuner.target import Target
 from tuner.workload import FILES, Dataset, Form, Model, Role, batches
 
@@ -36,8 +36,7 @@ class NncfInt8(Transform):
     libraries: ClassVar[tuple[str, ...]] = ("nncf", "openvino")
 
     def __post_init__(self) -> None:
-        if self.preset not in get_args(_Preset):
-            raise RequestError(f"int8-nncf: preset={self.preset!r} must be one of {', '.join(get_args(_Preset))}")
+        one_of(self.preset, _Preset, "int8-nncf: preset")
         for name in ("fast_bias_correction", "transformer"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(f"int8-nncf: {name}={getattr(self, name)!r} must be true or false")

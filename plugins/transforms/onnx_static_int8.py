@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from tuner.errors import CandidateError, RequestError
-from tuner.plugin import Transform
+from tuner.plugin import Transform, one_of
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
 
@@ -40,12 +40,8 @@ class OnnxStaticInt8(Transform):
     def __post_init__(self) -> None:
         if not isinstance(self.per_channel, bool):
             raise RequestError(f"int8-static: per_channel={self.per_channel!r} must be true or false")
-        if self.calibration not in get_args(_Calibration):
-            names = ", ".join(get_args(_Calibration))
-            raise RequestError(f"int8-static: calibration={self.calibration!r} must be one of {names}")
-        if self.activation not in get_args(_Activation):
-            names = ", ".join(get_args(_Activation))
-            raise RequestError(f"int8-static: activation={self.activation!r} must be one of {names}")
+        one_of(self.calibration, _Calibration, "int8-static: calibration")
+        one_of(self.activation, _Activation, "int8-static: activation")
 
     @property
     def label(self) -> str:
