@@ -3,7 +3,7 @@
 1. noise:    the ratio of an artifact to itself, over 20 repeats, while a second process loads one core; beside it,
              what timing one after the other gives in the same minutes.
 2. planted:  20 races between a backend and one that does 10 % less work, and 20 between two that do the same.
-3. coverage: how often the interval of a race's latency ratio holds the value of a long measurement, of 30.
+3. coverage: how often the interval that a race announces of a latency holds what 29 other races measured, of 30.
 4. repeat:   10 repeats of a small study: the same champion, or one within 5 % of it.
 
     python -m benchmarks.measure [noise] [planted] [coverage] [repeat]
@@ -74,23 +74,42 @@ def planted(rig: Rig, repeats: int = 20) -> dict[str, int]:
     return {"races": repeats, "ten_per_cent_faster_found": found, "identical_called_a_tie": ties}
 
 
-def coverage(rig: Rig, repeats: int = 30) -> dict[str, float]:
-    """The interval of eager's latency over ONNX Runtime's, from a race each, against a long measurement of it."""
+def coverage(rig: Rig, repeats: int = 30) -> dict[str, object]:
+    """How often a race's announced interval of latency holds the latency of all the other races together, and the
+    same of the ratio of two artifacts, which a drifting machine moves less."""
     judge = _judge(rig, rig.evaluator())
     outcomes = [_outcome(rig, Candidate((), backend, 8)) for backend in (OnnxRuntime(), Eager())]
     first, second = (o.candidate.key for o in outcomes)
-    intervals, long_run = [], []
+    announced: dict[str, list[tuple[float, float]]] = {"onnxruntime": [], "eager": [], "ratio": []}
+    seen: dict[str, list[list[float]]] = {name: [] for name in announced}
     for _ in range(repeats):
-        held, _ = judge.race(outcomes[:1], outcomes[1:])
-        gaps = [scores[first] - scores[second] for scores in held.scores]
-        intervals.append(mean_interval(gaps))
-        # the long measurement runs through the same hours, in processes of its own
-        held, _ = judge.race(outcomes[:1], outcomes[1:])
-        long_run += [scores[first] - scores[second] for scores in held.scores]
-    truth = float(np.mean(long_run))
-    held_it = sum(low <= truth <= high for low, high in intervals)
-    width = float(np.median([high - low for low, high in intervals]))
-    return {"repeats": repeats, "covered": held_it, "ratio": math.exp(truth), "median_width": width}
+        held, findings = judge.race(outcomes[:1], outcomes[1:])
+        logs = {}
+        for name, key in (("onnxruntime", first), ("eager", second)):
+            latency = findings[key].measurement.latency_ms
+            assert latency is not None
+            announced[name].append(latency.ci95)
+            logs[name] = [math.log(np.percentile(np.concatenate(turns), 95)) for turns in held.turns(key)]
+        logs["ratio"] = [scores[first] - scores[second] for scores in held.scores]
+        low, high = mean_interval(logs["ratio"])
+        announced["ratio"].append((math.exp(low), math.exp(high)))
+        for name, values in logs.items():
+            seen[name].append(values)
+
+    def held_it(name: str) -> int:
+        others = (sum(seen[name][:i] + seen[name][i + 1 :], []) for i in range(repeats))
+        long_run = [math.exp(np.mean(values)) for values in others]
+        return sum(low <= value <= high for value, (low, high) in zip(long_run, announced[name], strict=True))
+
+    def width(name: str) -> float:
+        return float(np.median([high / low - 1 for low, high in announced[name]]))
+
+    return {
+        "repeats": repeats,
+        "covered": {name: held_it(name) for name in announced},
+        "median_width": {name: round(width(name), 4) for name in announced},
+        "ratio": math.exp(np.mean(sum(seen["ratio"], []))),
+    }
 
 
 def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:

@@ -12,8 +12,9 @@ from tuner.timing import Timing
 Round = Callable[[Sequence[str], dict[str, str]], dict[str, Timing]]
 
 
-def field(medians_ms: dict[str, float], noise: float, seed: int = 0) -> Round:
-    """Rounds in which each process is off by `noise` for as long as it lives, and all share the round's mood."""
+def field(medians_ms: dict[str, float], noise: float, seed: int = 0, disturbed: float = 0.0) -> Round:
+    """Rounds in which each process is off by `noise` for as long as it lives, and all share the round's mood. That share
+    of the processes is `disturbed`: it loses a third of its speed to somebody else."""
     generator = np.random.default_rng(seed)
 
     def round_of(names: Sequence[str], failed: dict[str, str]) -> dict[str, Timing]:
@@ -21,6 +22,8 @@ def field(medians_ms: dict[str, float], noise: float, seed: int = 0) -> Round:
         found = {}
         for name in names:
             true_ms = medians_ms["a" if name == race.TWIN else name]
+            if generator.random() < disturbed:
+                true_ms *= 1.5
             calls = true_ms * mood * math.exp(generator.normal(0, noise)) * np.exp(generator.normal(0, 0.02, (5, 40)))
             found[name] = Timing(tuple(calls), (0.0,) * 5)
         return found
@@ -44,6 +47,12 @@ def test_ten_per_cent_is_found_under_two_per_cent_of_noise() -> None:
 def test_the_same_is_a_tie() -> None:
     races = [held(field({"a": 1.0, "b": 1.0}, 0.02, seed), ["a", "b"]) for seed in range(20)]
     assert sum(abs(r.behind("a", "b")) <= r.noise for r in races) >= 19
+
+
+@pytest.mark.parametrize("b, found", [(0.9, True), (1.0, False)])
+def test_a_disturbed_process_in_ten_decides_nothing(b: float, found: bool) -> None:
+    rounds = [field({"a": 1.0, "b": b}, 0.005, seed, disturbed=0.1) for seed in range(40)]
+    assert sum((r.behind("a", "b") > r.noise) == found for r in (held(one, ["a", "b"]) for one in rounds)) >= 38
 
 
 def test_noise_is_told_in_proportion() -> None:
