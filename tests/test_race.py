@@ -13,7 +13,7 @@ Round = Callable[[Sequence[str], dict[str, str]], dict[str, Timing]]
 
 
 def field(medians_ms: dict[str, float], noise: float, seed: int = 0, disturbed: float = 0.0) -> Round:
-    """Rounds in which each process is off by `noise` for as long as it lives, and all share the round's mood. That share
+    """Rounds in which each process is off by `noise` for as long as it lives, and all share the round's mood. A share
     of the processes is `disturbed`: it loses a third of its speed to somebody else."""
     generator = np.random.default_rng(seed)
 

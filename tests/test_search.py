@@ -1,13 +1,15 @@
 """Real Optuna, no process: constraints are honoured, failures are not proposed for ever, outcomes survive."""
 
 import math
+import os
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from tests.fakes import Faulty, Null, Rounding
 from tests.study import node
@@ -15,7 +17,7 @@ from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Latency, Measurement, Objective
 from tuner.errors import RequestError
 from tuner.evaluate import Failure, Outcome
-from tuner.search import SamplerName, Search, journal, make_sampler
+from tuner.search import SamplerName, Search, chosen, journal
 from tuner.space import Space
 
 SPACE = Space.parse(
@@ -44,13 +46,20 @@ def outcome(candidate: Candidate) -> Outcome:
 
 
 def search(sampler: SamplerName = "random", seed: int = 0, storage: object = None, name: str = "s") -> Search:
-    return Search(storage or InMemoryStorage(), name, SPACE, make_sampler(sampler, 40, seed), LIMITS, Objective())  # type: ignore[arg-type]
+    about = {"target": "cpu", "device": "a CPU", "model": name, "content": name}
+    return Search(storage or InMemoryStorage(), name, SPACE, sampler, seed, LIMITS, Objective(), about)  # type: ignore[arg-type]
+
+
+def asked(found: Search) -> tuple[Trial, Candidate]:
+    proposed = found.ask()
+    assert proposed is not None
+    return proposed
 
 
 def play(found: Search, trials: int, world: Callable[[Candidate], Outcome] = outcome) -> list[tuple[int, Candidate]]:
     proposed = []
     for _ in range(trials):
-        trial, candidate = found.ask()
+        trial, candidate = asked(found)
         found.tell(trial, world(candidate))
         proposed.append((trial.number, candidate))
     return proposed
@@ -99,15 +108,94 @@ def test_every_kind_of_outcome_survives_reopening(tmp_path: Path) -> None:
     assert len(search(storage=journal(tmp_path / "deep/optuna.journal")).outcomes()) == 5
 
 
-def test_what_was_running_when_the_session_ended_is_tried_again(tmp_path: Path) -> None:
+def left_by_a_dead_process(path: Path, *, told: bool = False) -> Candidate:
+    """Another process plays two trials, begins a third, and dies; `told`: just before it could close the trial."""
+
+    def other() -> None:
+        found = search(storage=journal(path))
+        play(found, 2)
+        trial, candidate = asked(found)
+        if told:
+            found._study.tell = lambda *args, **more: os._exit(0)  # type: ignore[method-assign]
+            found.tell(trial, outcome(candidate))
+        os._exit(0)
+
+    process = get_context("fork").Process(target=other)
+    process.start()
+    process.join()
+    running = search(storage=journal(path))._study.get_trials(states=(TrialState.RUNNING,))
+    return SPACE.at(running[0].params)
+
+
+def test_what_a_dead_process_left_is_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "optuna.journal"
-    first = search(storage=journal(path))
-    play(first, 2)
-    _, cut_short = first.ask()
-    again = search(storage=journal(path), seed=1)
-    again.forget_running()
-    assert again.ask()[1] == cut_short
-    assert len(again.outcomes()) == 2
+    cut_short = left_by_a_dead_process(path)
+    again = search(storage=journal(path))
+    assert again.abandoned()
+    assert asked(again)[1] == cut_short
+    assert len(again.outcomes()) == 2 and not again.abandoned()
+
+
+def test_what_a_dead_process_had_measured_is_not_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.journal"
+    measured = left_by_a_dead_process(path, told=True)
+    again = search(storage=journal(path))
+    play(again, 1)
+    assert [o.candidate for _, o in again.outcomes()][2] == measured
+    assert len(again.outcomes()) == 4
+
+
+def test_a_study_cut_short_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    whole = [candidate for _, candidate in play(search(seed=5), 12)]
+    path = tmp_path / "optuna.journal"
+    parts = [play(search(seed=5, storage=journal(path)), 4) for _ in range(3)]
+    assert [candidate for part in parts for _, candidate in part] == whole
+
+
+def test_two_processes_do_not_try_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.journal"
+    point = [params for params, _ in SPACE.uncompressed()][:1]
+    one = search(storage=journal(path))
+    one.enqueue(point)
+    _, candidate = asked(one)
+
+    def other() -> None:
+        found = search(storage=journal(path))
+        found._study.enqueue_trial(point[0])
+        os._exit(0 if found.under_way() == {candidate} and found.ask() is None else 1)
+
+    process = get_context("fork").Process(target=other)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_earlier_studies_suggest_their_best_within_the_present_limits(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.journal"
+    best = Candidate((), Null(1.0), 32)
+    first = search(storage=journal(path), name="one")
+    first.enqueue([p for p in (SPACE.locate(Candidate((), Null(1.0), size)) for size in (8, 32, 64)) if p])
+    play(first, 3)
+    later = search(storage=journal(path), name="two")
+    assert [SPACE.at(params) for params in later.earlier(2)] == [best, Candidate((), Null(1.0), 8)]
+    assert later.seconds_per_trial() == 1.0
+    elsewhere = Search(
+        journal(path), "three", SPACE, "random", 0, LIMITS, Objective(), {"target": "cpu", "device": "another CPU"}
+    )
+    assert elsewhere.earlier(2) == [] and elsewhere.seconds_per_trial() is None
+
+
+def test_nsga2_looks_for_the_whole_front() -> None:
+    found = search("nsga2")
+    play(found, 3)
+    assert all(len(trial.values) == 2 for trial in found._study.trials)
+
+
+def test_auto_is_what_the_study_can_afford() -> None:
+    assert chosen("auto", 40, 40) == "brute"
+    assert chosen("auto", 40, 400) == chosen("auto", 40, None) == "gp"
+    assert chosen("auto", 500, 1000) == "tpe"
+    assert chosen("random", 40, 4) == "random"
 
 
 def test_points_are_queued_once(tmp_path: Path) -> None:

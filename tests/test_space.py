@@ -72,7 +72,8 @@ def test_every_point_is_a_distinct_valid_candidate_that_its_parameters_give_back
     candidates = [candidate for _, candidate in points]
     assert len(set(candidates)) == len(candidates) == len({candidate.key for candidate in candidates})
     for params, candidate in points:
-        assert space.sample(FixedTrial(params)) == candidate
+        assert space.sample(FixedTrial(params)) == candidate == space.at(params)
+        assert space.at(space.locate(candidate) or {}) == candidate
         assert Candidate.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
         assert candidate.batch_size in space.batch_sizes()
         assert candidate.batch_size >= 1
@@ -110,6 +111,15 @@ def test_without_a_plugin_no_point_uses_it(tree: dict[str, Any]) -> None:
         kept = space.without({plugin})
         assert plugin not in kept.plugins
         assert set(kept.recipes) < set(space.recipes)
+
+
+def test_what_is_no_point_is_not_located() -> None:
+    tree = {"batch_size": {"low": 1, "high": 8, "factor": 2}, "deploy": [{"backend": node(Null)}]}
+    space = Space.parse(tree)
+    assert space.locate(Candidate((), Null(), 4)) is not None
+    for stranger in (Candidate((), Null(), 3), Candidate((), Null(), 16), Candidate((), Null(1.5), 4)):
+        assert space.locate(stranger) is None
+    assert space.locate(Candidate((Rounding(),), Null(), 4)) is None
 
 
 def test_what_is_nested_under_a_choice_exists_only_there() -> None:

@@ -1,6 +1,8 @@
 """Entries are whole or absent, whoever writes them and however they end."""
 
+import os
 import threading
+import time
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,8 @@ def test_a_filling_that_fails_leaves_nothing(error: BaseException, tmp_path: Pat
     store = Store(tmp_path)
     with pytest.raises(type(error)):
         store.make("stage", KEY, fill)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() or path.name.startswith(".")]
+    left = [path for path in tmp_path.rglob("*") if path.is_file() or path.name.startswith(".")]
+    assert all(path.name.startswith(".lock-") and not path.stat().st_size for path in left)
     assert store.get("stage", KEY) is None
     assert (store.make("stage", KEY, Filling()) / "note").exists()
 
@@ -117,6 +120,27 @@ def test_a_reader_never_sees_half_an_entry(tmp_path: Path) -> None:
     writer.join(10)
     assert seen is None
     assert Store(tmp_path).get("stage", KEY) is not None
+
+
+def test_trimming_takes_the_longest_unused_and_spares_what_is_in_use(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = [store.make("stage", {"entry": number}, Filling()) for number in range(4)]
+    for path, hours in zip(made, (30, 20, 10, 0.5), strict=True):
+        then = time.time() - hours * 3600
+        os.utime(path / ".entry.json", (then, then))
+    one_mb = store.entries()[0].size_mb
+    assert [entry.path for entry in store.trim(None, 25 * 3600)] == made[:1]
+    assert [entry.path for entry in store.trim(2 * one_mb, None)] == made[1:2]
+    assert [entry.path for entry in store.trim(0.0, 0.0)] == made[2:3]
+    assert [entry.path for entry in store.entries()] == made[3:]
+
+
+def test_asking_for_an_entry_keeps_it_young(tmp_path: Path) -> None:
+    path = Store(tmp_path).make("stage", KEY, Filling())
+    os.utime(path / ".entry.json", (0, 0))
+    Store(tmp_path).get("stage", KEY)
+    assert Store(tmp_path).entries()[0].used_s > 0
+    assert Store(tmp_path).trim(0.0, 0.0) == []
 
 
 names = st.text("abc/", min_size=1, max_size=6).map(lambda n: "/".join(filter(None, n.split("/"))) or "a")

@@ -400,11 +400,19 @@ def test_a_finished_study_is_continued_with_more_trials(place: Path) -> None:
     assert study.result(place, "mine")["trials"]["total"] == 4 > before
 
 
-def test_a_study_runs_in_one_process_at_a_time(place: Path) -> None:
-    first = Running(place, *many(JUST_MISSED), "study=mine")
-    try:
-        first.until_recorded(1)
-        assert tune(place, *many(JUST_MISSED), "study=mine") == 2
-    finally:
-        first.kill()
-        first.sweep()
+def test_processes_of_one_study_share_its_work(place: Path) -> None:
+    more = [*many(REACHABLE), "study=mine", "sampler=random", "search_space.batch_size=[1,2,3,4,5,6,7,8]"]
+    first = Running(place, *more)
+    first.until_recorded(1)
+    second = Running(place, *more)
+    codes = {running.ended()[0] for running in (first, second)}
+    assert codes == {0}
+    parent, children = study.runs(place, "mine")
+    assert sorted(Counter(run.data.tags["candidate"] for run in children).values()) == [1] * 16
+    assert parent.info.status == "FINISHED"
+    assert study.result(place, "mine")["trials"]["total"] == 16
+    both = len([path for path in (place / "out/mine").glob("processes/*")])
+    assert both <= 2
+    timed = [span for run in children for span in _timing_spans(run)]
+    timed.sort()
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(timed)), "timings never overlap"

@@ -12,6 +12,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune doctor [target=…]                           what this machine can tune for; what is missing and why
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
   tune ui                                          MLflow's UI on the store in use
+  tune cache [max_gb=…] [max_age_days=…]           what built stages take on disk; with a limit, trims them
   tune … --cfg                                     the configuration that a command line makes, and nothing else
 
 keys (all in conf/config.yaml; every one can be overridden as key=value)
@@ -23,8 +24,9 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   accuracy_drop   limit on what is lost against the float model (0.01)
   size_mb, memory_mb                               further limits
   objective       throughput, latency, size_mb
-  n_trials, timeout_s                              how long to look
-  sampler         auto, gp, tpe, nsga2, random
+  n_trials, timeout_s, patience                    how long to look; stop_when_feasible=true: no longer than needed
+  sampler         auto, gp, tpe, nsga2, random, brute
+  warm_start      false: not from the best of earlier studies
   out_dir, study, cache_dir, tracking              where things go
 
 exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown; 2 the request is wrong;
@@ -93,7 +95,13 @@ def _ui(arguments: list[str]) -> int:
     return ui(arguments)
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {"doctor": _doctor, "show": _show, "ui": _ui}
+def _cache(arguments: list[str]) -> int:
+    from tuner.cache import cache
+
+    return cache(arguments)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"doctor": _doctor, "show": _show, "ui": _ui, "cache": _cache}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -37,7 +37,7 @@ _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 _SPACE = "search_space."
 _GROUPS = ("target", "model", "dataset", "search_space", "sampler", "executor", "tracking")
 _ABSENT = object()
-SAMPLERS = ("auto", "gp", "tpe", "nsga2", "random")
+SAMPLERS = ("auto", "gp", "tpe", "nsga2", "random", "brute")
 
 
 @dataclass
@@ -54,6 +54,9 @@ class Schema:
     metric: str = "tuner.metrics:top1"
     n_trials: int = 40
     timeout_s: float = 360.0
+    patience: int | None = 20
+    stop_when_feasible: bool = False
+    warm_start: bool = True
     seed: int = 0
     study: str | None = None
     out_dir: str = "outputs"
@@ -81,6 +84,9 @@ class Request:
     sampler: Any
     n_trials: int
     timeout_s: float
+    patience: int | None
+    stop_when_feasible: bool
+    warm_start: bool
     limits: Limits
     seed: int
     study: str | None
@@ -139,8 +145,8 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     uri = plain["tracking"]["uri"]
     if uri is not None and uri.partition(":")[0] not in _SCHEMES:
         raise RequestError(f"tracking.uri={uri}: must begin with one of {', '.join(_SCHEMES)}")
-    for key, least in (("n_trials", 1), ("timeout_s", 1), ("seed", 0)):
-        if plain[key] < least:
+    for key, least in (("n_trials", 1), ("timeout_s", 1), ("patience", 1), ("seed", 0)):
+        if plain[key] is not None and plain[key] < least:
             raise RequestError(f"{key}={plain[key]} must be {least} or more")
     limits = dict(plain["executor"] or {})
     if limits.get("memory_mb") is None:
@@ -168,6 +174,9 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         sampler=sampler,
         n_trials=plain["n_trials"],
         timeout_s=plain["timeout_s"],
+        patience=plain["patience"],
+        stop_when_feasible=plain["stop_when_feasible"],
+        warm_start=plain["warm_start"],
         limits=_checked(limits, Limits, "executor"),
         seed=plain["seed"],
         study=plain["study"],

@@ -56,6 +56,21 @@ class Console:
         counted = ", ".join(f"{count} {role}" for role, count in samples.items() if count)
         self._err.print(f"float model: accuracy {accuracy:.4f} ({counted} samples)")
 
+    def outlook(self, seconds_per_trial: float | None, trials: int, timeout_s: float, earlier: int) -> None:
+        """What the search is likely to cost, before it starts."""
+        if earlier:
+            self._err.print(
+                f"starting from {earlier} of the best candidates of earlier studies (warm_start=false: none)"
+            )
+        most = f"at most {timeout_s / 60:.0f} min" if timeout_s >= 120 else f"at most {timeout_s:.0f} s"
+        if seconds_per_trial is None:
+            self._err.print(f"the search: {trials} candidates, {most} (nothing was tuned here before to estimate from)")
+            return
+        likely_s = min(seconds_per_trial * trials, timeout_s)
+        likely = f"about {likely_s / 60:.0f} min" if likely_s >= 120 else f"about {likely_s:.0f} s"
+        each = f"{seconds_per_trial:.1f} s each in earlier studies"
+        self._err.print(f"the search: {trials} candidates, {likely} ({each}), {most}")
+
     @contextlib.contextmanager
     def trials(self, total: int, request: Request) -> Iterator["TrialBar"]:
         with self._progress(MofNCompleteColumn(), TextColumn("{task.fields[text]}")) as bar:
@@ -127,6 +142,9 @@ class TrialBar:
             left_s = min(left_s, (self._total - self._done) * sum(self._durations) / len(self._durations))
         left = f"≤ {left_s:.0f} s left"
         self._bar.update(self._task, text=f"{candidate.label} · {self._best_text()} · {left}")
+
+    def waiting(self) -> None:
+        self._bar.update(self._task, text="waiting for the other processes of this study")
 
     def finished(self, outcome: Outcome) -> None:
         self._durations.append(sum(outcome.seconds.values()))

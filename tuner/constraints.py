@@ -32,16 +32,17 @@ class Measurement:
 
     `throughput` is samples per second, batch_size over the median call; `throughput_normalised` is what it would be
     had the reference session, timed in turns with it, run as fast as when the study began. `latency_vs_reference` is
-    the ratio of their medians, `cpu_ms` the process CPU time a call. `timing_precise` tells whether timing ended
-    because its interval was narrow enough, or at its time limit. `energy_j` is the machine's energy a sample, where
-    it is exposed. `accuracy_drop` is against the float model on the
-    same samples, with its paired interval; `samples_to_certify` is how many samples would settle it.
+    the ratio of their medians, `reference_ms` the declared percentile of the reference, `cpu_ms` the process CPU time
+    a call. `timing_precise` tells whether timing ended because its interval was narrow enough, or at its time limit.
+    `energy_j` is the machine's energy a sample, where it is exposed. `accuracy_drop` is against the float model on
+    the same samples, with its paired interval; `samples_to_certify` is how many samples would settle it.
     """
 
     latency_ms: Latency | None = None
     throughput: float | None = None
     throughput_normalised: float | None = None
     latency_vs_reference: float | None = None
+    reference_ms: float | None = None
     timing_precise: bool | None = None
     cpu_ms: float | None = None
     accuracy: float | None = None

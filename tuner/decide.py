@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +14,16 @@ from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Measurement, Objective
 from tuner.delivery import deliver
 from tuner.errors import CandidateError
-from tuner.evaluate import Evaluator, Outcome
+from tuner.evaluate import WORTH, Evaluator, Outcome
 from tuner.independent import check
+from tuner.plugin import as_it_comes
 from tuner.race import Race
 from tuner.scenario import figures, interval
+from tuner.statistics import Interval, drift
 from tuner.worker import Worker
 
 FINALISTS = 5
 RIVALS = 2  # of each baseline, so that each has its own best batch size
-WORTH_RACING = 0.7  # a candidate this far behind the best (a score is a logarithm: half as good) does not race
 _TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
 _ROUND_LIMIT_S = 180.0
@@ -61,8 +62,7 @@ class Verdict:
 def plain_runtime(candidate: Candidate) -> bool:
     """Float32 on a backend as it comes: what an engineer has before tuning."""
     backend = candidate.backend
-    as_it_comes = all(getattr(backend, field.name) == field.default for field in fields(backend))
-    return candidate.uncompressed and backend.arithmetic == "f32" and as_it_comes
+    return candidate.uncompressed and backend.arithmetic == "f32" and as_it_comes(backend)
 
 
 class Judge:
@@ -79,6 +79,7 @@ class Judge:
         self._constraints = constraints
         self._objective = objective
         self._say = say
+        self._drift: Interval = (0.0, 0.0)
 
     def decide(self, outcomes: Sequence[Outcome], eager: Candidate | None, champion_folder: Path) -> Verdict:
         """Races the best feasible and the baselines, and packages the winner in `champion_folder`.
@@ -86,6 +87,7 @@ class Judge:
         `eager` names the class of candidates that are the first baseline; None where there is none.
         """
         done = [o for o in outcomes if o.state == "complete"]
+        self.see(done)
 
         def is_eager(candidate: Candidate) -> bool:
             return eager is not None and candidate.uncompressed and candidate.backend == eager.backend
@@ -132,13 +134,15 @@ class Judge:
         seen = [replace(o, measurement=raced[o.candidate.key].measurement) for o in done if o.candidate.key in raced]
         return replace(self._infeasible(seen or outcomes, rivals), notes=tuple(notes), noise=held.noise)
 
+    def see(self, outcomes: Sequence[Outcome]) -> None:
+        """Learns how the machine drifted while those were measured, by the reference that each was timed beside."""
+        self._drift = drift([o.measurement.reference_ms for o in outcomes if o.measurement.reference_ms is not None])
+
     def _finalists(self, done: list[Outcome]) -> list[Outcome]:
         feasible = [o for o in done if self._constraints.feasible(o.measurement)]
         feasible.sort(key=lambda o: self._score(o.measurement), reverse=True)
         return [
-            o
-            for o in feasible[:FINALISTS]
-            if self._score(o.measurement) > self._score(feasible[0].measurement) - WORTH_RACING
+            o for o in feasible[:FINALISTS] if self._score(o.measurement) > self._score(feasible[0].measurement) - WORTH
         ]
 
     def _rivals(self, done: list[Outcome], kind: Callable[[Candidate], bool]) -> list[Outcome]:
@@ -185,6 +189,10 @@ class Judge:
 
     def _round(self, entrants: Mapping[str, Outcome], failed: dict[str, str]) -> dict[str, timing.Timing]:
         """Loads every entrant in a fresh process and times them in turns. One that fails is noted and left out."""
+        with timing.alone(self._evaluator.device):
+            return self._round_alone(entrants, failed)
+
+    def _round_alone(self, entrants: Mapping[str, Outcome], failed: dict[str, str]) -> dict[str, timing.Timing]:
         workers: dict[str, Worker] = {}
         deadline = time.monotonic() + _ROUND_LIMIT_S
         try:
@@ -219,7 +227,7 @@ class Judge:
         batch_size = outcome.candidate.batch_size
         latency, rate = figures(self._constraints, [turn for turns in rounds for turn in turns], batch_size)
         if len(rounds) > 1:
-            latency = replace(latency, ci95=interval(self._constraints, rounds, batch_size, rate))
+            latency = replace(latency, ci95=interval(self._constraints, rounds, batch_size, rate, self._drift))
         return replace(
             outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None, timing_precise=None
         )

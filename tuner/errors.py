@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Kind = Literal["unsupported_op", "timeout", "out_of_memory", "crash", "numerics", "compile", "error"]
+Kind = Literal["unsupported_op", "timeout", "out_of_memory", "crash", "killed", "numerics", "compile", "error"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

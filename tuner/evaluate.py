@@ -1,11 +1,13 @@
 """One trial: build, refuse cheaply where possible, then measure. Only processes and clocks; no Optuna, no MLflow.
 
-The order is that of cost: accuracy that already fails is not compiled, latency that fails widely is not measured.
+The order is that of cost. What is trained is first built untrained: latency depends on structure, and one that fails
+widely is not trained. Accuracy that fails is not compiled; a compiler that has done a quarter of its work and is far
+behind does not go on; what a few calls show to be far behind is not timed for longer.
 """
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +20,10 @@ from tuner.artifact import FILES, library_versions
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Latency, Measurement
 from tuner.errors import CandidateError, Kind, RequestError
-from tuner.plugin import Backend
+from tuner.plugin import Backend, Transform
 from tuner.prepare import Prepared
 from tuner.scenario import figures
-from tuner.stages import Builder
+from tuner.stages import Builder, unrolled
 from tuner.statistics import drop_interval, samples_to_certify, score_interval
 from tuner.store import Store
 from tuner.target import Target, cpu_name
@@ -31,6 +33,8 @@ from tuner.workload import Form, source_digest
 State = Literal["complete", "stopped_early", "failed"]
 CHECK_BATCH = 32
 WIDE_MARGIN = 1.5  # a probe this many times over the latency limit will not be rescued by measuring longer
+WORTH = 0.5  # a score (a logarithm) this far behind the best feasible is not pursued: 1.65 times worse
+_LOST = 20.0  # an accuracy this many units over its limit after half of the training is not trained further
 _PROBE_S = 0.3
 _UNDISTURBED = 25  # the percentile of the reference that tells the machine's speed, not its other users
 _PRECISION = 0.01  # timing may end when the median is known within ±1 %
@@ -131,57 +135,140 @@ class Evaluator:
             self._reference = None
 
     @property
+    def device(self) -> str:
+        return self._target.device
+
+    @property
     def float_accuracy(self) -> float:
         return float(self.float_scores.mean())
 
     def log(self, candidate: Candidate) -> Path:
         return self._logs / f"{candidate.key}.log"
 
-    def evaluate(self, candidate: Candidate) -> Outcome:
-        """The outcome of one trial; a candidate that cannot be had is an outcome too."""
+    def evaluate(self, candidate: Candidate, behind: Callable[[Measurement], float] = lambda measured: 0.0) -> Outcome:
+        """The outcome of one trial; a candidate that cannot be had is an outcome too.
+
+        `behind` tells how far a measurement's score is behind the best feasible so far. A trial whose process somebody
+        killed is tried once more.
+        """
+        outcome = self._evaluated(candidate, behind)
+        if outcome.failure is not None and outcome.failure.kind == "killed":
+            outcome = self._evaluated(candidate, behind)
+        return outcome
+
+    def _evaluated(self, candidate: Candidate, behind: Callable[[Measurement], float]) -> Outcome:
         clock = _StageClock()
         measured = Measurement()
         deadline = time.monotonic() + self._limits.timeout_s
+        rungs = candidate.backend.rungs()
+        climbs = len(rungs) > 1
 
         def outcome(state: State, **more: Any) -> Outcome:
             return Outcome(candidate, state, measured, seconds=clock.seconds(), **more)
 
+        def refusal() -> str | None:
+            limit_ms, latency = self._constraints.latency_ms, measured.latency_ms
+            if limit_ms is not None and latency is not None and latency.p50 > WIDE_MARGIN * limit_ms:
+                return "latency_ms"
+            if self._constraints.violations(measured).get("size_mb", 0) > 0:
+                return "size_mb"
+            # what is uncompressed is a baseline, and measured in full
+            return "behind" if (candidate.transforms or climbs) and behind(measured) > WORTH else None
+
         try:
             builder = self._builder(self.log(candidate))
+            if len(unrolled(candidate.transforms)) > 1 and not builder.has(candidate.transforms):
+                clock.enter("draft")
+                structure = replace(candidate, transforms=unrolled(candidate.transforms)[0], backend=rungs[0])
+                measured = self._glanced(measured, structure, builder, deadline, clock)
+                if reason := refusal():
+                    return outcome("stopped_early", stopped_by=reason)
+                clock.enter("transform")
+                measured = self._half_trained(candidate.transforms, builder, deadline)
+                if self._constraints.violations(measured).get("accuracy_drop", 0) > _LOST:
+                    return outcome("stopped_early", stopped_by="accuracy_drop")
             clock.enter("transform")
             model, key = builder.transformed(candidate.transforms, deadline)
             clock.enter("check")
             found = self._scores_on_plain(builder, candidate.transforms, model.form, deadline)
-            measured = self._with_accuracy(measured, found)
+            measured = self._with_accuracy(Measurement(), found)
             if self._constraints.violations(measured).get("accuracy_drop", 0) > 0:
                 return outcome("stopped_early", stopped_by="accuracy_drop")
+            for rung in rungs[:-1]:
+                clock.enter("compile")
+                measured = self._glanced(measured, replace(candidate, backend=rung), builder, deadline, clock)
+                if reason := refusal():
+                    return outcome("stopped_early", stopped_by=reason)
             clock.enter("compile")
             artifact = builder.compile(model, key, candidate, deadline)
-            size_mb = sum(f.stat().st_size for f in (artifact / FILES).rglob("*") if f.is_file()) / 1e6
-            measured = replace(measured, size_mb=size_mb)
-            if self._constraints.violations(measured).get("size_mb", 0) > 0:
-                return outcome("stopped_early", stopped_by="size_mb")
+            measured = replace(measured, size_mb=_size_mb(artifact))
+            if reason := refusal():
+                return outcome("stopped_early", stopped_by=reason)
             with self.hosting(artifact, self.log(candidate), deadline) as worker:
-                clock.enter("probe")
-                # the least call: whatever disturbs the machine can only have raised it, for a while
-                limit_ms = self._constraints.latency_ms
-                probe_ms = worker.run_for(_left(deadline), host.warm_up, _PROBE_S)
-                if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:
-                    probe_ms = min(probe_ms, worker.run_for(_left(deadline), host.warm_up, 3 * _PROBE_S))
-                if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:
-                    latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
-                    throughput = candidate.batch_size / probe_ms * 1e3
-                    measured = replace(measured, latency_ms=latency, throughput=throughput)
-                    return outcome("stopped_early", stopped_by="latency_ms")
-                clock.enter("measure")
-                measured = self._timed(measured, candidate, worker, deadline)
+                clock.enter("wait")
+                with timing.alone(self._target.device) as waited_s:
+                    deadline += waited_s
+                    clock.enter("probe")
+                    measured = self._probed(measured, candidate, worker, deadline)
+                    if reason := refusal():
+                        return outcome("stopped_early", stopped_by=reason)
+                    clock.enter("measure")
+                    measured = self._timed(measured, candidate, worker, deadline)
                 clock.enter("accuracy")
-                found = worker.run_for(_left(deadline), host.scores, self._workload)
-                measured = self._with_accuracy(measured, found)
+                measured = self._with_accuracy(measured, self._scores(artifact, worker, deadline))
                 measured = replace(measured, memory_mb=worker.run(host.memory_mb))
             return outcome("complete")
         except CandidateError as error:
             return outcome("failed", failure=Failure(error.kind, error.sentence))
+
+    def _glanced(
+        self, measured: Measurement, candidate: Candidate, builder: Builder, deadline: float, clock: "_StageClock"
+    ) -> Measurement:
+        """With the size of a candidate's artifact, and the speed that a few calls of it show."""
+        artifact = builder.compiled(candidate, deadline)
+        measured = replace(measured, size_mb=_size_mb(artifact))
+        with self.hosting(artifact, self.log(candidate), deadline) as worker:
+            clock.enter("wait")
+            with timing.alone(self._target.device) as waited_s:
+                clock.enter("probe")
+                return self._probed(measured, candidate, worker, deadline + waited_s)
+
+    def _probed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: float) -> Measurement:
+        """With latency and throughput by the least of a few calls: what disturbs the machine can only have raised
+        it."""
+        limit_ms = self._constraints.latency_ms
+        probe_ms = worker.run_for(_left(deadline), host.warm_up, _PROBE_S)
+        if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
+            probe_ms = min(probe_ms, worker.run_for(_left(deadline), host.warm_up, 3 * _PROBE_S))
+        latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
+        return replace(measured, latency_ms=latency, throughput=candidate.batch_size / probe_ms * 1e3)
+
+    def _half_trained(self, transforms: tuple[Transform, ...], builder: Builder, deadline: float) -> Measurement:
+        """The accuracy after each stage of training but the last, until it is lost; of what comes after, quantizers,
+        nothing is asked yet."""
+        trained = max(i + 1 for i, transform in enumerate(transforms) if len(transform.stages()) > 1)
+        measured = Measurement()
+        for chain in unrolled(transforms[:trained])[1:-1]:
+            found = self._scores_on_plain(builder, chain, chain[-1].gives, deadline)
+            measured = self._with_accuracy(measured, found)
+            if self._constraints.violations(measured).get("accuracy_drop", 0) > _LOST:
+                break
+        return measured
+
+    def _scores(self, artifact: Path, worker: Worker, deadline: float) -> NDArray[Any]:
+        """The evaluation scores of the artifact that the worker hosts."""
+        made_from = {"artifact": artifact.name, **self._judged_by()}
+
+        def fill(out: Path) -> None:
+            np.save(out / "scores.npy", worker.run_for(_left(deadline), host.scores, self._workload))
+
+        return np.asarray(np.load(self._store.make("scores", made_from, fill) / "scores.npy"))
+
+    def _judged_by(self) -> dict[str, Any]:
+        return {
+            "dataset": self._prepared.source.dataset.key(),
+            "metric": [self._workload.metric, source_digest(self._workload.metric)],
+        }
 
     def built(self, candidate: Candidate) -> Path:
         """The candidate's artifact, built again where it is gone. Raises CandidateError."""
@@ -207,7 +294,11 @@ class Evaluator:
 
         def fill(out: Path) -> None:
             log = self._logs / "peaks.log"
-            with Worker(log, memory_mb=self._limits.memory_mb, environment=environment(cores)) as worker:
+            variables = environment(cores)
+            with (
+                timing.alone(self._target.device),
+                Worker(log, memory_mb=self._limits.memory_mb, environment=variables) as worker,
+            ):
                 peaks = worker.run_for(120, roofline.measure_peaks, cores)
             (out / "peaks.json").write_text(json.dumps(asdict(peaks)))
 
@@ -253,6 +344,7 @@ class Evaluator:
             throughput=throughput,
             throughput_normalised=normalised,
             latency_vs_reference=ratio,
+            reference_ms=theirs.percentile(self._constraints.percentile),
             timing_precise=precise,
             cpu_ms=mine.cpu,
             energy_j=None if mine.energy is None else mine.energy / candidate.batch_size,
@@ -278,13 +370,7 @@ class Evaluator:
         """The evaluation scores of the model after those transforms, on the plain backend of its form."""
         plain = Candidate(transforms, self._plain[form], CHECK_BATCH)
         model, key = builder.transformed(transforms, deadline)
-        source = self._prepared.source
-        made_from = {
-            "model": key,
-            "dataset": source.dataset.key(),
-            "plain": plain.to_json(),
-            "metric": [self._workload.metric, source_digest(self._workload.metric)],
-        }
+        made_from = {"model": key, "plain": plain.to_json(), **self._judged_by()}
 
         def fill(out: Path) -> None:
             log = self._logs / "float.log" if not transforms else self.log(plain)
@@ -321,6 +407,10 @@ class _StageClock:
     def seconds(self) -> dict[str, float]:
         ends = [start for _, start in self._spans[1:]] + [time.monotonic()]
         return {stage: round(end - start, 4) for (stage, start), end in zip(self._spans, ends, strict=True)}
+
+
+def _size_mb(artifact: Path) -> float:
+    return sum(file.stat().st_size for file in (artifact / FILES).rglob("*") if file.is_file()) / 1e6
 
 
 def _left(deadline: float) -> float:

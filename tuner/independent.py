@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from tuner import host, loadgen
+from tuner import host, loadgen, timing
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Measurement
 from tuner.errors import CandidateError
@@ -28,7 +28,10 @@ def check(
         return measured, None
     folder, log = evaluator.built(candidate), evaluator.log(candidate)
     try:
-        with evaluator.hosting(folder, log, time.monotonic() + _LIMIT_S) as worker:
+        with (
+            timing.alone(evaluator.device),
+            evaluator.hosting(folder, log, time.monotonic() + _LIMIT_S) as worker,
+        ):
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
             if constraints.scenario == "SingleStream":
                 return measured, asdict(worker.run_for(_LIMIT_S, loadgen.single_stream, _SECONDS))

@@ -57,6 +57,14 @@ class Transform(Plugin, ABC):
         """Writes the changed model as `out / FILES[gives]`, its batch axis still free. Called once for every
         distinct model and parameters, in a worker; the engine keeps the result."""
 
+    def stages(self) -> tuple["Transform", ...]:
+        """What to apply for it, one after the other; itself, unless it trains.
+
+        The first settles the structure, and with it the speed. Those that follow change weights only, each from what
+        the one before left: a study measures the first, and goes on only while the candidate is worth it.
+        """
+        return (self,)
+
 
 class Session(ABC):
     """A loaded artifact, ready to answer. Made and used in one process."""
@@ -88,6 +96,13 @@ class Backend(Plugin, ABC):
         used by several processes at once.
         """
 
+    def rungs(self) -> tuple["Backend", ...]:
+        """Itself with less effort first (schedules tried, say), each starting from what the one before left in `cache`.
+
+        A study climbs to the next rung only while the candidate is worth it.
+        """
+        return (self,)
+
     @abstractmethod
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         """Loads what `compile` wrote. Called in fresh processes that import no search code; it imports this
@@ -98,6 +113,11 @@ def one_of(value: Any, choices: Any, where: str) -> None:
     """Raises RequestError naming `where` (such as `eager: precision`) unless the Literal `choices` has the value."""
     if value not in get_args(choices):
         raise RequestError(f"{where}={value!r} must be one of {', '.join(map(str, get_args(choices)))}")
+
+
+def as_it_comes(plugin: Plugin) -> bool:
+    """Whether every parameter has its default."""
+    return all(getattr(plugin, field.name) == field.default for field in fields(plugin))
 
 
 def encode(plugin: Plugin) -> dict[str, Any]:

@@ -4,10 +4,10 @@ Two processes of the very same artifact differ by some per cent, for as long as 
 which thread sits where. Only fresh processes show that part of the noise, so a round starts every contender anew,
 and the rounds are the independent draws.
 
-A round that somebody else's work disturbs can cost one contender a third of its speed. So everything here is by medians:
-a contender is behind another by the median, over rounds, of the difference of their scores, and the noise is the spread
-of those differences about their medians. The same artifact entered twice (the twin) checks it. On a busy machine, with
-means and standard deviations in their place, a rival with 10 % less work was found in four races of five.
+A round that somebody else's work disturbs can cost one contender a third of its speed. So everything here is by
+medians: a contender is behind another by the median, over rounds, of the difference of their scores, and the noise is
+the spread of those differences about their medians. The same artifact entered twice (the twin) checks it. On a busy
+machine, with means and standard deviations in their place, a rival with 10 % less work was found in four races of five.
 """
 
 import itertools
@@ -23,8 +23,9 @@ from tuner.statistics import t95
 from tuner.timing import Timing
 
 TWIN = "twin"
-LEAST_ROUNDS = 4
+LEAST_ROUNDS = 6  # the least and the greatest of so many are a 95 % interval of their median
 MOST_ROUNDS = 8
+_CLEAR_ROUNDS = 4  # after so many, who is clearly behind drops out
 FLOOR = 0.02  # ratios closer than this are never told apart: a point of measurement, not of engineering
 _DROP = 1.5  # a rival this many times the noise behind is out: several looks are taken
 
@@ -102,7 +103,8 @@ def run(
     """Races the finalists, the likely best first, beside the baselines; the twin is of the first.
 
     `round_of(names, failed)` times them once, each in a fresh process, and notes those that failed in `failed`.
-    Finalists clearly behind drop out; baselines run to the end. Ends when one finalist is left or after `MOST_ROUNDS`.
+    Finalists clearly behind drop out; baselines run to the end. Ends when one finalist is left, but not before
+    `LEAST_ROUNDS`, or after `MOST_ROUNDS`.
     """
     race = Race(finalists[0])
     active = list(dict.fromkeys([*finalists, *baselines]))
@@ -118,7 +120,7 @@ def run(
         ran = {name: timing for name, timing in done.items() if name not in failed}
         race.rounds.append(ran)
         race.scores.append({name: score(name, timing) for name, timing in ran.items()})
-        if len(race.rounds) < LEAST_ROUNDS:
+        if len(race.rounds) < _CLEAR_ROUNDS:
             continue
         leader = race.ranked(left)[0]
         noise = race.noise
@@ -128,6 +130,6 @@ def run(
                 race.dropped[name] = f"{100 * race.behind(name, leader):.0f} % behind"
                 if name not in baselines:
                     active.remove(name)
-        if sum(name not in race.dropped for name in left) == 1:
+        if len(race.rounds) >= LEAST_ROUNDS and sum(name not in race.dropped for name in left) == 1:
             return race
     return race

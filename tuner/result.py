@@ -1,5 +1,6 @@
 """`result.json`: the verdict with its evidence, as docs/concepts.md describes it."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.configure import Request
+from tuner.constraints import Objective
 from tuner.decide import Finding, Verdict
 from tuner.evaluate import Outcome
 from tuner.honesty import Doubt
@@ -17,18 +19,31 @@ from tuner.roofline import Standing
 from tuner.target import cpu_name
 from tuner.workload import Role
 
+_PROGRESS = 0.01  # of a score, a logarithm: one per cent
+
 
 @dataclass
 class Tally:
-    """What a running study counts."""
+    """What a running study counts. `best` is the score of the best feasible candidate, and `since_best` how many were
+    tried since there was a better one; `ended_by` is the key that ended the search; `stage_seconds` are this
+    process's."""
 
     outcomes: dict[Candidate, Outcome] = field(default_factory=dict)
     reused: int = 0
     stage_seconds: float = 0.0
+    best: float | None = None
+    since_best: int = 0
+    ended_by: str = "interrupt"
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, score: float | None) -> None:
+        """`score` is None where it is not feasible."""
         self.outcomes[outcome.candidate] = outcome
-        self.stage_seconds += sum(outcome.seconds.values())
+        if score is not None and (self.best is None or score > self.best):
+            # a gain within the noise of a trial is no progress, though it moves the mark
+            self.since_best = 0 if self.best is None or score > self.best + _PROGRESS else self.since_best + 1
+            self.best = score
+        elif self.best is not None:
+            self.since_best += 1
 
 
 def result_json(
@@ -90,7 +105,12 @@ def result_json(
             "failed": states.count("failed"),
             "reused": tally.reused,
             "failures": dict(failures),
+            "ended_by": tally.ended_by,
         },
+        "front": [
+            {"label": o.candidate.label, **{k: getattr(o.measurement, k) for k in ("throughput", "accuracy")}}
+            for o in front(list(tally.outcomes.values()), request.objective)
+        ],
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "environment": {
             "device": device,
@@ -103,6 +123,18 @@ def result_json(
         "review": _review(request),
         "command": " ".join(["tune", *request.overrides]),
     }
+
+
+def front(outcomes: Sequence[Outcome], objective: Objective) -> list[Outcome]:
+    """Those that no other beats in both the objective and accuracy, the best by the objective first."""
+    done = [o for o in outcomes if o.state == "complete" and o.measurement.accuracy is not None]
+    done.sort(key=lambda o: (objective.score(o.measurement) or -math.inf, o.measurement.accuracy), reverse=True)
+    best, found = -math.inf, []
+    for outcome in done:
+        if (outcome.measurement.accuracy or 0.0) > best:
+            best = outcome.measurement.accuracy or 0.0
+            found.append(outcome)
+    return found
 
 
 def speedup(champion: Finding | None, rival: Finding | None) -> float | None:

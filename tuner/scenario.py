@@ -6,6 +6,7 @@ the median call. `Offline`: the same calls, and latency does not matter. `Server
 which the limit holds (`tuner.serving`).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from tuner import serving
 from tuner.constraints import Constraints, Latency
-from tuner.statistics import Interval, mean_interval, percentile_interval
+from tuner.statistics import Interval, percentile_interval
 
 _IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lone query sees
 
@@ -34,13 +35,24 @@ def figures(constraints: Constraints, turns: Sequence[NDArray[Any]], batch_size:
 
 
 def interval(
-    constraints: Constraints, rounds: Sequence[Sequence[NDArray[Any]]], batch_size: int, rate: float
+    constraints: Constraints,
+    rounds: Sequence[Sequence[NDArray[Any]]],
+    batch_size: int,
+    rate: float,
+    drift: Interval = (0.0, 0.0),
 ) -> Interval:
-    """The 95 % interval of the declared percentile, ms, over rounds of fresh processes (Student's t of logarithms)."""
+    """The interval of the declared percentile, ms: of what rounds of fresh processes gave, their least and greatest,
+    widened by the drift of the machine (logarithms, from `statistics.drift`): a race lasts half a minute, and the
+    machine's mood for longer.
+
+    The least and the greatest of six or more hold the median at 97 % and more, whatever the distribution (order
+    statistics: Conover, Practical Nonparametric Statistics, 1999, section 3.2).
+    """
     if constraints.scenario != "Server":
         found = [float(np.percentile(np.concatenate(turns), constraints.percentile)) for turns in rounds]
     else:
         at = [serving.at_rate(np.concatenate(turns), batch_size, rate) for turns in rounds]
         found = [float(getattr(served, f"p{constraints.percentile}")) for served in at]
-    low, high = np.exp(np.minimum(mean_interval([float(np.log(value)) for value in found]), 700.0))
-    return float(low), float(high)
+    centre = float(np.median(found))
+    low, high = math.log(min(found) / centre), math.log(max(found) / centre)
+    return centre * math.exp(-math.hypot(low, drift[0])), centre * math.exp(math.hypot(high, drift[1]))

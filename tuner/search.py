@@ -1,12 +1,17 @@
 """Where Optuna is: which candidate to try next, and the record of what became of each."""
 
+import contextlib
 import json
 import math
-from collections.abc import Iterable
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+import psutil
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -17,19 +22,26 @@ from tuner.errors import RequestError
 from tuner.evaluate import Outcome
 from tuner.space import Params, Space
 
-SamplerName = Literal["auto", "gp", "tpe", "nsga2", "random"]
+SamplerName = Literal["auto", "gp", "tpe", "nsga2", "random", "brute"]
 GP_TRIALS = 100  # up to here a Gaussian process costs less than the builds it saves
 
 _OUTCOME = "outcome"
+_OWNER = "owner"
+_ABOUT = "about"
+_BASELINE = "baseline "
 _FAILED = "failed"
 
 
 class Search:
-    """One Optuna study: ask for a candidate, tell its outcome.
+    """One Optuna study: ask for a candidate, tell its outcome. Several processes may share it.
 
-    Samplers see the logarithm of the objective, and one constraint for every declared limit and one for failure,
-    each on a logarithmic scale around 0. What a trial did not measure is told as the mean of those that did: it
-    says nothing. Failed candidates are told as infeasible, not as failed, or samplers would propose them again.
+    Samplers see the logarithm of the objective (NSGA-II the accuracy beside it, for it looks for the whole front), and
+    one constraint for every declared limit and one for failure, each on a logarithmic scale around 0. What a trial did
+    not measure is told as the mean of those that did: it says nothing. Failed candidates are told as infeasible, not
+    as failed, or samplers would propose them again.
+
+    `about` says what is tuned for what, for studies to come; `abandoned_s` is how long a trial may be under way on
+    another host before it counts as abandoned (on this host, its process is looked for).
     """
 
     def __init__(
@@ -37,58 +49,173 @@ class Search:
         storage: BaseStorage,
         name: str,
         space: Space,
-        sampler: optuna.samplers.BaseSampler,
+        sampler: SamplerName,
+        seed: int,
         constraints: Constraints,
         objective: Objective,
+        about: Mapping[str, str],
+        abandoned_s: float = 3600.0,
     ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._storage = storage
         self._space = space
+        self._sampler = sampler
+        self._seed = seed
         self._constraints = constraints
         self._objective = objective
+        self._about = dict(about)
+        self._abandoned_s = abandoned_s
+        self._front = sampler == "nsga2"
         self._study = optuna.create_study(
-            storage=storage, study_name=name, sampler=sampler, direction="maximize", load_if_exists=True
+            storage=storage,
+            study_name=name,
+            directions=["maximize", "maximize"] if self._front else ["maximize"],
+            load_if_exists=True,
         )
+        self._study.set_user_attr(_ABOUT, self._about)
+        self._told: dict[int, Outcome] = {}
 
     def enqueue(self, points: Iterable[Params]) -> None:
         """Points to try before the sampler proposes any; those already queued or tried are not queued again."""
         for params in points:
             self._study.enqueue_trial(params, skip_if_exists=True)
 
-    def ask(self) -> tuple[optuna.Trial, Candidate]:
+    def ask(self) -> tuple[optuna.Trial, Candidate] | None:
+        """What to try next; None where another process is trying just that: ask again.
+
+        Only one process at a time may ask (`StudyFolder.turn`). What a process left unfinished when it died is tried
+        again. Every trial has a sampler seeded by its number: a study cut short goes on as it would have.
+        """
+        taken = self._taken()
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = make_sampler(self._sampler, self._seed * 1_000_003 + number)
         trial = self._study.ask()
-        return trial, self._space.sample(trial)
+        trial.set_user_attr(_OWNER, _me())
+        candidate = self._space.sample(trial)
+        if candidate in taken:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        return trial, candidate
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
         """Records the outcome; afterwards it survives the process."""
         others = [told for _, told in self.outcomes()]
         for name, value in self._told_constraints(outcome, others).items():
             trial.set_constraint(name, value)
+        trial.set_user_attr(_OUTCOME, json.dumps(outcome.to_json()))
+        self._study.tell(trial, self._values(outcome, others))
+
+    def outcomes(self) -> list[tuple[int, Outcome]]:
+        """What was told so far, by trial number, by whichever process."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if trial.number not in self._told:
+                self._told[trial.number] = _outcome(trial)
+        return sorted(self._told.items(), key=lambda item: item[0])
+
+    def under_way(self) -> set[Candidate]:
+        """What other processes are trying now, and what died with theirs."""
+        return {self._space.at(trial.params) for trial in self._others_running() if self._whole(trial)}
+
+    def abandoned(self) -> bool:
+        """Whether a process that died left a trial unfinished."""
+        return any(not self._alive(trial) for trial in self._others_running())
+
+    def keep_baseline(self, outcome: Outcome) -> None:
+        """Keeps what was measured beside the trials; afterwards it survives the process."""
+        self._study.set_user_attr(_BASELINE + outcome.candidate.key, json.dumps(outcome.to_json()))
+
+    def baselines(self) -> list[Outcome]:
+        kept = self._study.user_attrs.items()
+        return [Outcome.from_json(json.loads(value)) for name, value in kept if name.startswith(_BASELINE)]
+
+    def earlier(self, most: int) -> list[Params]:
+        """The best candidates of earlier studies in this storage for the same target and device, as points of this
+        space: those of the same model first, then of others; of each study its best within the present limits."""
+        found: dict[str, Params] = {}
+        for _, done in sorted(self._earlier_studies(), key=lambda study: study[0], reverse=True):
+            feasible = [o for o in done if o.state == "complete" and self._constraints.feasible(o.measurement)]
+            feasible.sort(key=lambda o: self._objective.score(o.measurement) or -math.inf, reverse=True)
+            for outcome in feasible[:most]:
+                params = self._space.locate(outcome.candidate)
+                if params is not None and len(found) < most:
+                    found.setdefault(outcome.candidate.key, params)
+        return list(found.values())
+
+    def seconds_per_trial(self) -> float | None:
+        """What a trial took on average in earlier studies for the same target and device, of the same model where there
+        are such; None where there are none."""
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for (_, same_model), done in self._earlier_studies():
+            seconds[same_model] += [sum(outcome.seconds.values()) for outcome in done]
+        known = seconds[True] or seconds[False]
+        return sum(known) / len(known) if known else None
+
+    def _earlier_studies(self) -> Iterator[tuple[tuple[bool, bool], list[Outcome]]]:
+        """The outcomes of each, and whether it was of the very same model and samples, and of a model of that name."""
+        for name in optuna.get_all_study_names(self._storage):
+            study = optuna.load_study(study_name=name, storage=self._storage)
+            about = study.user_attrs.get(_ABOUT, {})
+            alike = {key: about.get(key) == self._about.get(key) for key in ("target", "device", "content", "model")}
+            if name != self._study.study_name and alike["target"] and alike["device"]:
+                done = []
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                    with contextlib.suppress(RequestError):  # of a plugin that is not here
+                        done.append(_outcome(trial))
+                yield (alike["content"], alike["model"]), done
+
+    def _taken(self) -> set[Candidate]:
+        """What other processes are at. Trials whose process died are closed: told, where their outcome was written,
+        else queued again."""
+        taken = set()
+        for trial in self._others_running():
+            if self._alive(trial):
+                taken.add(self._space.at(trial.params))
+            elif _OUTCOME in trial.user_attrs:
+                others = [told for _, told in self.outcomes()]
+                self._study.tell(trial.number, self._values(_outcome(trial), others))
+            else:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                if self._whole(trial):
+                    self._study.enqueue_trial(trial.params)
+        return taken
+
+    def _others_running(self) -> list[FrozenTrial]:
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in running if trial.user_attrs.get(_OWNER) != _me()]
+
+    def _whole(self, trial: FrozenTrial) -> bool:
+        """Whether it was asked to the end."""
+        return trial.params.keys() >= self._space.parameters
+
+    def _alive(self, trial: FrozenTrial) -> bool:
+        owner = trial.user_attrs.get(_OWNER)
+        if owner is None or not self._whole(trial):
+            return False  # only one process asks at a time, and it is this one
+        host, pid, started = owner
+        if host != socket.gethostname():
+            begun = trial.datetime_start
+            return begun is not None and time.time() - begun.timestamp() < self._abandoned_s
+        return psutil.pid_exists(pid) and bool(_started(pid) == started)
+
+    def _values(self, outcome: Outcome, others: list[Outcome]) -> list[float]:
         score = self._objective.score(outcome.measurement)
         if score is None:
             score = _mean([s for o in others if (s := self._objective.score(o.measurement)) is not None])
-        trial.set_user_attr(_OUTCOME, json.dumps(outcome.to_json()))
-        self._study.tell(trial, score)
-
-    def outcomes(self) -> list[tuple[int, Outcome]]:
-        """What was told so far, by trial number, earlier sessions of the study included."""
-        return [(trial.number, _outcome(trial)) for trial in self._finished()]
-
-    def forget_running(self) -> None:
-        """Marks trials that an earlier session left unfinished, so that they are tried again."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            self._study.enqueue_trial(trial.params)
-
-    def _finished(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not self._front:
+            return [score]
+        accuracy = outcome.measurement.accuracy
+        known = [o.measurement.accuracy for o in others if o.measurement.accuracy is not None]
+        return [score, _mean(known) if accuracy is None else accuracy]
 
     def _told_constraints(self, outcome: Outcome, others: list[Outcome]) -> dict[str, float]:
-        def known(o: Outcome) -> dict[str, float]:
-            return {name: _symlog(value) for name, value in self._constraints.violations(o.measurement).items()}
-
-        mine = known(outcome)
+        mine = self._constraints.violations(outcome.measurement)
         told = {}
         for name in self._constraints.limits():
-            told[name] = mine[name] if name in mine else _mean([k[name] for k in map(known, others) if name in k])
+            if name in mine:
+                told[name] = _symlog(mine[name])
+            else:
+                known = (self._constraints.violations(o.measurement) for o in others)
+                told[name] = _mean([_symlog(excess[name]) for excess in known if name in excess])
         told[_FAILED] = 1.0 if outcome.state == "failed" else -1.0
         return told
 
@@ -102,11 +229,20 @@ def journal(path: Path) -> JournalStorage:
         raise RequestError(f"out_dir: cannot write {path} ({error.strerror}); choose another with out_dir=") from error
 
 
-def make_sampler(name: SamplerName, n_trials: int, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of that name; `auto` takes a Gaussian process while the study is small enough to afford it."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if name == "auto":
-        name = "gp" if n_trials <= GP_TRIALS else "tpe"
+def chosen(name: SamplerName, n_trials: int, points: int | None) -> SamplerName:
+    """The sampler that `auto` stands for: every point where so many trials are asked for, a Gaussian process while the
+    study is small enough to afford it, TPE beyond. `points` is the size of the space, None where it cannot be
+    counted."""
+    if name != "auto":
+        return name
+    if points is not None and points <= n_trials:
+        return "brute"
+    return "gp" if n_trials <= GP_TRIALS else "tpe"
+
+
+def make_sampler(name: SamplerName, seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler of that name; where every point is tried (`brute`), they are queued at random."""
+    seed %= 2**32
     if name == "gp":
         import torch
 
@@ -121,6 +257,18 @@ def make_sampler(name: SamplerName, n_trials: int, seed: int) -> optuna.samplers
 
 def _outcome(trial: FrozenTrial) -> Outcome:
     return Outcome.from_json(json.loads(trial.user_attrs[_OUTCOME]))
+
+
+def _me() -> list[Any]:
+    return [socket.gethostname(), os.getpid(), _started(os.getpid())]
+
+
+def _started(pid: int) -> float | None:
+    """When the process of that number started: numbers are used again."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _symlog(value: float) -> float:

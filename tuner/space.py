@@ -11,13 +11,13 @@ ranges, and every trial names them all: that is what lets a Gaussian process mod
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
-from tuner.plugin import Backend, Plugin, Transform, decode
+from tuner.plugin import Backend, Plugin, Transform, as_it_comes, decode, encode
 
 Params = dict[str, Any]
 BATCH_SIZE = "batch_size"
@@ -66,6 +66,11 @@ class Range:
         count = math.floor((self.high - self.low) / step + 1e-9)
         return [round(self.low + k * step, 10) if not self.integral else self.low + k * step for k in range(count + 1)]
 
+    def holds(self, value: float) -> bool:
+        """Whether it is one of the range's values."""
+        grid = self.values()
+        return self.low <= value <= self.high if grid is None else value in grid
+
     def suggest(self, trial: "Trial", name: str) -> float:
         if self.factor is not None:
             exponent = trial.suggest_int(f"log{self.factor} {name}", 0, self.exponents)
@@ -91,6 +96,24 @@ class Trial(Protocol):
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float: ...
+
+
+class _Given:
+    """A trial whose answers are known."""
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        return str(self._params[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._params[name])
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._params[name])
 
 
 @dataclass(frozen=True)
@@ -125,6 +148,17 @@ class Recipe:
         batch = numbers[BATCH_SIZE] if isinstance(self.batch_size, Range) else self.batch_size
         transforms = tuple(cast(Transform, fix(spec)) for spec in self.transforms)
         return Candidate(transforms, cast(Backend, fix(self.backend)), int(batch))
+
+    def numbers(self, candidate: Candidate) -> dict[str, float] | None:
+        """The values of the ranges by which this recipe may give the candidate; None where it cannot."""
+        plugins = [*candidate.transforms, candidate.backend]
+        specs = [*self.transforms, self.backend]
+        if [encode(plugin)["_target_"] for plugin in plugins] != [spec["_target_"] for spec in specs]:
+            return None
+        values = {f"{type(p).__name__}.{name}": value for p in plugins for name, value in encode(p).items()}
+        values[BATCH_SIZE] = candidate.batch_size
+        found = {name: values[name] for name, _ in self.free()}
+        return found if all(range_.holds(found[name]) for name, range_ in self.free()) else None
 
 
 class Space:
@@ -177,6 +211,26 @@ class Space:
         recipe = self.recipes[trial.suggest_categorical(RECIPE, list(self.recipes))]
         return recipe.candidate({name: found.suggest(trial, name) for name, found in self.ranges.items()})
 
+    def at(self, params: Params) -> Candidate:
+        """The candidate that those parameters give."""
+        return self.sample(_Given(params))
+
+    @property
+    def parameters(self) -> set[str]:
+        """The names that every trial has a value for."""
+        low = {name: found.low for name, found in self.ranges.items()}
+        return set(self._params(next(iter(self.recipes.values())), low))
+
+    def locate(self, candidate: Candidate) -> Params | None:
+        """The parameters that give the candidate; None where it is no point of this space."""
+        for recipe in self.recipes.values():
+            numbers = recipe.numbers(candidate)
+            if numbers is not None:
+                settled = {name: found.low for name, found in self.ranges.items()} | numbers
+                if recipe.candidate(settled) == candidate:
+                    return self._params(recipe, settled)
+        return None
+
     def points(self) -> list[tuple[Params, Candidate]] | None:
         """Every distinct candidate, with the parameters that give it; None where a range is not countable."""
         found: dict[Candidate, Params] = {}
@@ -192,12 +246,23 @@ class Space:
 
     def uncompressed(self) -> list[tuple[Params, Candidate]]:
         """Every recipe without a transform, with its ranges in the middle: what a study tries first."""
+        return self._middles(lambda transforms: not transforms)
+
+    def usual(self) -> list[tuple[Params, Candidate]]:
+        """Every backend with each quantizer alone, as it comes, ranges in the middle: what an engineer tries next."""
+        return self._middles(
+            lambda transforms: (
+                len(transforms) == 1 and transforms[0].arithmetic is not None and as_it_comes(transforms[0])
+            )
+        )
+
+    def _middles(self, wanted: Callable[[tuple[Transform, ...]], bool]) -> list[tuple[Params, Candidate]]:
         middle = {}
         for name, found in self.ranges.items():
             grid = found.values()
             middle[name] = grid[len(grid) // 2] if grid else (found.low + found.high) / 2
-        plain = [recipe for recipe in self.recipes.values() if not recipe.transforms]
-        return [(self._params(recipe, middle), recipe.candidate(middle)) for recipe in plain]
+        points = [(self._params(recipe, middle), recipe.candidate(middle)) for recipe in self.recipes.values()]
+        return [(params, candidate) for params, candidate in points if wanted(candidate.transforms)]
 
     def batch_sizes(self) -> list[int]:
         """The batch sizes that occur, in order."""

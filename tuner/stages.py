@@ -48,6 +48,14 @@ def route(form: Form, candidate: Candidate) -> str | None:
     return None
 
 
+def unrolled(transforms: tuple[Transform, ...]) -> list[tuple[Transform, ...]]:
+    """The chains of stages that stand for these transforms: the structure alone, then with one more stage of training
+    each, the last of them all."""
+    stages = [transform.stages() for transform in transforms]
+    most = max(map(len, stages), default=1)
+    return [tuple(stage for several in stages for stage in several[:depth]) for depth in range(1, most + 1)]
+
+
 class Builder:
     """Builds artifacts from one source for one target, remembering every stage in the store."""
 
@@ -61,15 +69,9 @@ class Builder:
     def transformed(self, transforms: tuple[Transform, ...], deadline: float) -> tuple[Model, str]:
         """The model after these transforms, and its content key. Raises CandidateError."""
         model, key = self._source.model, self._source.key
-        for transform in transforms:
+        for transform in unrolled(transforms)[-1]:
             model, key = self._as(model, key, (transform.takes,), deadline)
-            made_from = {
-                "model": key,
-                "transform": encode(transform),
-                "code": plugin_version(transform),
-                "dataset": self._source.dataset.key(),
-                "device": self._target.device,
-            }
+            made_from = self._transform_key(transform, key)
             before = model
             folder = self._make(
                 "transform",
@@ -79,6 +81,18 @@ class Builder:
             )
             model, key = replace(before, form=transform.gives, directory=folder), digest(made_from)
         return model, key
+
+    def has(self, transforms: tuple[Transform, ...]) -> bool:
+        """Whether the model after these transforms is kept already."""
+        form, key = self._source.model.form, self._source.key
+        for transform in unrolled(transforms)[-1]:
+            if form != transform.takes:
+                key = digest(self._onnx_key(key))
+            made_from = self._transform_key(transform, key)
+            if self._store.get("transform", made_from) is None:
+                return False
+            form, key = transform.gives, digest(made_from)
+        return True
 
     def compiled(self, candidate: Candidate, deadline: float) -> Path:
         """The folder of the candidate's artifact, with its manifest. Raises CandidateError."""
@@ -122,9 +136,21 @@ class Builder:
     def _as(self, model: Model, key: str, forms: tuple[Form, ...], deadline: float) -> tuple[Model, str]:
         if model.form in forms:
             return model, key
-        made_from = {"model": key, "to": "onnx", "versions": artifact.library_versions(EXPORT_LIBRARIES)}
+        made_from = self._onnx_key(key)
         folder = self._make("onnx", made_from, deadline, lambda out: (_export, (model, out)))
         return replace(model, form="onnx", directory=folder), digest(made_from)
+
+    def _onnx_key(self, key: str) -> dict[str, Any]:
+        return {"model": key, "to": "onnx", "versions": artifact.library_versions(EXPORT_LIBRARIES)}
+
+    def _transform_key(self, transform: Transform, key: str) -> dict[str, Any]:
+        return {
+            "model": key,
+            "transform": encode(transform),
+            "code": plugin_version(transform),
+            "dataset": self._source.dataset.key(),
+            "device": self._target.device,
+        }
 
     def _make(
         self,

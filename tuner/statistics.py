@@ -22,13 +22,12 @@ def t95(degrees: int) -> float:
     return _T95[degrees - 1] if degrees <= len(_T95) else Z95 + (Z95**3 + Z95) / (4 * degrees)
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Student's 95 % interval of the mean of independent values; unbounded for fewer than two."""
-    if len(values) < 2:
-        return -math.inf, math.inf
-    mean = float(np.mean(values))
-    half = t95(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean - half, mean + half
+def drift(values: Sequence[float]) -> Interval:
+    """How far below and above their median 95 % of the values lie, as logarithms; 0 for fewer than five."""
+    if len(values) < 5:
+        return 0.0, 0.0
+    low, middle, high = (float(q) for q in np.percentile(np.log(values), (2.5, 50, 97.5)))
+    return low - middle, high - middle
 
 
 def score_interval(scores: NDArray[Any]) -> Interval:

@@ -1,16 +1,19 @@
 """Results kept on disk by the content of what went into them: one folder an entry.
 
-An entry is made in a temporary folder and renamed into place, so it is whole or absent, with many writers too.
-A digest of its files goes with it; an entry that no longer matches is made again.
+An entry is made in a temporary folder and renamed into place, so it is whole or absent. Several processes that want the
+same one wait for the first to make it. A digest of its files goes with it; an entry that no longer matches is made
+again. The time of that digest's file is when the entry was last asked for.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,17 @@ from tuner.candidate import digest
 
 _SEAL = ".entry.json"
 _DRAFT = ".draft-"
+_IN_USE_S = 3600.0  # an entry asked for within this time may belong to a running study
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the store keeps of one stage's result. Seconds are those of the system's clock."""
+
+    stage: str
+    path: Path
+    size_mb: float
+    used_s: float
 
 
 class Store:
@@ -52,8 +66,10 @@ class Store:
             return None
         if _whole(path):
             self._believed.add(path)
+            with contextlib.suppress(OSError):
+                (path / _SEAL).touch()
             return path
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
         return None
 
     def make(self, stage: str, key: dict[str, Any], fill: Callable[[Path], None]) -> Path:
@@ -62,20 +78,61 @@ class Store:
             return found
         path = self._path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
-        try:
-            fill(draft)
-            seal = {"key": key, "files": digests(draft)}
-            (draft / _SEAL).write_text(json.dumps(seal, indent=1))
-            with contextlib.suppress(OSError):  # another writer was first: the content is the same
+        with (path.parent / f".lock-{path.name[:2]}").open("a") as lock:  # few files, and few wait for a neighbour
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if found := self.get(stage, key):
+                return found
+            draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
+            try:
+                fill(draft)
+                seal = {"key": key, "files": digests(draft)}
+                (draft / _SEAL).write_text(json.dumps(seal, indent=1))
                 draft.rename(path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         self._believed.add(path)
         return path
 
+    def entries(self) -> list[Entry]:
+        """Every whole entry, and each plugin's own folder (stage `plugins`), the longest unused first."""
+        found = []
+        for path in self.root.glob("*/*"):
+            with contextlib.suppress(OSError):  # another process may remove it meanwhile
+                seal = path / _SEAL
+                own = path.parent.name == "plugins"
+                if path.is_dir() and not path.name.startswith(".") and (own or seal.exists()):
+                    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+                    used_s = max((f.st_mtime for f in files), default=0.0) if own else seal.stat().st_mtime
+                    found.append(Entry(path.parent.name, path, sum(f.st_size for f in files) / 1e6, used_s))
+        return sorted(found, key=lambda entry: entry.used_s)
+
+    def trim(self, max_mb: float | None, max_age_s: float | None) -> list[Entry]:
+        """Removes what was not asked for within `max_age_s`, then the longest unused until `max_mb` are left.
+
+        What was asked for in the last hour stays: a study may be using it. Returns what is gone.
+        """
+        now, entries = time.time(), self.entries()
+        left_mb = sum(entry.size_mb for entry in entries)
+        removed = []
+        for entry in entries:
+            old = max_age_s is not None and now - entry.used_s > max_age_s
+            too_much = max_mb is not None and left_mb > max_mb
+            if (old or too_much) and now - entry.used_s > _IN_USE_S:
+                _remove(entry.path)
+                left_mb -= entry.size_mb
+                removed.append(entry)
+        return removed
+
     def _path(self, stage: str, key: dict[str, Any]) -> Path:
         return self.root / stage / digest(key)
+
+
+def _remove(path: Path) -> None:
+    """Gone at once for whoever looks, then from the disk."""
+    with contextlib.suppress(OSError):  # somebody else was first
+        gone = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
+        path.rename(gone / path.name)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def files_digest(folder: Path) -> str:

@@ -11,25 +11,27 @@ from pathlib import Path
 import numpy as np
 
 from tuner import honesty
-from tuner.candidate import Candidate
+from tuner.candidate import Candidate, digest
 from tuner.configure import Request
 from tuner.console import Console, TrialBar
+from tuner.constraints import Measurement
 from tuner.decide import Judge, Verdict, plain_runtime
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate import Evaluator, Outcome
-from tuner.folder import require_room, study_folder, write_whole
+from tuner.folder import StudyFolder, require_room, study_folder, write_whole
 from tuner.honesty import Doubt
 from tuner.prepare import Prepared, prepare
 from tuner.result import Tally, result_json
 from tuner.roofline import Standing
-from tuner.search import Search, journal, make_sampler
-from tuner.space import Space
+from tuner.search import Search, chosen, journal
+from tuner.space import Params, Space
 from tuner.stages import route, unavailable
 from tuner.store import Store
 from tuner.track import Tracker, default_uri, measurement_metrics, reachable
 
 _REPEATS = 3  # proposals in a row that were tried already, before one is taken at random
 _STALE = 15  # the same, before the search ends
+_EARLIER = 5  # candidates that earlier studies suggest
 
 
 def run(request: Request, console: Console) -> int:
@@ -53,7 +55,8 @@ def run(request: Request, console: Console) -> int:
         with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, request.target, store, scratch, request.limits.memory_mb, progress)
         folder = stack.enter_context(study_folder(request, prepared.content))
-        tracker = Tracker(uri, request.experiment, folder.name)
+        with folder.turn():
+            tracker = Tracker(uri, request.experiment, folder.path.name)
         study = Study(request, console, prepared, store, folder, tracker, device, start, doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
@@ -68,13 +71,13 @@ def run(request: Request, console: Console) -> int:
             if error.errno != errno.ENOSPC:
                 raise
             raise RequestError(
-                f"out_dir: the disk is full; what is done is kept in {folder}; free some and repeat the command"
+                f"out_dir: the disk is full; what is done is kept in {folder.path}; free some and repeat the command"
             ) from error
         return code
 
 
 class Study:
-    """A study whose model is prepared, whose folder is locked and whose record is open."""
+    """A study whose model is prepared, whose folder is held and whose record is open."""
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class Study:
         console: Console,
         prepared: Prepared,
         store: Store,
-        folder: Path,
+        held: StudyFolder,
         tracker: Tracker,
         device: str,
         start: float,
@@ -92,10 +95,12 @@ class Study:
         self._console = console
         self._prepared = prepared
         self._store = store
-        self._folder = folder
+        self._held = held
+        self._folder = held.path
         self._tracker = tracker
         self._device = device
         self._start = start
+        self._began = time.time()
         self._doubts = doubts
         self._tally = Tally()
 
@@ -125,12 +130,19 @@ class Study:
             console.doubts(self._doubts)
             interrupted = False
             searching = time.monotonic()
+            search = self._opened(space)
             try:
-                self._search(space, evaluator)
-                self._baselines(space, evaluator)
+                self._search(search, space, evaluator)
+                if (code := self._decided_elsewhere()) is not None:
+                    return code
+                self._baselines(search, space, evaluator)
             except KeyboardInterrupt:
                 interrupted = True
+                if not self._held.alone(wait=False):
+                    console.say("interrupted: what was found is kept, and other processes go on with the study")
+                    return 130
                 console.say("interrupted: deciding on what was found; press Ctrl-C again to leave at once")
+            self._complete_record(search, evaluator)
             deciding = time.monotonic()
             verdict = self._decide(evaluator)
             standings = self._standings(verdict, evaluator)
@@ -147,57 +159,126 @@ class Study:
             return 130
         return 3 if verdict.verdict == "infeasible" else 0
 
-    def _search(self, space: Space, evaluator: Evaluator) -> None:
-        """Asks and tells until the trials, the time or the new proposals run out."""
-        request, tally = self._request, self._tally
+    def _opened(self, space: Space) -> Search:
+        """The search, its starting points queued: the uncompressed, then what is usual, then what served earlier
+        studies."""
+        request = self._request
+        points = space.points()
+        self._sampler = chosen(request.sampler, request.n_trials, None if points is None else len(points))
+        self._untried = points or []
+        np.random.default_rng(request.seed).shuffle(self._untried)
+        self._wanted = request.n_trials if points is None else min(request.n_trials, len(points))
         search = Search(
             journal(request.out_dir / "optuna.journal"),
             self._folder.name,
             space,
-            make_sampler(request.sampler, request.n_trials, request.seed),
+            self._sampler,
+            request.seed,
             request.constraints,
             request.objective,
+            {
+                "target": request.target.name,
+                "device": self._device,
+                "model": request.workload.name,
+                "content": digest(self._prepared.content),
+            },
+            abandoned_s=2 * request.limits.timeout_s,
         )
-        search.forget_running()
-        recorded = self._tracker.recorded()
-        for number, outcome in search.outcomes():
-            tally.outcomes.setdefault(outcome.candidate, outcome)
-            if outcome.candidate.key not in recorded:  # the process died between telling Optuna and telling MLflow
-                recorded.add(outcome.candidate.key)
-                self._log(str(number), f"{number:03d}", outcome, evaluator)
-        search.enqueue(params for params, _ in space.uncompressed())
-        points = space.points()
-        untried = points or []
-        np.random.default_rng(request.seed).shuffle(untried)
-        wanted = min(request.n_trials, len(points)) if points is not None else request.n_trials
-        end = time.monotonic() + request.timeout_s
+        with self._held.turn():
+            search.enqueue(params for params, _ in (*space.uncompressed(), *space.usual()))
+            earlier = search.earlier(_EARLIER) if request.warm_start else []
+            search.enqueue(earlier)
+        self._console.outlook(search.seconds_per_trial(), self._wanted, request.timeout_s, len(earlier))
+        return search
+
+    def _search(self, search: Search, space: Space, evaluator: Evaluator) -> None:
+        """Asks and tells until it is enough, then waits for the other processes of the study. Afterwards the study is
+        this one's alone, and nothing is left unfinished."""
+        end = time.monotonic() + self._request.timeout_s
+        with self._console.trials(self._wanted, self._request) as bar:
+            while True:
+                self._tally.ended_by = self._until_enough(search, evaluator, bar, end)
+                bar.waiting()
+                self._held.alone(wait=True)
+                self._learn(search, bar)
+                if not search.abandoned() or self._tally.ended_by != "n_trials":
+                    return
+                self._held.shared()
+
+    def _until_enough(self, search: Search, evaluator: Evaluator, bar: TrialBar, end: float) -> str:
+        """The search itself; returns which key ended it."""
+        request, tally = self._request, self._tally
         stale = 0
-        with self._console.trials(wanted, request) as bar:
-            for outcome in tally.outcomes.values():
-                bar.finished(outcome)
-            while len(tally.outcomes) < wanted and time.monotonic() < end and stale < _STALE:
-                trial, candidate = search.ask()
-                known = tally.outcomes.get(candidate)
-                outcome = known or self._evaluated(candidate, evaluator, bar, end - time.monotonic())
-                search.tell(trial, outcome)
-                if known:
-                    tally.reused += 1
-                    stale += 1
-                    untried = [(params, point) for params, point in untried if point not in tally.outcomes]
-                    if stale >= _REPEATS and untried:  # the sampler goes round in circles: the rest, at random
-                        search.enqueue([untried[0][0]])
-                    continue
-                stale = 0
-                tally.add(outcome)
-                self._log(str(trial.number), f"{trial.number:03d}", outcome, evaluator)
+        while True:
+            self._learn(search, bar)
+            under_way = search.under_way() - tally.outcomes.keys()
+            if len(tally.outcomes) + len(under_way) >= self._wanted:
+                return "search_space" if self._wanted < request.n_trials else "n_trials"
+            if time.monotonic() >= end:
+                return "timeout_s"
+            if request.patience is not None and tally.since_best >= request.patience:
+                return "patience"
+            if request.stop_when_feasible and tally.best is not None:
+                return "stop_when_feasible"
+            if stale >= _STALE:
+                return "sampler"
+            with self._held.turn():
+                # each in turn; or the sampler goes round in circles: the rest, at random
+                if (self._sampler == "brute" or stale >= _REPEATS) and (params := self._untried_point(under_way)):
+                    search.enqueue([params])
+                asked = search.ask()
+            if asked is None:
+                stale += 1
+                continue
+            trial, candidate = asked
+            if known := tally.outcomes.get(candidate):
+                search.tell(trial, known)
+                tally.reused += 1
+                stale += 1
+                continue
+            stale = 0
+            bar.started(candidate, end - time.monotonic())
+            outcome = evaluator.evaluate(candidate, self._behind)
+            search.tell(trial, outcome)
+            tally.stage_seconds += sum(outcome.seconds.values())
+            self._log(str(trial.number), f"{trial.number:03d}", outcome, evaluator)
+
+    def _learn(self, search: Search, bar: TrialBar) -> None:
+        """Takes in what was told since, by this process or another."""
+        constraints, objective = self._request.constraints, self._request.objective
+        for _, outcome in search.outcomes():
+            if outcome.candidate not in self._tally.outcomes:
+                feasible = outcome.state == "complete" and constraints.feasible(outcome.measurement)
+                self._tally.add(outcome, objective.score(outcome.measurement) if feasible else None)
                 bar.finished(outcome)
 
-    def _evaluated(self, candidate: Candidate, evaluator: Evaluator, bar: TrialBar, left_s: float) -> Outcome:
-        bar.started(candidate, left_s)
-        return evaluator.evaluate(candidate)
+    def _untried_point(self, under_way: set[Candidate]) -> Params | None:
+        while self._untried:
+            params, candidate = self._untried.pop()
+            if candidate not in self._tally.outcomes and candidate not in under_way:
+                return params
+        return None
 
-    def _baselines(self, space: Space, evaluator: Evaluator) -> None:
+    def _behind(self, measured: Measurement) -> float:
+        """How far its score is behind the best feasible so far."""
+        score, best = self._request.objective.score(measured), self._tally.best
+        return 0.0 if score is None or best is None else best - score
+
+    def _decided_elsewhere(self) -> int | None:
+        """The exit code, where another process decided this study since this one began; tells its verdict again."""
+        path = self._folder / "result.json"
+        if not path.exists() or path.stat().st_mtime < self._began:
+            return None
+        result = json.loads(path.read_text())
+        if result["interrupted"]:
+            return None
+        self._console.verdict(result, self._folder)
+        return 3 if result["verdict"] == "infeasible" else 0
+
+    def _baselines(self, search: Search, space: Space, evaluator: Evaluator) -> None:
         """Measures the two baselines at every batch size of the space: each rival is entitled to its best."""
+        for outcome in search.baselines():  # of an earlier session
+            self._tally.outcomes.setdefault(outcome.candidate, outcome)
         rivals = []
         if self._prepared.source.model.form == "torch":
             rivals.append(self._request.plain["torch"])
@@ -210,8 +291,21 @@ class Study:
             for candidate in todo:
                 advance(candidate)
                 outcome = evaluator.evaluate(candidate)
-                self._tally.add(outcome)
+                search.keep_baseline(outcome)
+                self._tally.outcomes[candidate] = outcome
+                self._tally.stage_seconds += sum(outcome.seconds.values())
                 self._log(f"baseline {candidate.key}", "base", outcome, evaluator)
+
+    def _complete_record(self, search: Search, evaluator: Evaluator) -> None:
+        """Tells MLflow what a process that died had no time to tell, and takes back what it told in part."""
+        recorded = self._tracker.recorded()
+        for number, outcome in search.outcomes():
+            if outcome.candidate.key not in recorded:
+                recorded.add(outcome.candidate.key)
+                self._log(str(number), f"{number:03d}", outcome, evaluator)
+        for outcome in search.baselines():
+            if outcome.candidate.key not in recorded:
+                self._log(f"baseline {outcome.candidate.key}", "base", outcome, evaluator)
 
     def _decide(self, evaluator: Evaluator) -> Verdict:
         judge = Judge(evaluator, self._request.constraints, self._request.objective, self._console.say)

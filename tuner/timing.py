@@ -5,9 +5,14 @@ are stopped (SIGSTOP): the threads of most runtimes spin for a while after a cal
 would slow whoever runs next (`benchmarks/interleaving.py` shows by how much, within one process and across two).
 """
 
+import contextlib
+import fcntl
+import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +58,18 @@ class Timing:
         """The median over turns of the ratio of medians: each pair of turns shares the machine's mood."""
         pairs = zip(self.wall_ms, other.wall_ms, strict=True)
         return float(np.median([np.median(mine) / np.median(theirs) for mine, theirs in pairs]))
+
+
+@contextlib.contextmanager
+def alone(device: str) -> Iterator[float]:
+    """Waits until no other process of this user times anything on the device, and keeps the others waiting; yields the
+    seconds it waited. Builds go on meanwhile: they move the reference too.
+    """
+    path = Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{device}.lock")
+    start = time.monotonic()
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield time.monotonic() - start
 
 
 def take_turns(

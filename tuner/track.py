@@ -51,10 +51,14 @@ class Tracker:
         self._log(self.run_id, params=params, tags=tags)
 
     def recorded(self) -> set[str]:
-        """The keys of the candidates that have a finished run."""
+        """The keys of the candidates that have a finished run. Those that a killed process left half told are
+        deleted."""
         found = self._client.search_runs(
             [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=50_000
         )
+        for run in found:
+            if run.info.status == "RUNNING":
+                self._client.delete_run(run.info.run_id)
         return {str(r.data.tags["candidate"]) for r in found if r.info.status != "RUNNING"}
 
     def trial(self, number: str, title: str, outcome: Outcome, violations: Mapping[str, float], log: Path) -> None:

@@ -167,8 +167,9 @@ class Worker:
         self.close()
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            hint = " (out of memory on the machine?)" if name == "SIGKILL" else ""
-            return CandidateError("crash", f"its process died of {name}{hint}")
+            if name == "SIGKILL":
+                return CandidateError("killed", "its process was killed from outside (out of memory on the machine?)")
+            return CandidateError("crash", f"its process died of {name}")
         return CandidateError("crash", f"its process ended with exit code {code}")
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -84,6 +84,11 @@ class TVM(Backend):
         if _X86 and self.vector_bits == 512 and "avx512f" not in features:
             return "tvm: vector_bits=512 needs AVX-512, which this processor lacks; use vector_bits=256"
         return None
+
+    def rungs(self) -> tuple[Backend, ...]:
+        """A quarter of the trials, at least one round of them, then all: most of the gain comes early."""
+        first = max(self.trials_per_task // 4, _ROUND)
+        return (replace(self, trials_per_task=first), self) if first < self.trials_per_task else (self,)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         """Writes the library, the records of its tasks and `tuning.json`, which counts them."""

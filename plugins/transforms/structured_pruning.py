@@ -4,8 +4,7 @@ Channels that must go together (a residual stream, a batch norm and its convolut
 al., CVPR 2023) in torch-pruning. What is left is an ordinary, narrower network that every backend runs faster.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,23 +13,24 @@ from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Transform
 from tuner.target import Target
 from tuner.torch_form import called_by_name
-from tuner.workload import FILES, Dataset, Form, Model, Role, Samples, TensorSpec, batches, resolve
+from tuner.workload import FILES, Dataset, Form, Model, Role, TensorSpec, batches, resolve
 
 _SEED = 0
 _BATCH_SIZE = 64
 _RECOVERY_EPOCHS = 4
 _ROUND_TO = 16
+_STATE = "training.pt"
 
 
 @dataclass(frozen=True)
 class StructuredPruning(Transform):
     """Removes `sparsity` of the channels of every layer but the last, which names the classes.
 
-    What a layer keeps is rounded to the nearest multiple of `round_to`, at least one: kernels work on so many
-    channels at a time, and a network with 22 channels runs slower than one with 32. The channels of smallest
-    weights go; choosing by the loss's gradient (Taylor) was 0.3 to 0.7 points worse after recovery on digits.
-    Recovery is AdamW for `recovery_epochs` over the training samples, its rate warmed up to `learning_rate` and
-    annealed by a cosine. The same seed every time.
+    What a layer keeps is rounded to the nearest multiple of `round_to`, at least one: kernels work on so many channels
+    at a time, and a network with 22 channels runs slower than one with 32. The channels of smallest weights go;
+    choosing by the loss's gradient (Taylor) was 0.3 to 0.7 points worse after recovery on digits. Recovery training
+    follows, for `recovery_epochs` over the training samples in two halves, so that a network that is not worth it is
+    trained for one half at most.
     """
 
     sparsity: float
@@ -67,18 +67,19 @@ class StructuredPruning(Transform):
             return f"torch_pruning does not import ({error}); pip install 'inference-tuner[pruning]'"
         return None
 
+    def stages(self) -> tuple[Transform, ...]:
+        half, whole = (self.recovery_epochs + 1) // 2, self.recovery_epochs
+        halves = [(0, half)] * (half > 0) + [(half, whole)] * (whole > half)
+        recovery = [_Recovery(since, until, whole, self.learning_rate) for since, until in halves]
+        return (replace(self, recovery_epochs=0), *recovery)
+
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        """Removes the channels; the stages that follow train."""
         import torch
 
-        samples = dataset.load("training")
-        if samples is None:
-            raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
         module = torch.load(model.path, map_location="cpu", weights_only=False)
-        trainer = _Trainer(module, samples, dataset.loss, target)
         self._prune(module, model.inputs)
-        trainer.train(self.recovery_epochs, self.learning_rate)
-        module.zero_grad()
-        torch.save(module.cpu().eval(), out / FILES["torch"])
+        torch.save(module.eval(), out / FILES["torch"])
 
     def _prune(self, module: Any, inputs: tuple[TensorSpec, ...]) -> None:
         import numpy as np
@@ -124,56 +125,75 @@ class StructuredPruning(Transform):
             )
 
 
-class _Trainer:
-    """Holds the samples as tensors, once, on the target's device."""
+@dataclass(frozen=True)
+class _Recovery(Transform):
+    """A stage: trains from epoch `since` to epoch `until` of `epochs`. AdamW, its rate warmed up to `learning_rate`
+    and annealed by a cosine over all of them. The optimizer's state goes with the model, and every epoch has a seed of
+    its own, so training in parts gives the weights that training at once does.
+    """
 
-    def __init__(self, module: Any, samples: Samples, loss: str, target: Target) -> None:
+    since: int
+    until: int
+    epochs: int
+    learning_rate: float
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[Form] = "torch"
+    gives: ClassVar[Form] = "torch"
+    role: ClassVar[Role | None] = "training"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.since < self.until <= self.epochs:
+            raise RequestError(f"recovery: epochs {self.since} to {self.until} of {self.epochs} are no part of them")
+
+    @property
+    def label(self) -> str:
+        return f"recovered{self.until}of{self.epochs}"
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
         import torch
 
+        samples = dataset.load("training")
+        if samples is None:
+            raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
+        device = target.device
+        module = torch.load(model.path, map_location=device, weights_only=False).train().requires_grad_(True)
         arrays, labels = next(batches(samples, len(samples)))
-        self._device = target.device
-        self._inputs = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
-        self._labels = torch.from_numpy(labels).to(self._device)
-        self._module = module
-        self._by_name = called_by_name(module, arrays)
-        self._loss = resolve(loss, "dataset.loss")
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        answers = torch.from_numpy(labels).to(device)
+        by_name = called_by_name(module, arrays)
+        loss_of = resolve(dataset.loss, "dataset.loss")
 
-    def train(self, epochs: int, learning_rate: float) -> None:
-        import torch
-
-        module = self._module.to(self._device).train()
-        steps = max(len(self._labels) // _BATCH_SIZE, 1)
-        if epochs == 0:
-            return
-        optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.05)
+        steps = max(len(answers) // _BATCH_SIZE, 1)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.1
+            optimizer, self.learning_rate, total_steps=self.epochs * steps, pct_start=0.1
         )
+        if self.since:
+            before = torch.load(model.directory / _STATE, map_location=device, weights_only=False)
+            optimizer.load_state_dict(before["optimizer"])
+            schedule.load_state_dict(before["schedule"])
         with torch.random.fork_rng():
-            torch.manual_seed(_SEED)
-            for rows in self._rows(epochs, steps):
-                loss = self._loss_of(rows)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+            for epoch in range(self.since, self.until):
+                torch.manual_seed(_SEED + epoch)
+                order = torch.randperm(len(answers))
+                for step in range(steps):  # a short last batch would upset batch norm: its samples come another time
+                    rows = order[step * _BATCH_SIZE : (step + 1) * _BATCH_SIZE].to(device)
+                    chosen = {name: tensor[rows] for name, tensor in inputs.items()}
+                    output = module(**chosen) if by_name else module(*chosen.values())
+                    loss = loss_of(output, answers[rows])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
         if not isfinite(loss.item()):
             raise CandidateError(
-                "numerics", f"recovery training diverged (loss {loss.item()}); lower learning_rate={learning_rate}"
+                "numerics", f"recovery training diverged (loss {loss.item()}); lower learning_rate={self.learning_rate}"
             )
-
-    def _rows(self, epochs: int, steps: int) -> Iterator[Any]:
-        import torch
-
-        for _ in range(epochs):
-            order = torch.randperm(len(self._labels))
-            for step in range(steps):  # a short last batch would upset batch norm: its samples come another time
-                yield order[step * _BATCH_SIZE : (step + 1) * _BATCH_SIZE].to(self._device)
-
-    def _loss_of(self, rows: Any) -> Any:
-        chosen = {name: tensor[rows] for name, tensor in self._inputs.items()}
-        output = self._module(**chosen) if self._by_name else self._module(*chosen.values())
-        return self._loss(output, self._labels[rows])
+        module.zero_grad()
+        torch.save(module.cpu().eval(), out / FILES["torch"])
+        if self.until < self.epochs:
+            torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, out / _STATE)
 
 
 def _channels(module: Any) -> dict[str, int]:

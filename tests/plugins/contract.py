@@ -26,7 +26,7 @@ CLASSES = 4
 
 
 def plugins(package: str, kind: type) -> list[Any]:
-    """Every concrete class that a module of `tuner.plugins.<package>` defines."""
+    """Every concrete public class that a module of `tuner.plugins.<package>` defines."""
     root = importlib.import_module(f"tuner.plugins.{package}")
     found = []
     for info in pkgutil.iter_modules(root.__path__, f"{root.__name__}."):
@@ -34,7 +34,7 @@ def plugins(package: str, kind: type) -> list[Any]:
         for value in vars(module).values():
             if inspect.isclass(value) and value.__module__ == info.name and issubclass(value, kind):
                 found.append(value)
-    return [value for value in found if not inspect.isabstract(value)]
+    return [value for value in found if not inspect.isabstract(value) and not value.__name__.startswith("_")]
 
 
 TRANSFORMS = plugins("transforms", Transform)
@@ -53,6 +53,16 @@ def plain(kind: type[Plugin], **values: Any) -> Plugin:
     """The plugin with its defaults; a number without one is a half."""
     required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
     return kind(**dict.fromkeys(required, 0.5) | values)
+
+
+def applied(transform: Transform, model: Model, folder: Path) -> Model:
+    """The model after every stage of the transform."""
+    for number, stage in enumerate(transform.stages()):
+        out = folder / f"stage{number}"
+        out.mkdir()
+        stage.apply(model, Patterns(), CPU, out)
+        model = Model(stage.gives, out, model.inputs)
+    return model
 
 
 def variants(kind: type[Plugin]) -> list[Any]:

@@ -228,10 +228,8 @@ def test_a_transform_keeps_the_accuracy_and_a_free_batch(
     _need(transform)
     model, samples = forms[transform.takes], Patterns().load("evaluation")
     before = files_digest(model.directory)
-    (tmp_path / "out").mkdir()
-    transform.apply(model, Patterns(), CPU, tmp_path / "out")
+    changed = contract.applied(transform, model, tmp_path)
     assert files_digest(model.directory) == before
-    changed = Model(transform.gives, tmp_path / "out", IMAGE)
     backend = next(b for b in map(contract.plain, BACKENDS) if transform.gives in b.accepts and not b.unavailable(CPU))
     for batch_size in (1, 64):
         place = tmp_path / str(batch_size)
@@ -249,10 +247,9 @@ def test_a_transform_keeps_the_accuracy_and_a_free_batch(
 def test_a_transform_that_finds_nothing_to_do_says_so(kind: type[Transform], tmp_path: Path) -> None:
     transform: Any = contract.plain(kind)
     _need(transform)
-    (tmp_path / "out").mkdir()
     forms = contract.saved(contract.Activation(), IMAGE, tmp_path)
     with pytest.raises(CandidateError) as caught:
-        transform.apply(forms[transform.takes], Patterns(), CPU, tmp_path / "out")
+        contract.applied(transform, forms[transform.takes], tmp_path)
     assert caught.value.kind == "unsupported_op"
     assert _one_line(caught.value.sentence)
 

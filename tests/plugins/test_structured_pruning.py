@@ -1,7 +1,8 @@
 """Structured pruning: narrower networks with aligned channels, which learn again."""
 
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,14 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def prune(tmp_path: Path) -> Prune:
     def pruned(module: nn.Module, dataset: Dataset, plugin: StructuredPruning, shape: tuple[int, ...]) -> nn.Module:
-        for name in ("float", "out"):
-            (tmp_path / name).mkdir(exist_ok=True)
-        torch.save(module, tmp_path / "float" / "model.pt")
-        model = Model("torch", tmp_path / "float", (TensorSpec("x", shape, "float32"),))
-        plugin.apply(model, dataset, TARGET, tmp_path / "out")
-        loaded: nn.Module = torch.load(tmp_path / "out" / "model.pt", weights_only=False)
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        torch.save(module, folder / "model.pt")
+        model = Model("torch", folder, (TensorSpec("x", shape, "float32"),))
+        for stage in plugin.stages():
+            out = Path(tempfile.mkdtemp(dir=tmp_path))
+            stage.apply(model, dataset, TARGET, out)
+            model = replace(model, directory=out)
+        loaded: nn.Module = torch.load(model.path, weights_only=False)
         return loaded
 
     return pruned
