@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?= target=cpu latency_ms=5
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: tune test test-all lint bench bench-measure clean
+.PHONY: tune test test-all lint bench bench-measure bench-search clean
 tune: $(VENV)/.installed
 	$(BIN)/tune $(ARGS)
 
@@ -25,11 +25,15 @@ lint: $(VENV)/.installed-dev
 	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p tuner
 
 # the figures that the README and docs/ quote; leave the machine alone meanwhile
-bench: bench-measure
+bench: bench-measure bench-search
 	$(BIN)/python -m benchmarks.interleaving
 
 bench-measure: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.measure
+
+bench-search: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.engine
 
 clean:
 	rm -rf $(VENV) build

@@ -102,14 +102,14 @@ class Study:
         self._start = start
         self._began = time.time()
         self._doubts = doubts
-        self._tally = Tally()
+        self.tally = Tally()
 
     def run(self) -> int:
         request, console = self._request, self._console
         logs = self._folder / "logs"
         logs.mkdir(exist_ok=True)
         console.begin(request, self._folder.name, self._device)
-        space, left_out = self._usable(logs / "doctor.log")
+        space, left_out = self.usable(logs / "doctor.log")
         console.left_out(left_out)
         self._describe()
         evaluator = Evaluator(
@@ -130,9 +130,9 @@ class Study:
             console.doubts(self._doubts)
             interrupted = False
             searching = time.monotonic()
-            search = self._opened(space)
+            search = self.opened(space)
             try:
-                self._search(search, space, evaluator)
+                self.pursue(search, space, evaluator)
                 if (code := self._decided_elsewhere()) is not None:
                     return code
                 self._baselines(search, space, evaluator)
@@ -152,14 +152,14 @@ class Study:
             "total": now - self._start,
             "search": deciding - searching,
             "decide": now - deciding,
-            "overhead": deciding - searching - self._tally.stage_seconds,
+            "overhead": deciding - searching - self.tally.stage_seconds,
         }
         self._record(verdict, standings, seconds, evaluator.float_accuracy, interrupted)
         if interrupted:
             return 130
         return 3 if verdict.verdict == "infeasible" else 0
 
-    def _opened(self, space: Space) -> Search:
+    def opened(self, space: Space) -> Search:
         """The search, its starting points queued: the uncompressed, then what is usual, then what served earlier
         studies."""
         request = self._request
@@ -191,23 +191,23 @@ class Study:
         self._console.outlook(search.seconds_per_trial(), self._wanted, request.timeout_s, len(earlier))
         return search
 
-    def _search(self, search: Search, space: Space, evaluator: Evaluator) -> None:
+    def pursue(self, search: Search, space: Space, evaluator: Evaluator) -> None:
         """Asks and tells until it is enough, then waits for the other processes of the study. Afterwards the study is
         this one's alone, and nothing is left unfinished."""
         end = time.monotonic() + self._request.timeout_s
         with self._console.trials(self._wanted, self._request) as bar:
             while True:
-                self._tally.ended_by = self._until_enough(search, evaluator, bar, end)
+                self.tally.ended_by = self._until_enough(search, evaluator, bar, end)
                 bar.waiting()
                 self._held.alone(wait=True)
                 self._learn(search, bar)
-                if not search.abandoned() or self._tally.ended_by != "n_trials":
+                if not search.abandoned() or self.tally.ended_by != "n_trials":
                     return
                 self._held.shared()
 
     def _until_enough(self, search: Search, evaluator: Evaluator, bar: TrialBar, end: float) -> str:
         """The search itself; returns which key ended it."""
-        request, tally = self._request, self._tally
+        request, tally = self._request, self.tally
         stale = 0
         while True:
             self._learn(search, bar)
@@ -247,21 +247,21 @@ class Study:
         """Takes in what was told since, by this process or another."""
         constraints, objective = self._request.constraints, self._request.objective
         for _, outcome in search.outcomes():
-            if outcome.candidate not in self._tally.outcomes:
+            if outcome.candidate not in self.tally.outcomes:
                 feasible = outcome.state == "complete" and constraints.feasible(outcome.measurement)
-                self._tally.add(outcome, objective.score(outcome.measurement) if feasible else None)
+                self.tally.add(outcome, objective.score(outcome.measurement) if feasible else None)
                 bar.finished(outcome)
 
     def _untried_point(self, under_way: set[Candidate]) -> Params | None:
         while self._untried:
             params, candidate = self._untried.pop()
-            if candidate not in self._tally.outcomes and candidate not in under_way:
+            if candidate not in self.tally.outcomes and candidate not in under_way:
                 return params
         return None
 
     def _behind(self, measured: Measurement) -> float:
         """How far its score is behind the best feasible so far."""
-        score, best = self._request.objective.score(measured), self._tally.best
+        score, best = self._request.objective.score(measured), self.tally.best
         return 0.0 if score is None or best is None else best - score
 
     def _decided_elsewhere(self) -> int | None:
@@ -278,22 +278,22 @@ class Study:
     def _baselines(self, search: Search, space: Space, evaluator: Evaluator) -> None:
         """Measures the two baselines at every batch size of the space: each rival is entitled to its best."""
         for outcome in search.baselines():  # of an earlier session
-            self._tally.outcomes.setdefault(outcome.candidate, outcome)
+            self.tally.outcomes.setdefault(outcome.candidate, outcome)
         rivals = []
         if self._prepared.source.model.form == "torch":
             rivals.append(self._request.plain["torch"])
-        done = [o for o in self._tally.outcomes.values() if o.state == "complete" and plain_runtime(o.candidate)]
+        done = [o for o in self.tally.outcomes.values() if o.state == "complete" and plain_runtime(o.candidate)]
         if done:
             rivals.append(max(done, key=lambda o: o.measurement.throughput_normalised or 0.0).candidate.backend)
         todo = [Candidate((), rival, batch) for rival in dict.fromkeys(rivals) for batch in space.batch_sizes()]
-        todo = [candidate for candidate in todo if candidate not in self._tally.outcomes]
+        todo = [candidate for candidate in todo if candidate not in self.tally.outcomes]
         with self._console.baselines(len(todo)) as advance:
             for candidate in todo:
                 advance(candidate)
                 outcome = evaluator.evaluate(candidate)
                 search.keep_baseline(outcome)
-                self._tally.outcomes[candidate] = outcome
-                self._tally.stage_seconds += sum(outcome.seconds.values())
+                self.tally.outcomes[candidate] = outcome
+                self.tally.stage_seconds += sum(outcome.seconds.values())
                 self._log(f"baseline {candidate.key}", "base", outcome, evaluator)
 
     def _complete_record(self, search: Search, evaluator: Evaluator) -> None:
@@ -311,7 +311,7 @@ class Study:
         judge = Judge(evaluator, self._request.constraints, self._request.objective, self._console.say)
         torch = self._prepared.source.model.form == "torch"
         eager = Candidate((), self._request.plain["torch"], 1) if torch else None
-        outcomes = list(self._tally.outcomes.values())
+        outcomes = list(self.tally.outcomes.values())
         shutil.rmtree(self._folder / "champion", ignore_errors=True)  # of an interrupted session
         verdict = judge.decide(outcomes, eager, self._folder / "champion")
         self._doubts += honesty.about_trials(outcomes)
@@ -335,12 +335,12 @@ class Study:
     ) -> None:
         """Writes result.json and trials.json, tells MLflow, and prints the verdict."""
         result = result_json(
-            self._request, self._folder.name, verdict, self._tally, self._doubts, seconds, self._device, float_accuracy,
+            self._request, self._folder.name, verdict, self.tally, self._doubts, seconds, self._device, float_accuracy,
             interrupted, self._prepared.samples, standings,
         )  # fmt: skip
         path = self._folder / "result.json"
         write_whole(path, json.dumps(result, indent=2) + "\n")
-        trials = [outcome.to_json() | {"label": outcome.candidate.label} for outcome in self._tally.outcomes.values()]
+        trials = [outcome.to_json() | {"label": outcome.candidate.label} for outcome in self.tally.outcomes.values()]
         write_whole(self._folder / "trials.json", json.dumps(trials, indent=1) + "\n")
         metrics: dict[str, float] = {f"trials_{k}": v for k, v in result["trials"].items() if isinstance(v, int)}
         metrics |= {f"speedup_{k}": v for k, v in result["speedup"].items() if v is not None}
@@ -375,7 +375,7 @@ class Study:
             },
         )
 
-    def _usable(self, log: Path) -> tuple[Space, dict[str, str]]:
+    def usable(self, log: Path) -> tuple[Space, dict[str, str]]:
         """The space less what this model, dataset or machine cannot do, and the reasons by plugin.
 
         Raises RequestError where nothing is left.

@@ -1,8 +1,8 @@
 """Child processes with a wall-clock limit and a memory limit: where every build, training and call happens.
 
-Children are forked from a small clean server, so each starts in milliseconds with no library loaded, in a session
-of its own: Ctrl-C does not reach it, and killing its process group takes its own children along. It dies with the
-parent, however the parent dies.
+Children are forked from a small clean server that has loaded NumPy and nothing heavier, so each starts in
+milliseconds, in a session of its own: Ctrl-C does not reach it, and killing its process group takes its own children
+along. It dies with the parent, however the parent dies.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,7 +34,7 @@ _TREE_POLL_S = 0.5  # looking for a child's own children walks /proc: seldom
 # a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
 os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tuner.worker"])
+_CONTEXT.set_forkserver_preload(["tuner.worker", "tuner.host"])
 
 
 class Worker:
@@ -49,7 +49,7 @@ class Worker:
         self._connection, theirs = _CONTEXT.Pipe()
         arguments = (theirs, str(log), dict(environment or {}), list(sys.path))
         self._process = _CONTEXT.Process(target=_serve, args=arguments, daemon=False)
-        with _importable_main():
+        with _importable_main(), _single_threaded_server():
             self._process.start()
         theirs.close()
         self._seen = psutil.Process(self._process.pid)
@@ -242,7 +242,22 @@ def _serve(connection: Connection, log: str, variables: dict[str, str], path: li
 
 
 @contextlib.contextmanager
-def _importable_main() -> Any:
+def _single_threaded_server() -> Iterator[None]:
+    """Should the fork server be started now, its NumPy makes no threads: they would not survive a fork. Runtimes,
+    loaded in the children, have as many as their environment says."""
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
     """Keeps children from running the parent's main module again: they need nothing of it."""
     main = sys.modules["__main__"]
     kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}

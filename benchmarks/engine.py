@@ -1,0 +1,103 @@
+"""What the engine itself costs: a study of a null workload on a null backend, two limits, worker processes, the journal
+and MLflow included. The cost of a trial is its wall time less the time in which artifacts were called to be timed;
+measured over a hundred trials each around the 100th, the 1,000th and the 5,000th of one study. Those between are told
+without having been run.
+
+    python -m benchmarks.engine        about 8 minutes on 2 cores
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import save
+from tuner import configure
+from tuner.search import Search, journal
+from tuner.track import Tracker, default_uri
+
+ROOT = Path(__file__).parents[1]
+WINDOW = 50  # trials before and after, over which a median is taken
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        figures: dict[str, Any] = {"cost_ms_at_trial": {}, "parent_mb": {}}
+        done = 0
+        for around in (100, 1000, 5000):
+            _fill(scratch, around - WINDOW - done)
+            figures["parent_mb"][f"{around}"] = _run(scratch, around + WINDOW)
+            ended, stages = _journal(scratch / "out/optuna.journal")
+            done = len(ended)
+            timed = np.array([seconds["probe"] + seconds["measure"] for seconds in stages[-2 * WINDOW :]])
+            cost_ms = (np.diff(ended[-2 * WINDOW :]) - timed[1:]) * 1e3
+            figures["cost_ms_at_trial"][f"{around}"] = round(float(np.median(cost_ms)), 1)
+        figures["stage_ms"] = {
+            name: round(float(np.median([s[name] for s in stages[-2 * WINDOW :]])) * 1e3, 1) for name in stages[-1]
+        }
+        save("engine", figures)
+
+
+def _request(scratch: Path, trials: int) -> list[str]:
+    return [
+        f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", "model=nothing", "dataset=nothing",
+        "search_space=nothing", "plain.onnx._target_=benchmarks.null.NullBackend", "study=engine", "sampler=tpe",
+        "latency_ms=5", "target.threads=1", "executor.measure_s=0.05", "patience=null", "timeout_s=36000",
+        f"n_trials={trials}", f"out_dir={scratch / 'out'}", f"cache_dir={scratch / 'cache'}",
+    ]  # fmt: skip
+
+
+def _run(scratch: Path, trials: int) -> float:
+    """Continues the study to that many trials; returns its parent's greatest resident memory, MB."""
+    command = [sys.executable, "-m", "tuner.cli", *_request(scratch, trials)]
+    study = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(study.pid, 0)
+    if os.waitstatus_to_exitcode(status) not in (0, 3):
+        raise SystemExit("the study failed")
+    return round(usage.ru_maxrss * 1024 / 1e6)
+
+
+def _fill(scratch: Path, trials: int) -> None:
+    """Adds trials that were never run, told as a study tells them: what a long study has behind it."""
+    if not (scratch / "out/engine").exists():
+        _run(scratch, 2)
+    asked = configure.request(_request(scratch, trials))
+    storage = journal(scratch / "out/optuna.journal")
+    search = Search(storage, "engine", asked.space, "random", 1, asked.constraints, asked.objective, {})
+    tracker = Tracker(default_uri(scratch / "out"), asked.experiment, "engine")
+    (_, known), *_ = search.outcomes()
+    for _ in range(trials):
+        proposed = search.ask()
+        assert proposed is not None
+        trial, candidate = proposed
+        outcome = replace(known, candidate=candidate)
+        search.tell(trial, outcome)
+        tracker.trial(str(trial.number), f"{trial.number:03d}", outcome, {}, scratch / "none.log")
+
+
+def _journal(path: Path) -> tuple[list[float], list[dict[str, float]]]:
+    """When each trial ended, and the seconds of its stages."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    (name,) = optuna.get_all_study_names(storage)
+    done: list[Any] = [
+        t for t in optuna.load_study(study_name=name, storage=storage).trials if t.state.name == "COMPLETE"
+    ]
+    outcomes = [json.loads(trial.user_attrs["outcome"]) for trial in done]
+    kept = [(t.datetime_complete.timestamp(), o["seconds"]) for t, o in zip(done, outcomes, strict=True)]
+    kept = [(ended, seconds) for ended, seconds in kept if "measure" in seconds]
+    return [ended for ended, _ in kept], [seconds for _, seconds in kept]
+
+
+if __name__ == "__main__":
+    main()
