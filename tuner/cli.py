@@ -25,7 +25,8 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   objective       throughput, latency, size_mb
   n_trials, timeout_s                              how long to look
   sampler         auto, gp, tpe, nsga2, random
-  out_dir, study, cache_dir, tracking              where things go
+  out_dir, study, cache_dir                        where things go
+  tracking        sqlite, server, postgres         tracking.uri=… is the address
 
 exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown; 2 the request is wrong;
 130 interrupted, the same command continues; 1 a bug.
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"inference-tuner {__version__}\n")
         return 0
     from tuner.errors import RequestError
+    from tuner.secret import masked
 
     command: Callable[[list[str]], int] = _tune
     if arguments and arguments[0] in _COMMANDS:
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except RequestError as error:
-        sys.stderr.write(f"tune: {error}\n")
+        sys.stderr.write(masked(f"tune: {error}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("tune: interrupted\n")
@@ -64,8 +66,10 @@ def _tune(arguments: list[str]) -> int:
     if "--cfg" in arguments:
         from omegaconf import OmegaConf
 
+        from tuner.secret import masked
+
         arguments.remove("--cfg")
-        sys.stdout.write(OmegaConf.to_yaml(configure.composed(arguments)))
+        sys.stdout.write(masked(OmegaConf.to_yaml(configure.composed(arguments))))
         return 0
     asked = configure.request(arguments)
     asked.target.check()

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -62,13 +63,20 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Path]
         lock = (folder / ".lock").open("w")
         if _locked(lock):
             try:
-                write_whole(folder / "request.json", json.dumps(asked, indent=2) + "\n")
+                path = folder / "request.json"
+                known = identity(folder) if path.exists() else f"{folder.name}-{uuid.uuid4().hex[:12]}"
+                write_whole(path, json.dumps(asked | {"id": known}, indent=2) + "\n")
                 yield folder
             finally:
                 lock.close()
             return
         lock.close()
     raise RequestError(f"study={candidates[-1].name}: another process is running it")
+
+
+def identity(folder: Path) -> str:
+    """The study's name where those of several machines meet: the folder's and twelve random digits."""
+    return str(json.loads((folder / "request.json").read_text())["id"])
 
 
 def _asked(request: Request, content: Mapping[str, Any]) -> dict[str, Any]:

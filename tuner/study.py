@@ -17,12 +17,12 @@ from tuner.console import Console, TrialBar
 from tuner.decide import Judge, Verdict, plain_runtime
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate import Evaluator, Outcome
-from tuner.folder import require_room, study_folder, write_whole
+from tuner.folder import identity, require_room, study_folder, write_whole
 from tuner.honesty import Doubt
 from tuner.prepare import Prepared, prepare
 from tuner.result import Tally, result_json
 from tuner.roofline import Standing
-from tuner.search import Search, journal, make_sampler
+from tuner.search import Search, make_sampler, storage
 from tuner.space import Space
 from tuner.stages import route, unavailable
 from tuner.store import Store
@@ -44,6 +44,7 @@ def run(request: Request, console: Console) -> int:
         require_room(getattr(request, name), name)
     uri = request.tracking_uri or default_uri(request.out_dir)
     reachable(uri)
+    storage(request.storage, request.out_dir / "optuna.journal")  # refused now rather than after the preparation
     doubts = list(honesty.about_machine(honesty.load_before()))
     store = Store(request.cache_dir)
     # a terminated study is decided and saved like an interrupted one
@@ -53,7 +54,7 @@ def run(request: Request, console: Console) -> int:
         with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, request.target, store, scratch, request.limits.memory_mb, progress)
         folder = stack.enter_context(study_folder(request, prepared.content))
-        tracker = Tracker(uri, request.experiment, folder.name)
+        tracker = Tracker(uri, request.experiment, folder.name, identity(folder), request.out_dir / "mlartifacts")
         study = Study(request, console, prepared, store, folder, tracker, device, start, doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
@@ -151,8 +152,8 @@ class Study:
         """Asks and tells until the trials, the time or the new proposals run out."""
         request, tally = self._request, self._tally
         search = Search(
-            journal(request.out_dir / "optuna.journal"),
-            self._folder.name,
+            storage(request.storage, request.out_dir / "optuna.journal"),
+            identity(self._folder),
             space,
             make_sampler(request.sampler, request.n_trials, request.seed),
             request.constraints,
