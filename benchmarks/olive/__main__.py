@@ -1,10 +1,11 @@
-"""This tuner against Microsoft Olive 0.11: the same float model, samples, accuracy and wall time, one thread to run on.
+"""This tuner against Microsoft Olive 0.11: the same float model, samples and wall time, one thread to run on.
 
 Olive searches 20 samples (TPE) of its graph optimisation, static and dynamic quantization and session options, as in
-peer/config.json, in an environment of its own. The tuner is then given the wall time that took, or the least in which it
-can search and decide. Where that is longer, Olive searches on with other seeds until it has had as long. Olive tunes at batch 8; its model takes any batch, so each
-of its champions is timed at every batch size from 1 to 64, and the best within the tuner's latency limit competes.
-Then contender.py times both champions in turns, in processes of their own on one core.
+peer/config.json, in an environment of its own. The tuner is then given the wall time that took, or the least in which
+it can search and decide; where that is longer, Olive searches on with other seeds until it has had as long. Olive
+tunes at batch 8; its model takes any batch, so each of its champions is timed at every batch size from 1 to 64, and
+the best within the tuner's latency limit competes. The tuner must not lose a single answer (accuracy_drop=0), Olive
+may lose 0.01. Then contender.py times both champions in turns, in processes of their own on one core.
 
     python -m benchmarks.olive [digits_cnn] [digits_resnet18]
 
