@@ -27,7 +27,8 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   n_trials, timeout_s, patience                    how long to look; stop_when_feasible=true: no longer than needed
   sampler         auto, gp, tpe, nsga2, random, brute
   warm_start      false: not from the best of earlier studies
-  out_dir, study, cache_dir, tracking              where things go
+  out_dir, study, cache_dir                        where things go
+  tracking        sqlite, server, postgres         tracking.uri=… is the address
 
 exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown; 2 the request is wrong;
 130 interrupted, the same command continues; 1 a bug.
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"inference-tuner {__version__}\n")
         return 0
     from tuner.errors import RequestError
+    from tuner.secret import masked
 
     command: Callable[[list[str]], int] = _tune
     if arguments and arguments[0] in _COMMANDS:
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except RequestError as error:
-        sys.stderr.write(f"tune: {error}\n")
+        sys.stderr.write(masked(f"tune: {error}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("tune: interrupted\n")
@@ -66,8 +68,10 @@ def _tune(arguments: list[str]) -> int:
     if "--cfg" in arguments:
         from omegaconf import OmegaConf
 
+        from tuner.secret import masked
+
         arguments.remove("--cfg")
-        sys.stdout.write(OmegaConf.to_yaml(configure.composed(arguments)))
+        sys.stdout.write(masked(OmegaConf.to_yaml(configure.composed(arguments))))
         return 0
     asked = configure.request(arguments)
     asked.target.check()

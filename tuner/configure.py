@@ -27,6 +27,7 @@ from tuner.constraints import Constraints, Objective
 from tuner.errors import RequestError
 from tuner.evaluate import Limits
 from tuner.plugin import Backend
+from tuner.secret import masked
 from tuner.space import Space
 from tuner.target import Target
 from tuner.workload import Dataset, Form, ModelSource, Workload, importable, resolve
@@ -93,6 +94,7 @@ class Request:
     out_dir: Path
     cache_dir: Path
     tracking_uri: str | None
+    storage: str | None
     experiment: str
     overrides: tuple[str, ...]
     resolved: dict[str, Any]
@@ -101,7 +103,7 @@ class Request:
 def request(overrides: Sequence[str]) -> Request:
     """The request that those command-line overrides make. Raises RequestError."""
     importable()
-    return from_config(composed(overrides), tuple(overrides))
+    return from_config(composed(overrides), tuple(map(masked, overrides)))  # they are recorded
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -145,6 +147,11 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     uri = plain["tracking"]["uri"]
     if uri is not None and uri.partition(":")[0] not in _SCHEMES:
         raise RequestError(f"tracking.uri={uri}: must begin with one of {', '.join(_SCHEMES)}")
+    storage = plain["tracking"]["storage"]
+    if storage is not None and not storage.startswith("postgresql"):
+        raise RequestError(
+            f"tracking.storage={storage}: must begin with postgresql://, or be null for a file in out_dir"
+        )
     for key, least in (("n_trials", 1), ("timeout_s", 1), ("patience", 1), ("seed", 0)):
         if plain[key] is not None and plain[key] < least:
             raise RequestError(f"{key}={plain[key]} must be {least} or more")
@@ -183,6 +190,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         out_dir=Path(plain["out_dir"]).expanduser().absolute(),
         cache_dir=Path(plain["cache_dir"]).expanduser().absolute(),
         tracking_uri=uri,
+        storage=storage,
         experiment=plain["tracking"]["experiment"],
         overrides=overrides,
         resolved=plain,

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,15 @@ class StudyFolder:
 
     path: Path
     lock: IO[str]
+
+    @property
+    def request(self) -> Path:
+        return self.path / "request.json"
+
+    @property
+    def identity(self) -> str:
+        """The study's name where those of several machines meet: the folder's and twelve random digits."""
+        return str(json.loads(self.request.read_text())["id"])
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -85,10 +95,11 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Study
         with (path / ".lock").open("a") as lock:
             folder = StudyFolder(path, lock)
             with folder.turn():
-                known = path / "request.json"
-                mine = not known.exists() or json.loads(known.read_text())["key"] == asked["key"]
+                known = json.loads(folder.request.read_text()) if folder.request.exists() else None
+                mine = known is None or known["key"] == asked["key"]
                 if mine:
-                    write_whole(known, json.dumps(asked, indent=2) + "\n")
+                    identity = known["id"] if known else f"{path.name}-{uuid.uuid4().hex[:12]}"
+                    write_whole(folder.request, json.dumps(asked | {"id": identity}, indent=2) + "\n")
             if mine:
                 folder.shared()
                 yield folder

@@ -16,6 +16,7 @@ from tuner.decide import Finding, Verdict
 from tuner.evaluate import Outcome
 from tuner.honesty import Doubt
 from tuner.roofline import Standing
+from tuner.secret import masked
 from tuner.target import cpu_name
 from tuner.workload import Role
 
@@ -159,7 +160,7 @@ def _finding_json(finding: Finding | None, standings: Mapping[Candidate, Standin
 def _review(request: Request) -> str:
     """Where the runs are: the server's address, or the command that shows them."""
     if request.tracking_uri:
-        return request.tracking_uri
+        return masked(request.tracking_uri)
     return "tune ui" if request.out_dir == Path("outputs").absolute() else f"tune ui out_dir={request.out_dir}"
 
 

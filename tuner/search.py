@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import optuna
 import psutil
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
 
+from tuner import database
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Objective
 from tuner.errors import RequestError
@@ -218,6 +220,18 @@ class Search:
                 told[name] = _mean([_symlog(excess[name]) for excess in known if name in excess])
         told[_FAILED] = 1.0 if outcome.state == "failed" else -1.0
         return told
+
+
+def storage(url: str | None, file: Path) -> BaseStorage:
+    """Where the studies are: in a team's PostgreSQL, or in a file. Raises RequestError where it cannot be used."""
+    if url is None:
+        return journal(file)
+    with database.alone(url, "tracking.storage") as connection:
+        # not among MLflow's tables, which may be in the same database: both have an `alembic_version`
+        if connection.scalar(text("SELECT to_regnamespace('optuna')")) is None:
+            connection.execute(text("CREATE SCHEMA optuna"))
+        options = {"pool_pre_ping": True, "connect_args": {"options": "-csearch_path=optuna"}}
+        return RDBStorage(url, engine_kwargs=options)
 
 
 def journal(path: Path) -> JournalStorage:

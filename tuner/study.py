@@ -23,7 +23,7 @@ from tuner.honesty import Doubt
 from tuner.prepare import Prepared, prepare
 from tuner.result import Tally, result_json
 from tuner.roofline import Standing
-from tuner.search import Search, chosen, journal
+from tuner.search import Search, chosen, storage
 from tuner.space import Params, Space
 from tuner.stages import route, unavailable
 from tuner.store import Store
@@ -46,6 +46,7 @@ def run(request: Request, console: Console) -> int:
         require_room(getattr(request, name), name)
     uri = request.tracking_uri or default_uri(request.out_dir)
     reachable(uri)
+    storage(request.storage, request.out_dir / "optuna.journal")  # refused now rather than after the preparation
     doubts = list(honesty.about_machine(honesty.load_before()))
     store = Store(request.cache_dir)
     # a terminated study is decided and saved like an interrupted one
@@ -56,7 +57,8 @@ def run(request: Request, console: Console) -> int:
             prepared = prepare(request.workload, request.target, store, scratch, request.limits.memory_mb, progress)
         folder = stack.enter_context(study_folder(request, prepared.content))
         with folder.turn():
-            tracker = Tracker(uri, request.experiment, folder.path.name)
+            artifacts = request.out_dir / "mlartifacts"
+            tracker = Tracker(uri, request.experiment, folder.path.name, folder.identity, artifacts)
         study = Study(request, console, prepared, store, folder, tracker, device, start, doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
@@ -169,8 +171,8 @@ class Study:
         np.random.default_rng(request.seed).shuffle(self._untried)
         self._wanted = request.n_trials if points is None else min(request.n_trials, len(points))
         search = Search(
-            journal(request.out_dir / "optuna.journal"),
-            self._folder.name,
+            storage(request.storage, request.out_dir / "optuna.journal"),
+            self._held.identity,
             space,
             self._sampler,
             request.seed,

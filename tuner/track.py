@@ -1,5 +1,6 @@
 """Where MLflow is: a parent run per study, a child run per trial, the champion's artifact."""
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -13,11 +14,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from tuner import database
 from tuner.candidate import Candidate
 from tuner.constraints import Measurement
 from tuner.errors import RequestError
 from tuner.evaluate import Outcome
 from tuner.plugin import encode
+from tuner.secret import masked
 
 # a request that fails is told by us, once; and at once, where nothing listens
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -25,6 +28,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
 for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
+_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
 _FINISHED = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"}
 
 
@@ -35,14 +39,19 @@ class Tracker:
     its trials.
     """
 
-    def __init__(self, uri: str, experiment: str, study: str) -> None:
+    def __init__(
+        self, uri: str, experiment: str, study: str, identity: str | None = None, artifacts: Path | None = None
+    ) -> None:
+        """`identity` is the study's name where those of several machines meet; `artifacts` is where a bare database's
+        lie."""
         self._uri = uri
+        self._artifacts = artifacts
         try:
             if file := _sqlite_file(uri):
                 file.parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_id(experiment)
-            self.run_id = self._study_run(study)
+            self.run_id = self._study_run(study, identity or study)
         except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
             raise _unusable(uri, error) from error
 
@@ -103,15 +112,22 @@ class Tracker:
             return str(found.experiment_id)
         # the artifacts of a file store lie beside it; MLflow's own default is the folder one happens to stand in
         file = _sqlite_file(self._uri)
-        location = None if file is None else (file.parent / "mlartifacts").as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        folder = self._artifacts if file is None else file.parent / "mlartifacts"
+        location = None if folder is None or self._uri.startswith("http") else folder.as_uri()
+        try:
+            return str(self._client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._experiment_id(name)  # another study made it in this very moment
 
-    def _study_run(self, study: str) -> str:
-        found = self._client.search_runs([self._experiment], f"tags.study = '{study}'", max_results=1)
+    def _study_run(self, study: str, identity: str) -> str:
+        found = self._client.search_runs([self._experiment], f"tags.study_id = '{identity}'", max_results=1)
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
             return str(found[0].info.run_id)
-        return str(self._client.create_run(self._experiment, tags={"study": study}, run_name=study).info.run_id)
+        tags = {"study": study, "study_id": identity}
+        return str(self._client.create_run(self._experiment, tags=tags, run_name=study).info.run_id)
 
     def _log(
         self,
@@ -131,11 +147,15 @@ class Tracker:
 
 
 def reachable(uri: str) -> None:
-    """Raises RequestError where no MLflow server answers at an address. A file store is made when it is opened."""
-    if uri.startswith("http"):
+    """Raises RequestError where no server answers at an address, or not to this user. A database gets its tables; a
+    file store is made when it is opened."""
+    if uri.startswith("sqlite"):
+        return
+    alone = database.alone(uri, "tracking.uri") if uri.startswith("postgresql") else contextlib.nullcontext()
+    with alone:
         try:
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise _unusable(uri, error) from error
 
 
@@ -145,11 +165,12 @@ def _sqlite_file(uri: str) -> Path | None:
 
 def _unusable(uri: str, error: Exception) -> RequestError:
     text = str(error).strip().splitlines()[0]
-    reason = "no server answers there" if "Max retries exceeded" in text else text[:200]
-    return RequestError(
-        f"tracking.uri={uri}: the MLflow store cannot be used: {reason}; start that server, or choose another store "
-        "with tracking.uri="
-    )
+    mend = "start that server, or choose another store with tracking.uri="
+    if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
+        text, mend = "it does not know this user", f"set {_USER} and {_PASSWORD}"
+    elif "Max retries exceeded" in text:
+        text = "no server answers there"
+    return RequestError(f"tracking.uri={masked(uri)}: the MLflow store cannot be used: {text[:200]}; {mend}")
 
 
 def candidate_params(candidate: Candidate) -> dict[str, Any]:

@@ -1,0 +1,265 @@
+"""This tuner against Microsoft Olive 0.11: the same float model, samples and wall time, one thread to run on.
+
+Olive searches 20 samples (TPE) of its graph optimisation, static and dynamic quantization and session options, as in
+peer/config.json, in an environment of its own. The tuner is then given the wall time that took, or the least in which
+it can search and decide; where that is longer, Olive searches on with other seeds until it has had as long. Olive
+tunes at batch 8; its model takes any batch, so each of its champions is timed at every batch size from 1 to 64, and
+the best within the tuner's latency limit competes. The tuner must not lose a single answer (accuracy_drop=0), Olive
+may lose 0.01. Then contender.py times both champions in turns, in processes of their own on one core.
+
+    python -m benchmarks.olive [digits_cnn] [digits_resnet18]
+
+The float model is trained at the first run, outside of both wall times. Leave the machine alone meanwhile.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import RESULTS, Rig, save
+
+ROOT = Path(__file__).parents[2]
+PEER = Path(__file__).parent / "peer"
+WORK = ROOT / "build" / "olive"
+PYTHON = WORK / "venv" / "bin" / "python"
+
+LATENCY_MS = {"digits_cnn": 5.0, "digits_resnet18": 20.0}  # of a call, at its 95th percentile
+DECIDING_S = 60.0  # what the tuner needs besides its search
+LEAST_SEARCH_S = 60.0
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+PROCESSES, TURNS, TURN_S = 5, 6, 0.5
+ROLES = ("evaluation", "calibration")
+
+
+def compare(workload: str) -> dict[str, Any]:
+    """Tunes the workload with both, times both champions, and returns the figures."""
+    given, work = prepared(workload), WORK / workload
+    peers, peer_s = [work / "olive1"], [olive(given, work / "olive1", seed=1)]
+    ours, our_s = tuner(workload, given, work, peer_s[0])
+    while sum(peer_s) < our_s:
+        peers.append(work / f"olive{len(peers) + 1}")
+        peer_s.append(olive(given, peers[-1], seed=len(peers)))
+    limit_ms = LATENCY_MS[workload]
+    fruitful = [peer for peer in peers if (peer / "out/model_config.json").exists()]  # some searches end with no model
+    found = [(*best_batch(peer / "out", given, limit_ms), peer) for peer in fruitful]
+    _, batch, peer = max(found, key=lambda entry: entry[0])
+    return {
+        "latency_limit_ms": limit_ms,
+        "wall_s": {
+            "olive": round(sum(peer_s), 1), "olive_searches": [round(s, 1) for s in peer_s], "tuner": round(our_s, 1)
+        },
+        "olive_samples": 20 * len(peers),
+        "olive_choice": chosen(peer / "out"),
+        **duel(ours / "champion", peer / "out", batch, given),
+        "tuner_trials": json.loads((ours / "result.json").read_text())["trials"],
+        "tuner_command": json.loads((ours / "result.json").read_text())["command"],
+    }  # fmt: skip
+
+
+# --- what both are given
+
+
+def prepared(workload: str) -> Path:
+    """A folder with the float model as the tuner keeps it (`cache`) and as Olive takes it (`model.onnx`), and the
+    samples (`data.npz`)."""
+    given = WORK / workload / "given"
+    if (given / "data.npz").exists():
+        return given
+    from tuner.onnx_form import from_torch
+
+    shutil.rmtree(given, ignore_errors=True)
+    source = Rig(
+        given / "scratch", f"model={workload}", "target.threads=1", f"cache_dir={given / 'cache'}"
+    ).prepared.source
+    from_torch(source.model, given)
+    arrays = {}
+    for role in ROLES:
+        samples = source.dataset.load(role)
+        assert samples is not None
+        arrays[f"{role}_x"] = np.stack([samples[i][0]["x"] for i in range(len(samples))])
+        arrays[f"{role}_label"] = np.array([samples[i][1] for i in range(len(samples))])
+    np.savez(given / "data.npz", **arrays)
+    return given
+
+
+# --- the two tuners; each returns its wall time in seconds, from the start of the command to its end
+
+
+def olive(given: Path, folder: Path, seed: int) -> float:
+    """One search of Olive, from an empty cache; its champion is in `folder/out`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in (given / "model.onnx", given / "data.npz", PEER / "user_script.py"):
+        shutil.copy(file, folder)
+    config = json.loads((PEER / "config.json").read_text())
+    config["search_strategy"]["seed"] = seed
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    variables = os.environ | {"OLIVE_DISABLE_TELEMETRY": "1"}
+    start = time.monotonic()
+    with (folder / "log").open("w") as log:
+        command = [str(PYTHON.parent / "olive"), "run", "--config", "config.json"]
+        subprocess.run(command, cwd=folder, env=variables, stdout=log, stderr=log, check=True)
+    return time.monotonic() - start
+
+
+def tuner(workload: str, given: Path, work: Path, wall_s: float) -> tuple[Path, float]:
+    """One study, nothing cached but the float model; returns its folder too."""
+    for name in ("cache", "outputs"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    shutil.copytree(given / "cache", work / "cache")
+    command = [
+        sys.executable, "-m", "tuner.cli", f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]",
+        f"model={workload}", "search_space=peer", "target.threads=1", f"latency_ms={LATENCY_MS[workload]:g}",
+        "accuracy_drop=0", f"timeout_s={max(LEAST_SEARCH_S, wall_s - DECIDING_S):.0f}",
+        f"cache_dir={work / 'cache'}", f"out_dir={work / 'outputs'}",
+    ]  # fmt: skip
+    start = time.monotonic()
+    with (work / "tuner.log").open("w") as log:
+        subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True)
+    seconds = time.monotonic() - start
+    (result,) = (work / "outputs").glob("*/result.json")
+    return result.parent, seconds
+
+
+def chosen(out: Path) -> dict[str, Any]:
+    """How Olive quantized its champion, and with which session options it runs."""
+    nodes = json.loads((out / "footprint.json").read_text())
+    scored = [n for n in nodes.values() if n.get("is_pareto_frontier") and n.get("metrics")]
+    best = min(scored, key=lambda node: node["metrics"]["value"]["latency-avg"]["value"])
+    quantized = nodes[best["parent_model_id"]]["pass_run_config"]
+    names = ("quant_mode", "precision", "per_channel", "quant_format", "calibrate_method", "opt_level_list")
+    picked = {**quantized, **best["pass_run_config"]}
+    return {name: picked[name] for name in names if not isinstance(picked.get(name), dict | None)}
+
+
+# --- the independent clock
+
+
+@contextlib.contextmanager
+def contender(kind: str, folder: Path, given: Path) -> Iterator["Contender"]:
+    python = str(PYTHON) if kind == "olive" else sys.executable
+    core = max(os.sched_getaffinity(0))
+    command = [
+        python,
+        str(Path(__file__).with_name("contender.py")),
+        kind,
+        str(folder),
+        str(given / "data.npz"),
+        str(core),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield Contender(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Contender:
+    """A champion in its process, waiting to be asked."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.described = self._answer()
+
+    def accuracy(self, batch: int) -> float:
+        return float(self._ask(f"accuracy {batch}"))
+
+    def calls_ms(self, batch: int, seconds: float) -> list[float]:
+        return list(map(float, self._ask(f"time {batch} {seconds}")))
+
+    def _ask(self, command: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+def best_batch(out: Path, given: Path, limit_ms: float) -> tuple[float, int]:
+    """The samples per second of Olive's model at its best batch size within the limit, and that size."""
+    rates = {}
+    with contender("olive", out, given) as model:
+        for batch in BATCHES:
+            model.calls_ms(batch, 0.2)
+            calls = model.calls_ms(batch, 1.0)
+            if np.percentile(calls, 95) <= limit_ms:
+                rates[batch] = batch * 1e3 / statistics.median(calls)
+    best = max(rates, key=rates.__getitem__)
+    return rates[best], best
+
+
+def duel(ours: Path, peer: Path, peer_batch: int, given: Path) -> dict[str, Any]:
+    """Both champions in turns, in fresh processes several times, and their accuracy on the whole evaluation set."""
+    calls: dict[str, list[list[float]]] = {"tuner": [], "olive": []}
+    batches = {"olive": peer_batch}
+    for round_ in range(PROCESSES):
+        with contender("tuner", ours, given) as mine, contender("olive", peer, given) as theirs:
+            sides = {"tuner": mine, "olive": theirs}
+            batches["tuner"] = mine.described["batch_size"]
+            for name, side in sides.items():
+                side.calls_ms(batches[name], TURN_S)  # warm
+            for turn in range(TURNS):
+                order = ["tuner", "olive"] if (round_ + turn) % 2 else ["olive", "tuner"]
+                for name in order:
+                    calls[name].append(sides[name].calls_ms(batches[name], TURN_S))
+            described = {name: side.described for name, side in sides.items()}
+            accuracy = {name: side.accuracy(batches[name]) for name, side in sides.items()}
+    rates = {name: [batches[name] * 1e3 * len(turn) / sum(turn) for turn in turns] for name, turns in calls.items()}
+    ratios = [a / b for a, b in zip(rates["tuner"], rates["olive"], strict=True)]
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return {
+        "samples_per_s_ratio": round(statistics.median(ratios), 2),
+        "ratio_of_95_percent_of_turns": [round(float(low), 2), round(float(high), 2)],
+        "champions": {
+            name: {
+                "samples_per_s": round(statistics.median(rates[name])),
+                "accuracy": round(accuracy[name], 5),
+                "batch": batches[name],
+                "p50_ms": round(float(np.percentile(np.concatenate(calls[name]), 50)), 4),
+                "p95_ms": round(float(np.percentile(np.concatenate(calls[name]), 95)), 4),
+                **described[name],
+            }
+            for name in ("tuner", "olive")
+        },
+    }
+
+
+def environment() -> None:
+    """Olive's own, made once."""
+    if (PYTHON.parent / "olive").exists():
+        return
+    subprocess.run([sys.executable, "-m", "venv", str(PYTHON.parents[1])], check=True)
+    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "torch==2.13.0"], check=True)
+    subprocess.run([*install, "--requirement", str(PEER / "requirements.txt")], check=True)
+
+
+def main(workloads: list[str]) -> None:
+    environment()
+    file = RESULTS / "olive.json"
+    figures = json.loads(file.read_text()).get("workloads", {}) if file.exists() else {}
+    for workload in workloads:
+        figures[workload] = compare(workload)
+        versions = {"olive-ai": "0.11.0"} | {
+            name: importlib.metadata.version(name) for name in ("onnxruntime", "openvino", "nncf", "torch")
+        }
+        save("olive", {"threads": 1, "versions": versions, "workloads": figures})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(LATENCY_MS))
