@@ -127,6 +127,8 @@ def assurance(result: Mapping[str, Any]) -> Iterator[str]:
             f"The speed-ups are from one race, side by side in {result['race']['rounds']} rounds of fresh processes, "
             f"which tells apart what differs by {100 * math.expm1(noise):.1f} % or more; nearer than that is a tie."
         )
+        if (gain := result["speedup"]["vs_best_untuned"]) is not None and gain <= math.exp(noise):
+            yield f"So {gain:.2f}× the best untuned float32 runtime may be no gain at all."
     if opinion := result["loadgen"]:
         held = "agrees that the limit holds" if opinion["valid"] else f"objects: {opinion['problem']}"
         yield f"MLCommons LoadGen, an independent clock, {held} (p{constraints.percentile} " + (

@@ -22,12 +22,14 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     """The HTML of a study."""
     # both are slow to import, and a study needs them once, at its end
     import jinja2
+    import markupsafe
 
     from tuner import picture
 
     limits = declared_limits(result)
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template.filters["number"] = lambda value, form: "–" if value is None else format(value, form)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = lambda value, form: "–" if value is None else format(value, form)
+    template = environment.from_string(files("tuner").joinpath("report.html").read_text())
     drawings = {
         "throughput": picture.front(result, trials, "throughput"),
         "accuracy": picture.front(result, trials, "accuracy_drop"),
@@ -35,10 +37,10 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
         "choices": picture.choices(result, trials),
         "time": picture.time_spent(spent(result, trials)),
     }
-    return template.from_string(files("tuner").joinpath("report.html").read_text()).render(
+    return template.render(
         result=result,
         limits=limits,
-        sentence=sentence(result),
+        sentence=sentence(result).removeprefix(f"Champion ({result['verdict']}): "),  # the badge says so
         assurance=list(assurance(result)),
         doubts=[*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])],
         counted=counted(result),
@@ -48,7 +50,7 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
             (number, trial["label"], measurement(trial["measurement"]), trial_fate(trial, limits))
             for number, trial in enumerate(trials)
         ],
-        drawings={name: jinja2.utils.markupsafe.Markup(drawing) for name, drawing in drawings.items()},
+        drawings={name: markupsafe.Markup(drawing) for name, drawing in drawings.items()},
         unit=picture.unit(result),
     )
 
