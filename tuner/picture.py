@@ -63,11 +63,11 @@ def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
         _plain_logarithm(axes.yaxis)
     else:
         limit, declared = constraints.accuracy_drop or 0.01, constraints.accuracy_drop is not None
-        drops = [m.accuracy_drop for _, m in done if m.accuracy_drop is not None]
+        drops = [0.0, *(m.accuracy_drop for _, m in done if m.accuracy_drop is not None)]
         # plain around the limit, logarithmic beyond it: a ruined model must not flatten the rest
         axes.set_yscale("symlog", linthresh=2 * limit)
-        axes.set(ylabel="accuracy lost against float", ylim=(min(-0.4 * limit, *drops), 1.3 * max(2 * limit, *drops)))
-        beyond = [tick for tick in (0.1, 0.3, 1.0) if 3 * limit < tick < 1.3 * max(drops, default=0)]
+        axes.set(ylabel="accuracy lost against float", ylim=(min(*drops, -0.4 * limit), 1.3 * max(*drops, 2 * limit)))
+        beyond = [tick for tick in (0.1, 0.3, 1.0) if 3 * limit < tick < 1.3 * max(drops)]
         axes.set_yticks([0.0, limit, 2 * limit, *beyond])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.yaxis.set_minor_locator(NullLocator())
@@ -257,5 +257,5 @@ def _svg(figure: Figure, name: str) -> str:
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
     drawing = text.getvalue()
-    drawing = re.sub(r' id="[a-z]\w*_\d+"', "", drawing[drawing.index("<svg") :])
+    drawing = re.sub(r' id="[\w.]+_\d+"', "", drawing[drawing.index("<svg") :])
     return re.sub(r'(<svg [^>]*?) ?width="[^"]*"|height="[\d.]+pt"', lambda m: m.group(1) or "", drawing, count=2)
