@@ -30,7 +30,7 @@ def browser_page(width: int, height: int) -> Iterator[Page]:
         raise SystemExit(f"{CHROMIUM} is not installed; apt-get install --no-install-recommends {CHROMIUM}")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=1.5)
+        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=1.25)
         page.set_default_timeout(_LOADED_MS)
         page.add_init_script(_CLOSE_ASSISTANT)
         yield page
@@ -59,7 +59,7 @@ def served(*overrides: str) -> Iterator[dict[str, str]]:
 def main() -> None:
     study, images = Path(sys.argv[1]).absolute(), Path(sys.argv[2])
     images.mkdir(parents=True, exist_ok=True)
-    with browser_page(1100, 1180) as page:
+    with browser_page(1100, 1440) as page:
         page.goto((study / "report.html").as_uri())
         page.screenshot(path=images / "report.png")
     with served(f"out_dir={study.parent}") as addresses:
@@ -68,7 +68,7 @@ def main() -> None:
             ("mlflow-charts", addresses["charts"], "svg.main-svg"),
             ("mlflow-verdict", addresses["latest verdict"], "text=How surely"),
         ):
-            with browser_page(1500, 800) as page:
+            with browser_page(1900, 1000) as page:
                 page.goto(address)
                 page.locator(sign).first.wait_for()
                 page.wait_for_timeout(3000)  # the charts move into place

@@ -62,7 +62,7 @@ def test_a_browser_finds_the_columns_the_charts_the_note_and_the_report(place: P
             page.goto(addresses["every trial"])
             page.get_by_text("linear-cpu-001", exact=True).first.wait_for()
             shown = set(page.locator(".ag-header-cell-text, .ag-header-cell").all_inner_texts())
-            ours = ["role", "verdict", "state", "latency_p95_ms", "throughput_per_s", "accuracy_drop"]
+            ours = ["champion", "role", "verdict", "state", "latency_p95_ms", "throughput_per_s", "accuracy_drop"]
             assert {*ours, "backend", "transforms", "batch_size"} <= {text.strip() for text in shown}
             page.get_by_text(champion).first.wait_for()  # a trial: the study is expanded
             page.get_by_text("champion", exact=True).first.wait_for()

@@ -128,6 +128,12 @@ def assurance(result: Mapping[str, Any]) -> Iterator[str]:
             f"The speed-ups are from one race, side by side in {result['race']['rounds']} rounds of fresh processes, "
             f"which tells apart what differs by {100 * math.expm1(noise):.1f} % or more; nearer than that is a tie."
         )
+        near = [row.label for row in rows(result) if row.role == "runner-up" and _apart(row, champion) <= noise]
+        if near and result["objective"] == "throughput":
+            yield (
+                f"{', '.join(near)} {'is' if len(near) == 1 else 'are'} as good within that; a tie goes to fewer "
+                "transforms, then to the smaller artifact."
+            )
         gain, untuned = result["speedup"]["vs_best_untuned"], result["baselines"]["best_untuned"]
         if gain is not None and untuned["label"] != champion["label"] and gain <= math.exp(noise):
             yield f"So {gain:.2f}× the best untuned float32 runtime may be no gain at all."
@@ -137,6 +143,12 @@ def assurance(result: Mapping[str, Any]) -> Iterator[str]:
             f"{opinion[f'p{constraints.percentile}']:.3g} ms over {opinion['samples']:,} queries)."
         )
     yield "The artifact was loaded again in a clean process and gave the recorded outputs and accuracy."
+
+
+def _apart(row: Row, champion: Mapping[str, Any]) -> float:
+    """The logarithm of the ratio of throughputs."""
+    rate = row.measured.throughput
+    return abs(math.log(rate / champion["throughput"])) if rate else math.inf
 
 
 def setbacks(trials: Sequence[Mapping[str, Any]], constraints: Constraints) -> list[Setback]:

@@ -12,8 +12,9 @@ TAG = f"mlflow.sharedViewState.{_KEY}"
 # MLflow's own columns, then ours, with widths in pixels that hold their content
 _COLUMNS = {
     "1": 73,
-    "attributes.`Run Name`": 260,
-    "tags.`role`": 95,
+    "attributes.`Run Name`": 310,
+    "tags.`champion`": 220,  # on the study's row
+    "tags.`role`": 105,
     "tags.`verdict`": 85,
     "tags.`state`": 110,
     "metrics.`{latency}`": 120,
@@ -22,7 +23,7 @@ _COLUMNS = {
     "params.`backend`": 115,
     "params.`transforms`": 140,
     "params.`batch_size`": 85,
-    "attributes.`Description`": 500,
+    "attributes.`Description`": 420,
     "runDateAndNestInfo": 150,
     "duration": 90,
 }
