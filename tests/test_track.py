@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.fakes import Null, Rounding
 from tuner.candidate import Candidate
-from tuner.constraints import Latency, Measurement
+from tuner.constraints import Constraints, Latency, Measurement
 from tuner.errors import RequestError
 from tuner.evaluate import Failure, Outcome
 from tuner.track import Tracker, default_uri
@@ -38,7 +38,7 @@ def children(uri: str, tracker: Tracker) -> list[Run]:
 
 def test_a_trial_is_a_child_with_its_parameters_and_metrics(uri: str, tracker: Tracker, tmp_path: Path) -> None:
     done = Outcome(CANDIDATE, "complete", MEASURED, seconds={"compile": 1.5})
-    tracker.trial("7", "007", done, {"latency_ms": -0.4}, tmp_path / "no.log")
+    tracker.trial("7", "007", done, Constraints(latency_ms=5, accuracy_drop=0.2), tmp_path / "no.log")
     (run,) = children(uri, tracker)
     assert run.info.status == "FINISHED"
     assert run.data.tags["candidate"] == CANDIDATE.key
@@ -48,15 +48,21 @@ def test_a_trial_is_a_child_with_its_parameters_and_metrics(uri: str, tracker: T
         "latency_p95_ms": 3.0, "throughput_per_s": 8000.0, "accuracy_drop": 0.125, "size_mb": 0.5, "memory_mb": 70.0,
         "excess_latency_ms": -0.4, "seconds_compile": 1.5,
     }.items()  # fmt: skip
+    assert run.info.run_name == f"007 {CANDIDATE.label}"
     assert "failure" not in run.data.tags
+    assert run.data.tags["verdict"] == "feasible"
+    assert "latency_ms 3 ≤ 5" in run.data.tags["mlflow.note.content"]
+    assert not MlflowClient(tracking_uri=uri).list_artifacts(run.info.run_id), "an empty log is not worth a file"
 
 
 def test_a_failure_is_found_by_its_class_with_its_sentence_and_log(uri: str, tracker: Tracker, tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
     log.write_text("Traceback …")
     failure = Failure("crash", "its process died of SIGSEGV")
-    tracker.trial("0", "000", Outcome(CANDIDATE, "failed", Measurement(), failure), {}, log)
-    tracker.trial("1", "001", Outcome(CANDIDATE, "stopped_early", Measurement(), stopped_by="accuracy_drop"), {}, log)
+    tracker.trial("0", "000", Outcome(CANDIDATE, "failed", Measurement(), failure), Constraints(), log)
+    tracker.trial(
+        "1", "001", Outcome(CANDIDATE, "stopped_early", Measurement(), stopped_by="accuracy_drop"), Constraints(), log
+    )
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_run(tracker.run_id).info.experiment_id
     (failed,) = client.search_runs([experiment], "tags.failure = 'crash'")
@@ -65,20 +71,37 @@ def test_a_failure_is_found_by_its_class_with_its_sentence_and_log(uri: str, tra
     assert [file.path for file in client.list_artifacts(failed.info.run_id)] == ["trial.log"]
     (stopped,) = client.search_runs([experiment], "tags.stopped_by = 'accuracy_drop'")
     assert stopped.info.status == "KILLED"
+    assert [file.path for file in client.list_artifacts(stopped.info.run_id)] == ["trial.log"]
+    assert stopped.data.tags["verdict"] == "infeasible"
     assert tracker.recorded() == {CANDIDATE.key}
+
+
+def test_of_a_long_log_the_end_is_kept(uri: str, tracker: Tracker, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    log = tmp_path / "trial.log"
+    log.write_text("noise\n" * 100_000 + "the reason\n")
+    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), Constraints(), log)
+    (run,) = children(uri, tracker)
+    text = MlflowClient(tracking_uri=uri).download_artifacts(run.info.run_id, "trial.log", str(tmp_path / "kept"))
+    assert Path(text).stat().st_size < 300_000
+    assert Path(text).read_text().endswith("the reason")
 
 
 def test_a_long_sentence_or_label_is_no_obstacle(tracker: Tracker, tmp_path: Path) -> None:
     many = Candidate(tuple(Rounding(n) for n in range(40)), Null(), 1)
     tracker.trial(
-        "0", "000", Outcome(many, "failed", Measurement(), Failure("error", "so long " * 700)), {}, tmp_path / "log"
+        "0",
+        "000",
+        Outcome(many, "failed", Measurement(), Failure("error", "so long " * 700)),
+        Constraints(),
+        tmp_path / "log",
     )
     assert tracker.recorded() == {many.key}
 
 
 def test_a_study_opened_again_is_the_same_run(uri: str, tracker: Tracker, tmp_path: Path) -> None:
     tracker.describe({"objective": "throughput"}, {"model": "m"})
-    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), {}, tmp_path / "log")
+    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), Constraints(), tmp_path / "log")
     tracker.close("KILLED")
     again = Tracker(uri, "tests", "mine")
     assert again.run_id == tracker.run_id

@@ -11,7 +11,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune model=torch model.factory=package.module:function dataset=npz dataset.path=eval.npz
   tune doctor [target=…]                           what this machine can tune for; what is missing and why
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
-  tune ui                                          MLflow's UI on the store in use
+  tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
   tune cache [max_gb=…] [max_age_days=…]           what built stages take on disk; with a limit, trims them
   tune … --cfg                                     the configuration that a command line makes, and nothing else
 
@@ -94,7 +94,7 @@ def _show(arguments: list[str]) -> int:
 
 
 def _ui(arguments: list[str]) -> int:
-    from tuner.show import ui
+    from tuner.review import ui
 
     return ui(arguments)
 

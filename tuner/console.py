@@ -4,7 +4,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from rich.table import Table
 
 from tuner.candidate import Candidate
 from tuner.configure import Request
-from tuner.constraints import Constraints, Measurement
+from tuner.constraints import Measurement
 from tuner.evaluate import Outcome
 from tuner.honesty import Doubt
+from tuner.note import counted, rows, sentence
 
 _FILE_COLUMNS = 120  # where the output is no terminal
 
@@ -102,17 +102,14 @@ class Console:
         for remark in (*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])):
             self._out.print(remark, style="yellow", markup=False, soft_wrap=True)
         self._out.print(_table(result))
-        trials, seconds = result["trials"], result["seconds"]
-        self._out.print(
-            f"{trials['total']} candidates: {trials['complete']} measured, {trials['stopped_early']} stopped early, "
-            f"{trials['failed']} failed, {trials['reused']} proposals seen before; {seconds['total']:.0f} s",
-            soft_wrap=True,
-        )
+        self._out.print(counted(result), soft_wrap=True)
         if champion := result["champion"]:
             if champion["roofline"]:
                 self._out.print(f"it {champion['roofline']['sentence']}", markup=False, soft_wrap=True)
             self._out.print(f"artifact  {folder / 'champion'}", markup=False, soft_wrap=True)
         self._out.print(f"result    {folder / 'result.json'}", markup=False, soft_wrap=True)
+        if (folder / "report.html").exists():
+            self._out.print(f"report    {folder / 'report.html'}", markup=False, soft_wrap=True)
         self._out.print(f"review    {result['review']}", markup=False, soft_wrap=True)
 
     def _progress(self, *columns: Any) -> Progress:
@@ -164,32 +161,6 @@ class TrialBar:
         return f"best {rate:,.0f}/s {self._best.candidate.label}"
 
 
-def sentence(result: Mapping[str, Any]) -> str:
-    """The verdict of `result.json` in one sentence."""
-    limits = Constraints(**result["constraints"]).limits()
-    if champion := result["champion"]:
-        rivals = {"torch eager": "vs_eager", "the best untuned float32 runtime": "vs_best_untuned"}
-        ratios = [f"{result['speedup'][key]:.1f}× {name}" for name, key in rivals.items() if result["speedup"][key]]
-        than = f", {' and '.join(ratios)}" if ratios else ""
-        told = f"{champion['label']} serves {champion['throughput']:,.0f} samples/s{than}."
-        untuned = result["baselines"]["best_untuned"]
-        gained = "" if untuned is None or untuned["label"] != champion["label"] else " Tuning gained nothing here."
-        return f"Champion ({result['verdict']}): {told}{gained}"
-    declared = ", ".join(f"{name} ≤ {limit:g}" for name, limit in limits.items())
-    nearest = result["nearest_miss"]
-    if nearest is None:
-        return f"None: no candidate could be measured within {declared}."
-    constraints = Constraints(**result["constraints"])
-    measured = _measurement(nearest)
-    excess = constraints.violations(measured)
-    missed = [
-        f"{name} {constraints.value(name, measured):.4g} instead of {limit:g}"
-        for name, limit in limits.items()
-        if excess.get(name, 0.0) > 0
-    ]
-    return f"None within {declared}. Nearest: {nearest['label']} ({', '.join(missed) or 'not fully measured'})."
-
-
 def _table(result: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
@@ -197,17 +168,9 @@ def _table(result: Mapping[str, Any]) -> Table:
     quantile = result["constraints"]["latency_percentile"]
     for name in ("samples/s", "p50 ms", f"p{quantile} ms", "accuracy", "drop", "MB"):
         table.add_column(name, justify="right")
-    rows = [("champion", result["champion"]), *(("runner-up", finding) for finding in result["runners_up"])]
-    rows += [("eager", result["baselines"]["eager"]), ("best untuned", result["baselines"]["best_untuned"])]
-    rows += [("nearest miss", result["nearest_miss"])]
-    for role, finding in rows:
-        if finding is not None:
-            table.add_row(role, finding["label"], *_cells(_measurement(finding), quantile))
+    for role, _, label, measured in rows(result):
+        table.add_row(role, label, *_cells(measured, quantile))
     return table
-
-
-def _measurement(finding: Mapping[str, Any]) -> Measurement:
-    return Measurement.from_json({f.name: finding[f.name] for f in fields(Measurement)})
 
 
 def _cells(measured: Measurement, quantile: int) -> list[str]:

@@ -1,5 +1,6 @@
 """What a careful engineer would question in a study's figures, said in one line each."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def about_trials(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
 def about_race(noise: float | None) -> Iterator[Doubt]:
     """`noise` is the race's, None where none was held."""
     if noise is not None and noise > NOISY:
-        sentence = f"the final race could not tell ratios below {1 + noise:.2f} apart; repeat it undisturbed"
+        sentence = f"the final race could not tell ratios below {math.exp(noise):.2f} apart; repeat it undisturbed"
         yield Doubt("noisy_race", sentence)
 
 

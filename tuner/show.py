@@ -1,12 +1,10 @@
-"""`tune show` and `tune ui`: what finished studies left behind."""
+"""`tune show`: the verdict of a finished study again."""
 
+import difflib
 import json
-import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tuner import configure
 from tuner.errors import RequestError
@@ -23,26 +21,8 @@ def show(arguments: Sequence[str]) -> int:
         return 0
     from tuner.console import Console
 
-    result: dict[str, Any] = json.loads(text)
-    Console().verdict(result, folder)
+    Console().verdict(json.loads(text), folder)
     return 0
-
-
-def ui(arguments: Sequence[str]) -> int:
-    """Runs MLflow's UI on the store in use, on the first free port of the loopback interface from 5000."""
-    config = configure.composed(arguments)
-    out_dir = Path(config.out_dir).expanduser().absolute()
-    uri = config.tracking.uri or f"sqlite:///{out_dir / 'mlflow.db'}"
-    if not uri.startswith("sqlite:///"):
-        sys.stdout.write(f"the studies are on the tracking server: {uri}\n")
-        return 0
-    if not (out_dir / "mlflow.db").exists():
-        raise RequestError(f"out_dir={out_dir}: no study has been recorded there; run one, or name its out_dir=")
-    port = _free_port(5000)
-    sys.stdout.write(f"http://127.0.0.1:{port}/  (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    return subprocess.call(command)
 
 
 def _study_folder(out_dir: Path, study: str | None) -> Path:
@@ -51,15 +31,12 @@ def _study_folder(out_dir: Path, study: str | None) -> Path:
         if not finished:
             raise RequestError(f"out_dir={out_dir}: no finished study there; run one, or name its out_dir=")
         return finished[-1].parent
-    if out_dir / study / "result.json" not in finished:
-        listed = ", ".join(path.parent.name for path in finished[-5:]) or "none"
-        raise RequestError(f"study={study}: no finished study of that name in {out_dir}; there are {listed}")
-    return out_dir / study
-
-
-def _free_port(first: int) -> int:
-    for port in range(first, first + 100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise RequestError(f"no free port from {first} to {first + 99}")
+    if out_dir / study / "result.json" in finished:
+        return out_dir / study
+    if (out_dir / study / "request.json").exists():
+        command = json.loads((out_dir / study / "request.json").read_text())["command"]
+        raise RequestError(f"study={study}: it has not finished; the same command continues it: {command}")
+    names = [path.parent.name for path in finished]
+    nearest = difflib.get_close_matches(study, names, n=1, cutoff=0.5)
+    listed = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names[-5:]) or 'none'}"
+    raise RequestError(f"study={study}: no finished study of that name in {out_dir}; {listed}")

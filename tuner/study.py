@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tuner import honesty
+from tuner import honesty, report
 from tuner.candidate import Candidate, digest
 from tuner.configure import Request
 from tuner.console import Console, TrialBar
@@ -357,11 +357,11 @@ class Study:
             tags["champion"] = verdict.champion.candidate.label
             champion = self._folder / "champion"
         self._tracker.verdict(path, champion, metrics, tags)
+        self._tracker.present(result, trials, report.write(self._folder))
         self._console.verdict(result, self._folder)
 
     def _log(self, number: str, title: str, outcome: Outcome, evaluator: Evaluator) -> None:
-        excess = self._request.constraints.violations(outcome.measurement)
-        self._tracker.trial(number, title, outcome, excess, evaluator.log(outcome.candidate))
+        self._tracker.trial(number, title, outcome, self._request.constraints, evaluator.log(outcome.candidate))
 
     def _describe(self) -> None:
         request = self._request

@@ -5,20 +5,21 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuner import database
+from tuner import database, view
 from tuner.candidate import Candidate
-from tuner.constraints import Measurement
+from tuner.constraints import Constraints, Measurement
 from tuner.errors import RequestError
 from tuner.evaluate import Outcome
+from tuner.note import EXPERIMENT, rows, study_note, trial_fate
 from tuner.plugin import encode
 from tuner.secret import masked
 
@@ -30,6 +31,9 @@ for _name in ("mlflow", "alembic", "urllib3"):
 
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
 _FINISHED = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"}
+_NOTE = "mlflow.note.content"
+_COLOURS = {"champion": "#b8860b", "feasible": "#1f77b4", "infeasible": "#c7c7c7", "failed": "#d62728"}
+_LOG_BYTES = 200_000  # of a trial's log, its end
 
 
 class Tracker:
@@ -53,7 +57,7 @@ class Tracker:
             self._experiment = self._experiment_id(experiment)
             self.run_id = self._study_run(study, identity or study)
         except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
-            raise _unusable(uri, error) from error
+            raise unusable(uri, error) from error
 
     def describe(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """The study's own parameters (its limits and settings) and tags."""
@@ -62,35 +66,37 @@ class Tracker:
     def recorded(self) -> set[str]:
         """The keys of the candidates that have a finished run. Those that a killed process left half told are
         deleted."""
-        found = self._client.search_runs(
-            [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=50_000
-        )
-        for run in found:
+        trials = self._trials()
+        for run in trials:
             if run.info.status == "RUNNING":
                 self._client.delete_run(run.info.run_id)
-        return {str(r.data.tags["candidate"]) for r in found if r.info.status != "RUNNING"}
+        return {str(run.data.tags["candidate"]) for run in trials if run.info.status != "RUNNING"}
 
-    def trial(self, number: str, title: str, outcome: Outcome, violations: Mapping[str, float], log: Path) -> None:
-        """One trial as a child run, called `title` and the candidate's label."""
+    def trial(self, number: str, title: str, outcome: Outcome, constraints: Constraints, log: Path) -> None:
+        """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
         candidate, measured = outcome.candidate, outcome.measurement
-        name = f"{title} {candidate.label}"
+        verdict = "feasible" if constraints.feasible(measured) else "infeasible"
         tags = {
             "mlflow.parentRunId": self.run_id,
+            "mlflow.runType": "evaluation",  # the UI shows the studies of such runs expanded
             "trial": number,
             "state": outcome.state,
+            "verdict": "failed" if outcome.failure else verdict,
             "candidate": candidate.key,
+            _NOTE: trial_fate(outcome.to_json(), constraints),
         }
+        tags["mlflow.runColor"] = _COLOURS[tags["verdict"]]
         if outcome.failure is not None:
             tags |= {"failure": outcome.failure.kind, "failure_sentence": outcome.failure.sentence}
         if outcome.stopped_by is not None:
             tags["stopped_by"] = outcome.stopped_by
-        run = self._client.create_run(self._experiment, tags=tags, run_name=name)
+        run = self._client.create_run(self._experiment, tags=tags, run_name=f"{title} {candidate.label}")
         metrics = measurement_metrics(measured)
-        metrics |= {f"excess_{name}": value for name, value in violations.items()}
+        metrics |= {f"excess_{name}": value for name, value in constraints.violations(measured).items()}
         metrics |= {f"seconds_{stage}": value for stage, value in outcome.seconds.items()}
         self._log(run.info.run_id, params=candidate_params(candidate), metrics=metrics)
-        if outcome.state == "failed" and log.exists():
-            self._client.log_artifact(run.info.run_id, str(log))
+        if text := _end(log):
+            self._client.log_text(run.info.run_id, text, "trial.log")
         self._client.set_terminated(run.info.run_id, _FINISHED[outcome.state])
 
     def verdict(
@@ -102,9 +108,25 @@ class Tracker:
         if champion is not None:
             self._client.log_artifacts(self.run_id, str(champion), "champion")
 
+    def present(self, result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], report: Path) -> None:
+        """What a reviewer reads first: the note, the report, and the role of each trial in the verdict."""
+        self._log(self.run_id, tags={"role": "study", _NOTE: study_note(result, trials)})
+        self._client.log_artifact(self.run_id, str(report))
+        runs = {run.data.tags["candidate"]: run.info.run_id for run in self._trials()}
+        for row in reversed(rows(result)):  # a baseline may be the champion: the last word counts
+            colour = {"mlflow.runColor": _COLOURS["champion"]} if row.role == "champion" else {}
+            self._log(runs[row.key], tags={"role": row.role, **colour})
+        furnish(self._client, self._experiment, result["constraints"]["latency_percentile"])
+
     def close(self, status: str) -> None:
         """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
         self._client.set_terminated(self.run_id, status)
+
+    def _trials(self) -> list[Run]:
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=50_000
+        )
+        return list(found)
 
     def _experiment_id(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -156,14 +178,48 @@ def reachable(uri: str) -> None:
         try:
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError) as error:
-            raise _unusable(uri, error) from error
+            raise unusable(uri, error) from error
+
+
+def furnish(client: MlflowClient, experiment_id: str, percentile: int) -> None:
+    """Gives an experiment the view that `tune ui` opens, and a note for who sees it first, unless it has its own."""
+    client.set_experiment_tag(experiment_id, view.TAG, view.state(percentile))
+    if _NOTE not in client.get_experiment(experiment_id).tags:
+        client.set_experiment_tag(experiment_id, _NOTE, EXPERIMENT)
+
+
+def landing(uri: str, experiment: str) -> tuple[str, str | None]:
+    """The experiment's id and its latest study's run, for the addresses that `tune ui` prints.
+
+    Raises RequestError where the store cannot be used or nothing was recorded in it.
+    """
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise RequestError(f"tracking.experiment={experiment}: no study has been recorded in it at {uri}; run one")
+        if view.TAG not in found.tags:
+            furnish(client, found.experiment_id, 95)
+        studies = client.search_runs([found.experiment_id], "tags.role = 'study'", max_results=1)
+    except (MlflowException, sqlite3.Error, SQLAlchemyError) as error:
+        raise unusable(uri, error) from error
+    return str(found.experiment_id), studies[0].info.run_id if studies else None
+
+
+def _end(log: Path) -> str:
+    """The last part of a trial's log; nothing where it wrote none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_BYTES))
+        return file.read().decode(errors="replace").strip()
 
 
 def _sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
-def _unusable(uri: str, error: Exception) -> RequestError:
+def unusable(uri: str, error: Exception) -> RequestError:
     text = str(error).strip().splitlines()[0]
     mend = "start that server, or choose another store with tracking.uri="
     if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
@@ -200,7 +256,8 @@ def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, fl
     }
     if latency is not None:
         found |= {f"latency_p{q}_ms": latency.percentile(q) for q in (50, 90, 95, 99)}
-    return {prefix + name: value for name, value in found.items() if value is not None}
+    # what is measured is not known to more digits, and the UI's columns are narrow
+    return {prefix + name: float(f"{value:.5g}") for name, value in found.items() if value is not None}
 
 
 def default_uri(out_dir: Path) -> str:

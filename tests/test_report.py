@@ -1,0 +1,116 @@
+"""What a reviewer reads of a study: its page, its note in MLflow, and the words in both."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests import study
+from tests.conftest import furnished
+from tests.fakes import Faulty, Null, Scrambling
+from tests.study import literal, node
+from tuner import note, report
+
+CRASH = "three is not a colour"
+
+
+@pytest.fixture(scope="module")
+def reviewed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with a champion, a candidate that fails, one that is too slow and one that is too inaccurate."""
+    folder = furnished(tmp_path_factory.mktemp("reviewed"), shared)
+    deploy = [
+        {"backend": node(Null, ms=1.0)},
+        {"backend": node(Null, ms=22.0)},
+        {"backend": node(Faulty, fault="raise")},
+        {"compress": node(Scrambling), "backend": node(Null, ms=1.0)},
+    ]
+    code = study.tune(folder, "latency_ms=20", "search_space.batch_size=[4]", f"search_space.deploy={literal(deploy)}")
+    assert code == 0
+    return folder
+
+
+@pytest.fixture
+def files(reviewed: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    folder = reviewed / "out/linear-cpu-001"
+    result, trials = (json.loads((folder / name).read_text()) for name in ("result.json", "trials.json"))
+    return result, trials
+
+
+def test_the_page_answers_a_reviewer_and_needs_nothing_else(reviewed: Path) -> None:
+    page = (reviewed / "out/linear-cpu-001/report.html").read_text()
+    told = re.sub(r"<(style|svg).*?</\1>", "", page, flags=re.DOTALL)
+    result = study.result(reviewed)
+    assert f"{result['champion']['label']} serves" in told
+    assert result["command"].split()[1] in told
+    assert CRASH in told and "stopped early" in told
+    assert "numpy " in told, "the versions"
+    assert not re.search(r"<(script|link|img|iframe)", page)
+    assert not re.search(r"(src|href)=[\"'](?!#)", page), "nothing is fetched"
+    drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(drawings) == 5
+    for drawing in drawings:
+        ET.fromstring(drawing)
+    ids = [name for drawing in drawings for name in re.findall(r' id="([^"]+)"', drawing)]
+    assert len(ids) == len(set(ids)), "several drawings stand on one page"
+
+
+def test_the_page_is_made_again_from_the_two_files(reviewed: Path, tmp_path: Path) -> None:
+    folder = reviewed / "out/linear-cpu-001"
+    for name in ("result.json", "trials.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    assert report.write(tmp_path).read_text() == (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("objective", ["latency", "size_mb"])
+def test_a_page_without_a_champion(files: tuple[dict[str, Any], list[dict[str, Any]]], objective: str) -> None:
+    result, trials = files
+    missed = {**result, "verdict": "infeasible", "objective": objective, "champion": None, "runners_up": []}
+    missed |= {"nearest_miss": result["champion"], "speedup": {"vs_eager": None, "vs_best_untuned": None}}
+    missed["constraints"] = {"latency_percentile": 95, "scenario": "SingleStream", "latency_ms": 0.001}
+    page = report.page(missed, [trial for trial in trials if not trial["stopped_by"]])
+    assert "None within latency_ms ≤ 0.001" in page
+    assert "none within the limits" in page
+    assert "accuracy_drop" not in note.sentence(missed), "a limit that was not declared"
+
+
+def test_a_page_of_nothing_measured(files: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    result, trials = files
+    failed = [trial for trial in trials if trial["failure"]]
+    empty = {**result, "verdict": "infeasible", "champion": None, "runners_up": [], "nearest_miss": None}
+    empty["baselines"] = {"eager": None, "best_untuned": None}
+    assert CRASH in report.page(empty, failed)
+    assert CRASH in note.study_note(empty, failed)
+
+
+def test_names_cannot_break_the_page_or_the_note(files: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    result, trials = files
+    hostile = "<b>|`x`"
+    trials[0] = {**trials[0], "state": "failed", "failure": {"kind": "error", "sentence": hostile}}
+    assert hostile not in report.page(result, trials)
+    assert "\\<b>\\|\\`x\\`" in note.study_note(result, trials)
+
+
+def test_setbacks_are_told_by_reason(files: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    result, trials = files
+    told = {setback.what: setback for setback in note.setbacks(trials, note.declared_limits(result))}
+    assert CRASH in told["error"].why
+    assert told["stopped early"].why.startswith("accuracy_drop")
+    assert told["over a limit"].why.startswith("latency_ms 2")
+    assert told["over a limit"].labels == ("null-22 · b4",)
+
+
+def test_mlflow_has_the_note_the_page_and_the_roles(reviewed: Path) -> None:
+    parent, children = study.runs(reviewed)
+    client = MlflowClient(tracking_uri=f"sqlite:///{reviewed / 'out/mlflow.db'}")
+    told = parent.data.tags["mlflow.note.content"]
+    assert study.result(reviewed)["command"] in told
+    assert CRASH in told and "How surely" in told
+    assert {"report.html", "result.json", "champion"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
+    roles = {run.data.tags.get("role"): run.info.run_name for run in children}
+    assert roles["champion"].endswith(study.result(reviewed)["champion"]["label"])
+    assert {run.data.tags["verdict"] for run in children} == {"feasible", "infeasible", "failed"}
+    assert "mlflow.note.content" in client.get_experiment(parent.info.experiment_id).tags

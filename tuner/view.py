@@ -1,0 +1,89 @@
+"""The view of an experiment that `tune ui` opens: which columns, which charts.
+
+MLflow keeps a view that somebody shares as JSON in a tag of the experiment, and shows it where the address has its key.
+Neither is documented: the keys were read off MLflow 3.17's pages, and what a later version does not know it ignores.
+"""
+
+import json
+from typing import Any
+
+_KEY = "tuner"
+TAG = f"mlflow.sharedViewState.{_KEY}"
+# MLflow's own columns, then ours, with widths in pixels that hold their content
+_COLUMNS = {
+    "1": 73,
+    "attributes.`Run Name`": 310,
+    "tags.`champion`": 220,  # on the study's row
+    "tags.`role`": 105,
+    "tags.`verdict`": 85,
+    "tags.`state`": 110,
+    "metrics.`{latency}`": 120,
+    "metrics.`throughput_per_s`": 135,
+    "metrics.`accuracy_drop`": 115,
+    "params.`backend`": 115,
+    "params.`transforms`": 140,
+    "params.`batch_size`": 85,
+    "attributes.`Description`": 420,
+    "runDateAndNestInfo": 150,
+    "duration": 90,
+}
+
+
+def address(base: str, experiment_id: str, mode: str) -> str:
+    """Of the runs of an experiment in our view: `mode` is TABLE or CHART."""
+    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return f"{base.rstrip('/')}/{page}&viewStateShareKey={_KEY}&compareRunsMode={mode}"
+
+
+def run_address(base: str, experiment_id: str, run_id: str) -> str:
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def state(percentile: int) -> str:
+    """The view as MLflow stores it, with latency at that percentile. Runs stand under their study by date."""
+    latency = f"latency_p{percentile}_ms"
+    columns = {name.replace("{latency}", latency): width for name, width in _COLUMNS.items()}
+    front, choices = "tuner-front", "tuner-choices"
+    return json.dumps(
+        {
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": False,
+            "runsHiddenMode": "SHOW_ALL",
+            "selectedColumns": [name for name in columns if "`" in name],
+            "columnOrder": list(columns),
+            "columnWidths": columns,
+            "isAccordionReordered": True,
+            "compareRunSections": [
+                _section(front, "Latency, accuracy and throughput of every candidate", columns=2),
+                _section(choices, "What each choice gives", columns=1),
+            ],
+            "compareRunCharts": [
+                _chart("SCATTER", front, xaxis=_metric(latency), yaxis=_metric("accuracy_drop")),
+                _chart("SCATTER", front, xaxis=_metric(latency), yaxis=_metric("throughput_per_s")),
+                _chart(
+                    "PARALLEL", choices, selectedParams=["backend", "transforms", "batch_size"],
+                    selectedMetrics=[latency, "accuracy_drop", "throughput_per_s"],
+                ),
+                _chart("BAR", choices, metricKey="throughput_per_s"),
+            ],
+        }
+    )  # fmt: skip
+
+
+def _metric(name: str) -> dict[str, str]:
+    return {"key": name, "type": "METRIC"}
+
+
+def _section(uuid: str, name: str, *, columns: int) -> dict[str, Any]:
+    return {
+        "uuid": uuid, "name": name, "columns": columns, "cardHeight": 420, "display": True, "isReordered": True,
+        "deleted": False, "isGenerated": False,
+    }  # fmt: skip
+
+
+def _chart(kind: str, section: str, **shown: Any) -> dict[str, Any]:
+    uuid = "-".join([section, kind.lower(), *(axis["key"] for axis in shown.values() if isinstance(axis, dict))])
+    return {
+        "type": kind, "uuid": uuid, "metricSectionId": section, "runsCountToCompare": 100, "deleted": False,
+        "isGenerated": False, **shown,
+    }  # fmt: skip
