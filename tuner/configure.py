@@ -37,6 +37,7 @@ _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 _SPACE = "search_space."
 _GROUPS = ("target", "model", "dataset", "search_space", "sampler", "executor", "tracking")
 _ABSENT = object()
+PROMOTE = ("ask", "auto")
 SAMPLERS = ("auto", "gp", "tpe", "nsga2", "random")
 
 
@@ -55,6 +56,9 @@ class Schema:
     n_trials: int = 40
     timeout_s: float = 360.0
     seed: int = 0
+    promote: str = "ask"
+    watch: bool = False
+    on_regression: str | None = None
     study: str | None = None
     out_dir: str = "outputs"
     cache_dir: str = "cache"
@@ -83,6 +87,9 @@ class Request:
     timeout_s: float
     limits: Limits
     seed: int
+    promote: str
+    watch: bool
+    on_regression: str | None
     study: str | None
     out_dir: Path
     cache_dir: Path
@@ -152,6 +159,8 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     sampler = str(plain["sampler"].get("name"))
     if sampler not in SAMPLERS:
         raise RequestError(_unknown(sampler, SAMPLERS, "sampler="))
+    if plain["promote"] not in PROMOTE:
+        raise RequestError(_unknown(plain["promote"], PROMOTE, "promote="))
     if not str(plain["out_dir"]).strip() or not str(plain["cache_dir"]).strip():
         raise RequestError("out_dir and cache_dir must name a folder")
     if plain["study"] is not None and not re.fullmatch(r"[\w.\-]+", plain["study"]):
@@ -170,6 +179,9 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         timeout_s=plain["timeout_s"],
         limits=_checked(limits, Limits, "executor"),
         seed=plain["seed"],
+        promote=plain["promote"],
+        watch=plain["watch"],
+        on_regression=plain["on_regression"],
         study=plain["study"],
         out_dir=Path(plain["out_dir"]).expanduser().absolute(),
         cache_dir=Path(plain["cache_dir"]).expanduser().absolute(),
@@ -235,7 +247,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
         unknown_key = key not in known and key.replace("/", ".") not in known
         if "=" not in override:
             return f"{override!r} is neither a command nor an override; overrides read key=value" + _nearest(
-                override, [*known, "doctor", "show", "ui"]
+                override, [*known, "doctor", "show", "ui", "promote", "rollback"]
             )
         if key.startswith("hydra."):
             continue

@@ -97,6 +97,11 @@ class Console:
             if champion["roofline"]:
                 self._out.print(f"it {champion['roofline']['sentence']}", markup=False, soft_wrap=True)
             self._out.print(f"artifact  {folder / 'champion'}", markup=False, soft_wrap=True)
+        if registered := result.get("registered"):
+            self._out.print(f"model     {_registered(registered)}", markup=False, soft_wrap=True)
+        if watch := result.get("watch"):
+            style = "red" if watch["regression"] else None
+            self._out.print(f"watch     {watch['sentence']}", style=style, markup=False, soft_wrap=True)
         self._out.print(f"result    {folder / 'result.json'}", markup=False, soft_wrap=True)
         self._out.print(f"review    {result['review']}", markup=False, soft_wrap=True)
 
@@ -170,6 +175,13 @@ def sentence(result: Mapping[str, Any]) -> str:
         if excess.get(name, 0.0) > 0
     ]
     return f"None within {declared}. Nearest: {nearest['label']} ({', '.join(missed) or 'not fully measured'})."
+
+
+def _registered(found: Mapping[str, Any]) -> str:
+    name = f"{found['model']} version {found['version']}"
+    if found["champion"]:
+        return f"{name}, now the champion" if found["new"] else f"{name} stays the champion"
+    return f"{name}, a candidate: tune promote {found['model']}"
 
 
 def _table(result: Mapping[str, Any]) -> Table:

@@ -73,7 +73,7 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Path]
 
 def _asked(request: Request, content: Mapping[str, Any]) -> dict[str, Any]:
     """What makes two requests the same study: everything but where it is kept and how long it may take."""
-    free = {"study", "out_dir", "cache_dir", "tracking", "timeout_s", "n_trials"}
+    free = {"study", "out_dir", "cache_dir", "tracking", "timeout_s", "n_trials", "promote", "watch", "on_regression"}
     settings = {name: value for name, value in request.resolved.items() if name not in free}
     return {
         "key": digest({"settings": settings, "content": content}),

@@ -31,6 +31,20 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return mean - half, mean + half
 
 
+def gap_interval(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Welch's 95 % interval of the mean of independent values less that of others; unbounded for fewer than two."""
+    if len(values) < 2 or len(others) < 2:
+        return -math.inf, math.inf
+    gap = float(np.mean(values) - np.mean(others))
+    parts = [(float(np.var(v, ddof=1)) / len(v), len(v) - 1) for v in (values, others)]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return gap, gap
+    degrees = variance**2 / sum(part**2 / count for part, count in parts)
+    half = t95(int(degrees)) * math.sqrt(variance)
+    return gap - half, gap + half
+
+
 def score_interval(scores: NDArray[Any]) -> Interval:
     """A 95 % interval of the mean of independent scores: Wilson's for 0/1 scores, else the normal one."""
     count, mean = len(scores), float(scores.mean())

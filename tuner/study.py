@@ -14,7 +14,7 @@ from tuner import honesty
 from tuner.candidate import Candidate
 from tuner.configure import Request
 from tuner.console import Console, TrialBar
-from tuner.decide import Judge, Verdict, plain_runtime
+from tuner.decide import Incumbent, Judge, Verdict, plain_runtime
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate import Evaluator, Outcome
 from tuner.folder import require_room, study_folder, write_whole
@@ -26,6 +26,7 @@ from tuner.search import Search, journal, make_sampler
 from tuner.space import Space
 from tuner.stages import route, unavailable
 from tuner.store import Store
+from tuner.succession import Succession
 from tuner.track import Tracker, default_uri, measurement_metrics, reachable
 
 _REPEATS = 3  # proposals in a row that were tried already, before one is taken at random
@@ -33,7 +34,7 @@ _STALE = 15  # the same, before the search ends
 
 
 def run(request: Request, console: Console) -> int:
-    """Runs the study and returns the exit code: 0 feasible, 3 not, 130 interrupted.
+    """Runs the study and returns the exit code: 0 feasible, 3 not, 4 a watched champion has regressed, 130 interrupted.
 
     Raises RequestError for what cannot be had, before the first trial. Side effects: the study's folder under
     `out_dir`, the Optuna journal and the MLflow store there, built stages under `cache_dir`.
@@ -123,6 +124,9 @@ class Study:
             console.float_model(evaluator.float_accuracy, self._prepared.samples)
             self._doubts += honesty.about_samples(evaluator.float_scores, request.constraints)
             console.doubts(self._doubts)
+            succession = stack.enter_context(
+                Succession(request, self._prepared, evaluator, self._folder.name, self._tracker, console.say)
+            )
             interrupted = False
             searching = time.monotonic()
             try:
@@ -132,8 +136,10 @@ class Study:
                 interrupted = True
                 console.say("interrupted: deciding on what was found; press Ctrl-C again to leave at once")
             deciding = time.monotonic()
-            verdict = self._decide(evaluator)
+            verdict = self._decide(evaluator, succession.incumbent)
             standings = self._standings(verdict, evaluator)
+            if not interrupted:  # else it is decided again
+                succession.conclude(verdict, self._folder / "champion")
         self._doubts += honesty.about_throttling(throttled, honesty.throttle_count())
         now = time.monotonic()
         seconds = {
@@ -142,9 +148,11 @@ class Study:
             "decide": now - deciding,
             "overhead": deciding - searching - self._tally.stage_seconds,
         }
-        self._record(verdict, standings, seconds, evaluator.float_accuracy, interrupted)
+        self._record(verdict, standings, seconds, evaluator.float_accuracy, interrupted, succession)
         if interrupted:
             return 130
+        if succession.regressed:
+            return 4
         return 3 if verdict.verdict == "infeasible" else 0
 
     def _search(self, space: Space, evaluator: Evaluator) -> None:
@@ -213,13 +221,13 @@ class Study:
                 self._tally.add(outcome)
                 self._log(f"baseline {candidate.key}", "base", outcome, evaluator)
 
-    def _decide(self, evaluator: Evaluator) -> Verdict:
+    def _decide(self, evaluator: Evaluator, incumbent: Incumbent | None) -> Verdict:
         judge = Judge(evaluator, self._request.constraints, self._request.objective, self._console.say)
         torch = self._prepared.source.model.form == "torch"
         eager = Candidate((), self._request.plain["torch"], 1) if torch else None
         outcomes = list(self._tally.outcomes.values())
         shutil.rmtree(self._folder / "champion", ignore_errors=True)  # of an interrupted session
-        verdict = judge.decide(outcomes, eager, self._folder / "champion")
+        verdict = judge.decide(outcomes, eager, self._folder / "champion", incumbent)
         self._doubts += honesty.about_trials(outcomes)
         self._doubts += honesty.about_race(verdict.noise)
         return verdict
@@ -238,12 +246,13 @@ class Study:
         seconds: dict[str, float],
         float_accuracy: float,
         interrupted: bool,
+        succession: Succession,
     ) -> None:
         """Writes result.json and trials.json, tells MLflow, and prints the verdict."""
         result = result_json(
             self._request, self._folder.name, verdict, self._tally, self._doubts, seconds, self._device, float_accuracy,
             interrupted, self._prepared.samples, standings,
-        )  # fmt: skip
+        ) | succession.to_json()  # fmt: skip
         path = self._folder / "result.json"
         write_whole(path, json.dumps(result, indent=2) + "\n")
         trials = [outcome.to_json() | {"label": outcome.candidate.label} for outcome in self._tally.outcomes.values()]
@@ -259,7 +268,8 @@ class Study:
         if verdict.champion is not None:
             metrics |= measurement_metrics(verdict.champion.measurement, "champion_")
             tags["champion"] = verdict.champion.candidate.label
-            champion = self._folder / "champion"
+            champion = None if succession.registered else self._folder / "champion"
+        tags |= succession.tags()
         self._tracker.verdict(path, champion, metrics, tags)
         self._console.verdict(result, self._folder)
 

@@ -44,7 +44,7 @@ class Tracker:
             self._experiment = self._experiment_id(experiment)
             self.run_id = self._study_run(study)
         except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
-            raise _unusable(uri, error) from error
+            raise unusable(uri, error) from error
 
     def describe(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """The study's own parameters (its limits and settings) and tags."""
@@ -132,14 +132,14 @@ def reachable(uri: str) -> None:
         try:
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
         except MlflowException as error:
-            raise _unusable(uri, error) from error
+            raise unusable(uri, error) from error
 
 
 def _sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
-def _unusable(uri: str, error: Exception) -> RequestError:
+def unusable(uri: str, error: Exception) -> RequestError:
     text = str(error).strip().splitlines()[0]
     reason = "no server answers there" if "Max retries exceeded" in text else text[:200]
     return RequestError(
