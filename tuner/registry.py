@@ -176,9 +176,9 @@ class Registry:
 
     def _move(self, name: str, what: Literal["promote", "rollback"], version: str, who: str, why: str) -> None:
         moves, current = self.history(name), self.champion(name)
-        new = [Move(_now(), what, version, who, why)]
-        if current is not None and (not moves or moves[-1].version != current):
-            new.insert(0, Move(_now(), "by hand", current, "unknown", "found so"))
+        by_hand = current is not None and (not moves or moves[-1].version != current)
+        new = [Move(_now(), "by hand", str(current), "unknown", "found so")] if by_hand else []
+        new.append(Move(_now(), what, version, who, why))
         with self._reached():
             self._client.set_registered_model_alias(name, CHAMPION, version)
             for move in new:
