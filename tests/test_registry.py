@@ -2,10 +2,16 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +103,45 @@ def test_a_version_loads_by_its_alias_and_answers_any_number_of_samples(
     assert len([line for line in done.stdout.splitlines() if line.endswith(("Exception", "Error"))]) == 3
     assert "'x': Tensor('float32', (-1, 4))" in done.stdout
     assert f"Tensor('float32', (-1, {CLASSES}))" in done.stdout
+
+
+@pytest.mark.slow
+def test_mlflow_serves_it(uri: str, register: Callable[[], str], tmp_path: Path) -> None:
+    register()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/linear-cpu@candidate"]
+    command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow looks for its own command there
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PATH": path}
+    with (tmp_path / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )  # fmt: skip
+    points = np.random.default_rng(0).normal(size=(9, FEATURES)).astype(np.float32)
+    try:
+        for asked in ({"inputs": {"x": points.tolist()}}, {"inputs": points.tolist()}):
+            answer = posted(f"http://127.0.0.1:{port}/invocations", asked, time.monotonic() + 120, server)
+            np.testing.assert_allclose(answer["predictions"], points @ CENTRES.T, rtol=1e-5)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def posted(url: str, content: dict[str, Any], deadline: float, server: "subprocess.Popen[bytes]") -> dict[str, Any]:
+    """The JSON that a server answers, once it listens."""
+    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
+        except OSError:
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
 
 
 def test_a_version_says_where_it_comes_from_and_is_logged_once(

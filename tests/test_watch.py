@@ -135,8 +135,7 @@ def test_a_fifth_is_found_and_a_fiftieth_is_not_under_three_per_cent_of_noise(
     reported = 0
     for _ in range(20):
         then, now = generator.normal(0, 0.03, (2, 6))
-        interval = watch.gap_interval(list(now + math.log(slowdown)), list(then))
-        reported += watch.slower((math.exp(interval[0]), math.exp(interval[1])))
+        reported += watch.slower(watch.slowdown_interval(now + math.log(slowdown), then))
     assert least <= reported <= most
 
 

@@ -1,9 +1,11 @@
 """Regression watch: is a registered champion still what it was when it was registered?
 
 It is timed in turns with the float reference, in rounds of fresh processes, in the same way then and now: a machine
-that is slower today slows both, and their ratio stays. It has regressed where
+that is slower today slows both, and their ratio stays. Of each the fast calls count (`_UNDISTURBED`): who else uses the
+machine lengthens the others, and not by the same factor. It has regressed where
 
-- it is `slower`: the 95 % interval of that ratio, now over then, lies above `TOLERANCE` as a whole;
+- it is `slower`: the 95 % interval of that ratio, now over then, lies above `TOLERANCE` as a whole, and still does
+  after as many rounds again, for a disturbance passes and a regression stays;
 - it is `less accurate`: it loses more against the float model than the study that registered it allowed;
 - it `does not load`, or does not answer.
 """
@@ -34,6 +36,7 @@ from tuner.target import cpu_name, driver_version
 TOLERANCE = 1.05
 RECORD = "record.json"
 _LEAST_ROUNDS, _MOST_ROUNDS = 4, 10
+_UNDISTURBED = 10  # the percentile of the calls
 _PRECISION = 0.04  # rounds may end when a ratio is known within ±4 %
 _ACCURACY_LIMIT = 0.01  # of a champion that was registered without one
 _NOTIFY_S = 60.0
@@ -142,11 +145,18 @@ class Watch:
         try:
             before = Measurement.from_json(manifest["measurement"])
             measured = self._evaluator.rescored(folder / "champion", candidate, before)
-            comparable = {"reference", "target"}.isdisjoint(found.differing)
-            logs = self.against_reference(candidate, folder / "champion") if comparable else []
+            then: list[float] = record["log_ratios"]
+            now: list[float] = []
+            if then and {"reference", "target"}.isdisjoint(found.differing):
+                now = self.against_reference(candidate, folder / "champion")
+                if slower(slowdown_interval(now, then)):
+                    now += self.against_reference(candidate, folder / "champion")
         except CandidateError as error:
             return replace(found, regression="does not load", why=error.sentence)
-        found = replace(found, measurement=measured, **_slowdown(logs, record["log_ratios"]))
+        found = replace(found, measurement=measured)
+        if now:
+            ratio = math.exp(float(np.mean(now) - np.mean(then)))
+            found = replace(found, slowdown=ratio, slowdown_ci95=slowdown_interval(now, then))
         limit = _ACCURACY_LIMIT if record["accuracy_limit"] is None else record["accuracy_limit"]
         if measured.accuracy_drop is not None and measured.accuracy_drop > limit:
             lost = f"it loses {measured.accuracy_drop:.4f} against the float model where {limit:g} was allowed"
@@ -154,7 +164,7 @@ class Watch:
         return replace(found, regression="slower") if found.slowdown_ci95 and slower(found.slowdown_ci95) else found
 
     def against_reference(self, candidate: Candidate, folder: Path) -> list[float]:
-        """The logarithm of its median call over the float reference's, by round of fresh processes.
+        """The logarithm of its undisturbed call over the float reference's, by round of fresh processes.
 
         Raises CandidateError where either does not run.
         """
@@ -165,7 +175,8 @@ class Watch:
             timed = fresh_round(self._evaluator, contenders, failed)
             for sentence in failed.values():
                 raise CandidateError("error", sentence)
-            logs.append(math.log(timed["champion"].ratio_to(timed["reference"])))
+            champion, reference = (timed[name].percentile(_UNDISTURBED) for name in contenders)
+            logs.append(math.log(champion / reference))
             low, high = mean_interval(logs)
             if len(logs) >= _LEAST_ROUNDS and high - low <= 2 * _PRECISION:
                 break
@@ -192,6 +203,12 @@ class Watch:
         return machine | driver | {"python": platform.python_version()} | artifact.library_versions(libraries)
 
 
+def slowdown_interval(now: Sequence[float], then: Sequence[float]) -> Interval:
+    """A 95 % interval of the ratio of ratios, from the logarithms of both by round."""
+    low, high = gap_interval(now, then)
+    return math.exp(low), math.exp(high)
+
+
 def slower(interval: Interval) -> bool:
     """The rule: the whole interval of the slow-down lies above the tolerance."""
     return interval[0] > TOLERANCE
@@ -209,16 +226,6 @@ def notify(command: str, facts: Mapping[str, Any]) -> str | None:
         return None
     said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
     return f"on_regression: exit code {done.returncode} ({said[0][:200]}): {command}"
-
-
-def _slowdown(now: Sequence[float], then: Sequence[float]) -> dict[str, Any]:
-    if not now or not then:
-        return {}
-    low, high = gap_interval(now, then)
-    return {
-        "slowdown": math.exp(float(np.mean(now) - np.mean(then))),
-        "slowdown_ci95": (math.exp(low), math.exp(high)),
-    }
 
 
 def _changes(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
