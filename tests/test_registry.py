@@ -1,5 +1,6 @@
 """Registered champions in a real MLflow store: what loads, who is champion, and how that came."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,11 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -108,40 +107,57 @@ def test_a_version_loads_by_its_alias_and_answers_any_number_of_samples(
 @pytest.mark.slow
 def test_mlflow_serves_it(uri: str, register: Callable[[], str], tmp_path: Path) -> None:
     register()
+    arguments = ["models", "serve", "--model-uri", "models:/linear-cpu@candidate", "--env-manager", "local"]
+    points = np.random.default_rng(0).normal(size=(9, FEATURES)).astype(np.float32)
+    with serving(arguments, tmp_path, {"MLFLOW_TRACKING_URI": uri}) as address:
+        for asked in ({"inputs": {"x": points.tolist()}}, {"inputs": points.tolist()}):
+            content = json.dumps(asked).encode()
+            request = urllib.request.Request(f"{address}/invocations", content, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                np.testing.assert_allclose(json.load(answer)["predictions"], points @ CENTRES.T, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_tracking_server_is_a_registry_too(tmp_path: Path) -> None:
+    arguments = ["server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
+    arguments += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    champion = packaged(tmp_path)
+    with serving(arguments, tmp_path, {}) as address:
+        registry, tracker = Registry(address), Tracker(address, "tests", "mine")
+        for _ in range(2):
+            version = registry.register(NAME, tracker.run_id, champion, {}, {"tests.fakes"}, {"study": "mine"}, "!")
+            registry.promote(NAME, version, "me", "newer")
+        assert registry.rollback(NAME, "me", "older") == ("2", "1")
+        assert registry.aliases(NAME) == {"candidate": "2", "champion": "1"}
+        folder = registry.fetch(NAME, "1", tmp_path / "fetched")
+        assert artifact.read_manifest(folder / "champion").candidate == CANDIDATE
+        assert registry.names() == [NAME]
+
+
+@contextlib.contextmanager
+def serving(arguments: list[str], folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of an `mlflow` command that serves, once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/linear-cpu@candidate"]
-    command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", *arguments, "--port", str(port), "--workers", "1"]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow looks for its own command there
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PATH": path}
-    with (tmp_path / "serve.log").open("w") as log:
-        server = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
-        )  # fmt: skip
-    points = np.random.default_rng(0).normal(size=(9, FEATURES)).astype(np.float32)
+    variables = os.environ | {"PATH": path} | environment
+    with (folder / "serve.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 120
     try:
-        for asked in ({"inputs": {"x": points.tolist()}}, {"inputs": points.tolist()}):
-            answer = posted(f"http://127.0.0.1:{port}/invocations", asked, time.monotonic() + 120, server)
-            np.testing.assert_allclose(answer["predictions"], points @ CENTRES.T, rtol=1e-5)
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, (folder / "serve.log").read_text()
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-def posted(url: str, content: dict[str, Any], deadline: float, server: "subprocess.Popen[bytes]") -> dict[str, Any]:
-    """The JSON that a server answers, once it listens."""
-    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except urllib.error.HTTPError as error:
-            raise AssertionError(error.read().decode()) from error
-        except OSError:
-            assert server.poll() is None and time.monotonic() < deadline
-            time.sleep(0.5)
 
 
 def test_a_version_says_where_it_comes_from_and_is_logged_once(

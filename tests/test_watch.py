@@ -16,7 +16,7 @@ from tests import study
 from tests.conftest import furnished
 from tests.fakes import Moody, Null
 from tests.study import deploy, node, tune
-from tuner import decide, watch
+from tuner import watch
 from tuner.candidate import Candidate
 from tuner.constraints import Measurement
 from tuner.delivery import deliver
@@ -30,8 +30,8 @@ NAME = "linear-cpu"
 class Registered:
     """A champion as the registry keeps it, whose mood can change, and what examines it."""
 
-    def __init__(self, rig: Rig, watch: Watch, folder: Path, mood: Path) -> None:
-        self.rig, self.watch, self.folder, self.mood = rig, watch, folder, mood
+    def __init__(self, watch: Watch, folder: Path, mood: Path) -> None:
+        self.watch, self.folder, self.mood = watch, folder, mood
 
     def examined(self, **mood: Any) -> watch.Examined:
         self.mood.write_text(json.dumps({"ms": 1.0} | mood))
@@ -49,17 +49,15 @@ def kept(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
     (folder / "registered").mkdir()
     mood = folder / "mood.json"
     mood.write_text('{"ms": 1.0}')
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(decide, "_TIMED_S", 0.15)
-        rig = Rig(folder / "scratch", *study.overrides(folder, "latency_ms=20"))
-        with rig.evaluator() as evaluator:
-            candidate = Candidate((), Moody(mood=str(mood)), 4)
-            measured = Measurement(accuracy=1.0, accuracy_drop=0.0)
-            assert deliver(evaluator, candidate, measured, folder / "registered/champion") is None
-            watching = Watch(rig.request, rig.prepared, evaluator)
-            record = watching.record(candidate, folder / "registered/champion", measured)
-            (folder / "registered/record.json").write_text(json.dumps(record))
-            yield Registered(rig, watching, folder / "registered", mood)
+    rig = Rig(folder / "scratch", *study.overrides(folder, "latency_ms=20"))
+    with rig.evaluator() as evaluator:
+        candidate = Candidate((), Moody(mood=str(mood)), 4)
+        measured = Measurement(accuracy=1.0, accuracy_drop=0.0)
+        assert deliver(evaluator, candidate, measured, folder / "registered/champion") is None
+        watching = Watch(rig.request, rig.prepared, evaluator)
+        record = watching.record(candidate, folder / "registered/champion", measured)
+        (folder / "registered/record.json").write_text(json.dumps(record))
+        yield Registered(watching, folder / "registered", mood)
 
 
 @pytest.fixture

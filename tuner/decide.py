@@ -24,7 +24,7 @@ from tuner.worker import Worker
 FINALISTS = 5
 RIVALS = 2  # of each baseline, so that each has its own best batch size
 WORTH_RACING = 0.7  # a candidate this far behind the best (a score is a logarithm: half as good) does not race
-_TIMED_S = 0.4  # of timing for each contender in each round
+TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
 _ROUND_LIMIT_S = 180.0
 INCUMBENT = "incumbent"  # its name in a race, where the same candidate may run as a challenger
@@ -91,9 +91,12 @@ class Contender:
 
 
 def fresh_round(
-    evaluator: Evaluator, contenders: Mapping[str, Contender], failed: dict[str, str]
+    evaluator: Evaluator, contenders: Mapping[str, Contender], failed: dict[str, str], timed_s: float = TIMED_S
 ) -> dict[str, timing.Timing]:
-    """Loads everyone in a fresh process and times them in turns. One that fails is noted in `failed` and left out."""
+    """Loads everyone in a fresh process and times them in turns, each for `timed_s` in all.
+
+    One that fails is noted in `failed` and left out.
+    """
     workers: dict[str, Worker] = {}
     deadline = time.monotonic() + _ROUND_LIMIT_S
     try:
@@ -108,7 +111,7 @@ def fresh_round(
                 failed[name] = error.sentence
                 if name in workers:
                     workers.pop(name).close()
-        limit_s = _TIMED_S * len(workers)
+        limit_s = timed_s * len(workers)
         return timing.take_turns(workers, limit_s=limit_s, timeout_s=_ROUND_LIMIT_S, failed=failed)[0]
     finally:
         for worker in workers.values():

@@ -25,7 +25,7 @@ from tuner import artifact
 from tuner.candidate import Candidate, digest
 from tuner.configure import Request
 from tuner.constraints import Measurement
-from tuner.decide import Contender, fresh_round
+from tuner.decide import TIMED_S, Contender, fresh_round
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate import Evaluator
 from tuner.plugin import encode
@@ -172,7 +172,7 @@ class Watch:
         logs: list[float] = []
         while len(logs) < _MOST_ROUNDS:
             failed: dict[str, str] = {}
-            timed = fresh_round(self._evaluator, contenders, failed)
+            timed = fresh_round(self._evaluator, contenders, failed, min(TIMED_S, self._request.limits.measure_s))
             for sentence in failed.values():
                 raise CandidateError("error", sentence)
             champion, reference = (timed[name].percentile(_UNDISTURBED) for name in contenders)
