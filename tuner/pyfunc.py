@@ -27,7 +27,7 @@ class Champion(PythonModel):  # type: ignore[misc]
         self._one_at_a_time = threading.Lock()  # a server answers in threads; a session is for one
 
     # `model_input` is a dict of arrays; MLflow reads the annotation, and warns of any that is not one of its own
-    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> Any:  # type: ignore[type-arg]
+    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> Any:
         """Inputs by name, shapes (n, *shape) → the output, or `output_0`, `output_1`, … where there are several.
 
         Raises ValueError where there is no sample, and where the inputs differ in their number of samples.
