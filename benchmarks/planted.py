@@ -12,6 +12,8 @@ from tuner.plugin import Backend, Session
 from tuner.target import Target
 from tuner.workload import Arrays, Form, Model, TensorSpec
 
+WORK_FILE = "work.json"
+
 
 @dataclass(frozen=True)
 class Planted(Backend):
@@ -27,10 +29,10 @@ class Planted(Backend):
         return f"planted{self.work}{self.twin}"
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
-        (out / "work.json").write_text(json.dumps(self.work))
+        (out / WORK_FILE).write_text(json.dumps(self.work))
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
-        return _Session(json.loads((folder / "work.json").read_text()), batch_size)
+        return _Session(json.loads((folder / WORK_FILE).read_text()), batch_size)
 
 
 class _Session(Session):
@@ -43,5 +45,5 @@ class _Session(Session):
         for _ in range(self._work):
             matrix = matrix @ self._matrix
         outputs = np.zeros((self._batch_size, 10), np.float32)
-        outputs[:, 0] = next(iter(inputs.values())).reshape(self._batch_size, -1)[:, :1].sum(axis=1) + matrix[0, 0]
+        outputs[:, 0] = next(iter(inputs.values())).reshape(self._batch_size, -1).sum(axis=1) + matrix[0, 0]
         return [outputs]

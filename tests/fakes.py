@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import json
 import os
 import shutil
 import time
@@ -136,6 +137,24 @@ class Fickle(Null):
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         return Product(np.load(folder / WEIGHTS) * np.random.default_rng().uniform(1, 2), self.ms)
+
+
+@dataclass(frozen=True)
+class Moody(Null):
+    """Changes after it was compiled, as with a new driver: a file says how, in `ms`, `confused` and `broken`."""
+
+    mood: str = ""
+
+    @property
+    def label(self) -> str:
+        return "moody"
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        mood = json.loads(Path(self.mood).read_text())
+        if mood.get("broken"):
+            raise CandidateError("error", "its driver is too old")
+        weights = np.load(folder / WEIGHTS)
+        return Product(np.roll(weights, 1, axis=1) if mood.get("confused") else weights, mood["ms"])
 
 
 class Product(Session):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tuner.statistics import (
     drift,
     drop_interval,
+    mean_interval,
     paired_proportions,
     percentile_interval,
     samples_to_certify,
@@ -73,6 +74,8 @@ def test_a_perfect_score_has_an_interval_too() -> None:
 
 def test_students_t_widens_for_few_values() -> None:
     assert t95(0) == math.inf and t95(2) == pytest.approx(4.303) and t95(1000) == pytest.approx(1.962, abs=1e-3)
+    assert mean_interval([1.0]) == (-math.inf, math.inf)
+    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)))
 
 
 def test_drift_is_how_far_the_machine_went_either_way() -> None:

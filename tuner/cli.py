@@ -12,6 +12,8 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune doctor [target=…]                           what this machine can tune for; what is missing and why
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
   tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
+  tune promote [NAME] [version=N] [reason=…]       make a registered version (the candidate) the champion
+  tune rollback [NAME] [reason=…]                  make the champion before this one champion again
   tune cache [max_gb=…] [max_age_days=…]           what built stages take on disk; with a limit, trims them
   tune … --cfg                                     the configuration that a command line makes, and nothing else
 
@@ -29,9 +31,11 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   warm_start      false: not from the best of earlier studies
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address
+  promote         ask, auto                        auto makes the better of the two champions the registered one
+  watch           examine the registered champion first (false); on_regression=COMMAND is run if it has regressed
 
-exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown; 2 the request is wrong;
-130 interrupted, the same command continues; 1 a bug.
+exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown; 4 the watched champion has regressed;
+2 the request is wrong; 130 interrupted, the same command continues; 1 a bug.
 """
 
 
@@ -105,7 +109,21 @@ def _cache(arguments: list[str]) -> int:
     return cache(arguments)
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {"doctor": _doctor, "show": _show, "ui": _ui, "cache": _cache}
+def _promote(arguments: list[str]) -> int:
+    from tuner.promote import promote
+
+    return promote(arguments)
+
+
+def _rollback(arguments: list[str]) -> int:
+    from tuner.promote import rollback
+
+    return rollback(arguments)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "doctor": _doctor, "show": _show, "ui": _ui, "promote": _promote, "rollback": _rollback, "cache": _cache,
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -38,6 +38,7 @@ _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 _SPACE = "search_space."
 _GROUPS = ("target", "model", "dataset", "search_space", "sampler", "executor", "tracking")
 _ABSENT = object()
+PROMOTE = ("ask", "auto")
 SAMPLERS = ("auto", "gp", "tpe", "nsga2", "random", "brute")
 
 
@@ -59,6 +60,9 @@ class Schema:
     stop_when_feasible: bool = False
     warm_start: bool = True
     seed: int = 0
+    promote: str = "ask"
+    watch: bool = False
+    on_regression: str | None = None
     study: str | None = None
     out_dir: str = "outputs"
     cache_dir: str = "cache"
@@ -90,6 +94,9 @@ class Request:
     warm_start: bool
     limits: Limits
     seed: int
+    promote: str
+    watch: bool
+    on_regression: str | None
     study: str | None
     out_dir: Path
     cache_dir: Path
@@ -165,6 +172,8 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     sampler = str(plain["sampler"].get("name"))
     if sampler not in SAMPLERS:
         raise RequestError(_unknown(sampler, SAMPLERS, "sampler="))
+    if plain["promote"] not in PROMOTE:
+        raise RequestError(_unknown(plain["promote"], PROMOTE, "promote="))
     if not str(plain["out_dir"]).strip() or not str(plain["cache_dir"]).strip():
         raise RequestError("out_dir and cache_dir must name a folder")
     if plain["study"] is not None and not re.fullmatch(r"[\w.\-]+", plain["study"]):
@@ -186,6 +195,9 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         warm_start=plain["warm_start"],
         limits=_checked(limits, Limits, "executor"),
         seed=plain["seed"],
+        promote=plain["promote"],
+        watch=plain["watch"],
+        on_regression=plain["on_regression"],
         study=plain["study"],
         out_dir=Path(plain["out_dir"]).expanduser().absolute(),
         cache_dir=Path(plain["cache_dir"]).expanduser().absolute(),
@@ -252,7 +264,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
         unknown_key = key not in known and key.replace("/", ".") not in known
         if "=" not in override:
             return f"{override!r} is neither a command nor an override; overrides read key=value" + _nearest(
-                override, [*known, "doctor", "show", "ui"]
+                override, [*known, "doctor", "show", "ui", "promote", "rollback"]
             )
         if key.startswith("hydra."):
             continue

@@ -107,6 +107,11 @@ class Console:
             if champion["roofline"]:
                 self._out.print(f"it {champion['roofline']['sentence']}", markup=False, soft_wrap=True)
             self._out.print(f"artifact  {folder / 'champion'}", markup=False, soft_wrap=True)
+        if registered := result.get("registered"):
+            self._out.print(f"model     {_registered(registered)}", markup=False, soft_wrap=True)
+        if watch := result.get("watch"):
+            style = "red" if watch["regression"] else None
+            self._out.print(f"watch     {watch['sentence']}", style=style, markup=False, soft_wrap=True)
         self._out.print(f"result    {folder / 'result.json'}", markup=False, soft_wrap=True)
         if (folder / "report.html").exists():
             self._out.print(f"report    {folder / 'report.html'}", markup=False, soft_wrap=True)
@@ -159,6 +164,13 @@ class TrialBar:
             return "nothing feasible yet"
         rate = self._best.measurement.throughput or 0.0
         return f"best {rate:,.0f}/s {self._best.candidate.label}"
+
+
+def _registered(found: Mapping[str, Any]) -> str:
+    name = f"{found['model']} version {found['version']}"
+    if found["champion"]:
+        return f"{name}, now the champion" if found["new"] else f"{name} stays the champion"
+    return f"{name}, a candidate: tune promote {found['model']}"
 
 
 def _table(result: Mapping[str, Any]) -> Table:

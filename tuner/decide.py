@@ -1,6 +1,7 @@
 """The verdict: finalists and baselines race, the winner is packaged, reloaded and checked, then announced."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +25,10 @@ from tuner.worker import Worker
 
 FINALISTS = 5
 RIVALS = 2  # of each baseline, so that each has its own best batch size
-_TIMED_S = 0.4  # of timing for each contender in each round
+TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
 _ROUND_LIMIT_S = 180.0
+INCUMBENT = "incumbent"  # its name in a race, where the same candidate may run as a challenger
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,26 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Incumbent:
+    """The registered champion as it enters the race: it runs from its own `folder`, and nothing is built.
+
+    Where it is `favoured`, a challenger must be better beyond the noise to win.
+    """
+
+    outcome: Outcome
+    folder: Path
+    favoured: bool
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a study found. `runners_up` raced and lost; the baselines raced beside them.
 
     `eager` is the float model in its own framework, `best_untuned` the best float32 runtime as it comes, each at
     its own best batch size under the same latency limit. `nearest_miss` is there when nothing is feasible.
     `certified` is feasible with the bad end of every interval within its limit. `noise` is the race's: ratios within
-    it are ties. `loadgen` is what MLCommons LoadGen says of the champion.
+    it are ties. `loadgen` is what MLCommons LoadGen says of the champion. `incumbent` is the registered champion as it
+    raced; `stays` says that it won.
     """
 
     verdict: Literal["certified", "feasible", "infeasible"]
@@ -57,12 +72,57 @@ class Verdict:
     race_rounds: int = 0
     loadgen: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    incumbent: Finding | None = None
+    stays: bool = False
 
 
 def plain_runtime(candidate: Candidate) -> bool:
     """Float32 on a backend as it comes: what an engineer has before tuning."""
     backend = candidate.backend
     return candidate.uncompressed and backend.arithmetic == "f32" and as_it_comes(backend)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who is timed: a candidate as this study builds it, or the artifact that lies in `folder`."""
+
+    candidate: Candidate
+    folder: Path | None = None
+
+
+def fresh_round(
+    evaluator: Evaluator, contenders: Mapping[str, Contender], failed: dict[str, str], timed_s: float = TIMED_S
+) -> dict[str, timing.Timing]:
+    """Loads everyone in a fresh process and times them in turns, each for `timed_s` in all.
+
+    One that fails is noted in `failed` and left out.
+    """
+    with timing.alone(evaluator.device):
+        return _round_alone(evaluator, contenders, failed, timed_s)
+
+
+def _round_alone(
+    evaluator: Evaluator, contenders: Mapping[str, Contender], failed: dict[str, str], timed_s: float
+) -> dict[str, timing.Timing]:
+    workers: dict[str, Worker] = {}
+    deadline = time.monotonic() + _ROUND_LIMIT_S
+    try:
+        for name, contender in contenders.items():
+            try:
+                log = evaluator.log(contender.candidate)
+                folder = contender.folder or evaluator.built(contender.candidate)
+                workers[name] = evaluator.hosting(folder, log, deadline)
+                workers[name].run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
+                workers[name].pause()
+            except CandidateError as error:
+                failed[name] = error.sentence
+                if name in workers:
+                    workers.pop(name).close()
+        limit_s = timed_s * len(workers)
+        return timing.take_turns(workers, limit_s=limit_s, timeout_s=_ROUND_LIMIT_S, failed=failed)[0]
+    finally:
+        for worker in workers.values():
+            worker.close()
 
 
 class Judge:
@@ -81,8 +141,14 @@ class Judge:
         self._say = say
         self._drift: Interval = (0.0, 0.0)
 
-    def decide(self, outcomes: Sequence[Outcome], eager: Candidate | None, champion_folder: Path) -> Verdict:
-        """Races the best feasible and the baselines, and packages the winner in `champion_folder`.
+    def decide(
+        self,
+        outcomes: Sequence[Outcome],
+        eager: Candidate | None,
+        champion_folder: Path,
+        incumbent: Incumbent | None = None,
+    ) -> Verdict:
+        """Races the best feasible, the baselines and the incumbent; the winner is packaged in `champion_folder`.
 
         `eager` names the class of candidates that are the first baseline; None where there is none.
         """
@@ -95,9 +161,9 @@ class Judge:
         kinds: dict[str, Callable[[Candidate], bool]] = {"eager": is_eager, "best_untuned": plain_runtime}
         rivals = {role: self._rivals(done, kind) for role, kind in kinds.items()}
         finalists = self._finalists(done)
-        if not finalists:
+        if not finalists and incumbent is None:
             return self._infeasible(outcomes, rivals)
-        held, raced = self.race(finalists, [o for several in rivals.values() for o in several])
+        held, raced = self.race(finalists, [o for several in rivals.values() for o in several], incumbent)
         if not held.rounds:
             failures = tuple(f"a finalist failed in the race: {why}" for why in held.failed.values())
             return replace(self._infeasible(outcomes, rivals), notes=failures)
@@ -106,28 +172,29 @@ class Judge:
             them = [key for key, f in raced.items() if kind(f.candidate)]
             best = held.ranked([key for key in them if self._holds(raced[key])] or them)
             found[role] = raced[best[0]] if best else None
-        ranked = self._ranked(held, raced)
+        holder = raced.get(INCUMBENT)
+        ranked = self._ranked(held, raced, incumbent is not None and incumbent.favoured)
         labels = {o.candidate.key: o.candidate.label for o in finalists}
+        if incumbent is not None:
+            labels[INCUMBENT] = "the registered champion"
         notes = [f"{labels[key]} failed in the race: {why}" for key, why in held.failed.items() if key in labels]
         for finding in ranked:
             self._say(f"packaging and checking {finding.candidate.label}")
-            problem = deliver(self._evaluator, finding.candidate, finding.measurement, champion_folder)
+            kept = incumbent.folder if incumbent is not None and finding is holder else None
+            problem, champion, opinion = self._packaged(finding, kept, champion_folder)
             if problem is None:
-                measured, opinion = check(self._evaluator, finding.candidate, self._constraints, finding.measurement)
-                champion = Finding(finding.candidate, measured)
-                if not self._holds(champion):
-                    notes.append(f"{finding.candidate.label} won the race, but LoadGen found it outside the limits")
-                    continue
                 return Verdict(
-                    "certified" if self._constraints.certified(measured) else "feasible",
+                    "certified" if self._constraints.certified(champion.measurement) else "feasible",
                     champion,
-                    tuple(f for f in ranked if f is not finding and f.candidate.key in labels),
+                    tuple(f for f in ranked if f not in (finding, holder) and f.candidate.key in labels),
                     found["eager"],
                     found["best_untuned"],
                     noise=held.noise,
                     race_rounds=len(held.rounds),
                     loadgen=opinion,
                     notes=tuple(notes),
+                    incumbent=holder,
+                    stays=kept is not None,
                 )
             notes.append(f"{finding.candidate.label} won the race but was not announced: {problem}")
         # the race is the better measurement: what it found breaks a limit
@@ -137,6 +204,21 @@ class Judge:
     def see(self, outcomes: Sequence[Outcome]) -> None:
         """Learns how the machine drifted while those were measured, by the reference that each was timed beside."""
         self._drift = drift([o.measurement.reference_ms for o in outcomes if o.measurement.reference_ms is not None])
+
+    def _packaged(
+        self, finding: Finding, kept: Path | None, folder: Path
+    ) -> tuple[str | None, Finding, Mapping[str, Any] | None]:
+        """Why the winner must not be announced, or None; the winner, and what LoadGen says of it. `kept` is the folder
+        of one that was packaged and checked when it was registered."""
+        if kept is not None:
+            shutil.copytree(kept, folder)
+            return None, finding, None
+        problem = deliver(self._evaluator, finding.candidate, finding.measurement, folder)
+        if problem is not None:
+            return problem, finding, None
+        measured, opinion = check(self._evaluator, finding.candidate, self._constraints, finding.measurement)
+        checked = Finding(finding.candidate, measured)
+        return None if self._holds(checked) else "LoadGen found it outside the limits", checked, opinion
 
     def _finalists(self, done: list[Outcome]) -> list[Outcome]:
         feasible = [o for o in done if self._constraints.feasible(o.measurement)]
@@ -165,21 +247,30 @@ class Judge:
         found = {role: Finding(o[0].candidate, o[0].measurement) if o else None for role, o in rivals.items()}
         return Verdict("infeasible", None, (), found["eager"], found["best_untuned"], nearest)
 
-    def race(self, finalists: Sequence[Outcome], baselines: Sequence[Outcome]) -> tuple[Race, dict[str, Finding]]:
+    def race(
+        self, finalists: Sequence[Outcome], baselines: Sequence[Outcome], incumbent: Incumbent | None = None
+    ) -> tuple[Race, dict[str, Finding]]:
         """Times them side by side in rounds of fresh processes."""
-        entrants = {o.candidate.key: o for o in (*finalists, *baselines)}
-        first = finalists[0].candidate.key
+        challengers = {o.candidate.key: o for o in finalists}
+        folders = {}
+        if incumbent is not None:
+            challengers[INCUMBENT] = incumbent.outcome
+            folders[INCUMBENT] = incumbent.folder
+        entrants = challengers | {o.candidate.key: o for o in baselines}
+        first = next(iter(challengers))
         self._say(f"racing: {', '.join(o.candidate.label for o in entrants.values())}")
 
+        def entrant(name: str) -> str:
+            return first if name == race.TWIN else name
+
         def round_of(names: Sequence[str], failed: dict[str, str]) -> dict[str, timing.Timing]:
-            return self._round({name: entrants[first if name == race.TWIN else name] for name in names}, failed)
+            contenders = {n: Contender(entrants[entrant(n)].candidate, folders.get(entrant(n))) for n in names}
+            return fresh_round(self._evaluator, contenders, failed)
 
         def score(name: str, timed: timing.Timing) -> float:
-            outcome = entrants[first if name == race.TWIN else name]
-            return self._score(self._measured(outcome, [timed.wall_ms]))
+            return self._score(self._measured(entrants[entrant(name)], [timed.wall_ms]))
 
-        held = race.run(list(dict.fromkeys(o.candidate.key for o in finalists)), [o.candidate.key for o in baselines],
-                        round_of, score, self._say)  # fmt: skip
+        held = race.run(list(challengers), [o.candidate.key for o in baselines], round_of, score, self._say)
         findings = {}
         for key, outcome in entrants.items():
             if any(key in done for done in held.rounds):
@@ -187,40 +278,20 @@ class Judge:
                 findings[key] = Finding(outcome.candidate, measured)
         return held, findings
 
-    def _round(self, entrants: Mapping[str, Outcome], failed: dict[str, str]) -> dict[str, timing.Timing]:
-        """Loads every entrant in a fresh process and times them in turns. One that fails is noted and left out."""
-        with timing.alone(self._evaluator.device):
-            return self._round_alone(entrants, failed)
+    def _ranked(self, held: Race, raced: Mapping[str, Finding], favoured: bool) -> list[Finding]:
+        """Those still feasible, best first; ties with the best go to the simpler: fewer transforms, then smaller.
 
-    def _round_alone(self, entrants: Mapping[str, Outcome], failed: dict[str, str]) -> dict[str, timing.Timing]:
-        workers: dict[str, Worker] = {}
-        deadline = time.monotonic() + _ROUND_LIMIT_S
-        try:
-            for name, outcome in entrants.items():
-                try:
-                    log = self._evaluator.log(outcome.candidate)
-                    workers[name] = self._evaluator.hosting(self._evaluator.built(outcome.candidate), log, deadline)
-                    workers[name].run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
-                    workers[name].pause()
-                except CandidateError as error:
-                    failed[name] = error.sentence
-                    if name in workers:
-                        workers.pop(name).close()
-            limit_s = _TIMED_S * len(workers)
-            return timing.take_turns(workers, limit_s=limit_s, timeout_s=_ROUND_LIMIT_S, failed=failed)[0]
-        finally:
-            for worker in workers.values():
-                worker.close()
-
-    def _ranked(self, held: Race, raced: Mapping[str, Finding]) -> list[Finding]:
-        """Those still feasible, best first; ties with the best go to the simpler: fewer transforms, then smaller."""
+        Before an incumbent that is `favoured` come only those that are better beyond the noise."""
         feasible = [key for key, f in raced.items() if self._constraints.feasible(f.measurement)]
         if not feasible:
             return []
         order = held.ranked(feasible)
         tied = [key for key in order if held.behind(key, order[0]) <= held.noise]
         tied.sort(key=lambda key: (len(raced[key].candidate.transforms), raced[key].measurement.size_mb or 0.0))
-        return [raced[key] for key in (*tied, *(key for key in order if key not in tied))]
+        order = [*tied, *(key for key in order if key not in tied)]
+        if favoured and INCUMBENT in order:
+            order.sort(key=lambda key: 1 if key == INCUMBENT else 2 * (held.behind(INCUMBENT, key) <= held.noise))
+        return [raced[key] for key in order]
 
     def _measured(self, outcome: Outcome, rounds: Sequence[Sequence[NDArray[Any]]]) -> Measurement:
         """The outcome's measurement with the figures of a race: timed side by side, nothing needs normalising."""

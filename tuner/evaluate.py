@@ -322,6 +322,10 @@ class Evaluator:
         with self.hosting(artifact, self.log(candidate), deadline) as worker:
             return worker.run_for(_left(deadline), host.scores, self._workload)
 
+    def rescored(self, artifact: Path, candidate: Candidate, measured: Measurement) -> Measurement:
+        """The measurement with the accuracy that the artifact has now, loaded in a fresh process."""
+        return self._with_accuracy(measured, self.scores_of(artifact, candidate))
+
     def _timed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: float) -> Measurement:
         reference = self._reference_worker(deadline)
         worker.pause()

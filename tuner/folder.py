@@ -112,7 +112,8 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Study
 
 def _asked(request: Request, content: Mapping[str, Any]) -> dict[str, Any]:
     """What makes two requests the same study: everything but where it is kept and how long it may take."""
-    free = {"study", "out_dir", "cache_dir", "tracking", "timeout_s", "n_trials", "patience", "stop_when_feasible"}
+    how_long = {"timeout_s", "n_trials", "patience", "stop_when_feasible"}
+    free = how_long | {"study", "out_dir", "cache_dir", "tracking", "promote", "watch", "on_regression"}
     settings = {name: value for name, value in request.resolved.items() if name not in free}
     return {
         "key": digest({"settings": settings, "content": content}),

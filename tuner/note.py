@@ -90,6 +90,8 @@ def trial_fate(trial: Mapping[str, Any], constraints: Constraints) -> str:
         return f"Failed ({failure['kind']}): {failure['sentence']}"
     measured = Measurement.from_json(trial["measurement"])
     broken = ", ".join(breaches(constraints, measured))
+    if trial["stopped_by"] == "behind":
+        return f"Stopped early: {measured.throughput or 0.0:,.0f} samples/s in a few calls, far behind the best by then."
     if stopped_by := trial["stopped_by"]:
         return f"Stopped early: {broken or stopped_by}. Not measured any further."
     if not constraints.feasible(measured):
@@ -155,6 +157,7 @@ def setbacks(trials: Sequence[Mapping[str, Any]], constraints: Constraints) -> l
     """What was tried and did not do, by reason, failures first."""
     failed: dict[tuple[str, str], list[str]] = {}
     over: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    behind: list[str] = []
     for trial in trials:
         if failure := trial["failure"]:
             failed.setdefault((failure["kind"], failure["sentence"]), []).append(trial["label"])
@@ -163,6 +166,9 @@ def setbacks(trials: Sequence[Mapping[str, Any]], constraints: Constraints) -> l
         excess = constraints.violations(measured)
         worst = trial["stopped_by"] or max(excess, key=excess.__getitem__, default=None)
         if worst is None or (trial["stopped_by"] is None and excess[worst] <= 0):
+            continue
+        if worst == "behind":
+            behind.append(trial["label"])
             continue
         what = "stopped early" if trial["stopped_by"] else "over a limit"
         over.setdefault((what, worst), []).append((constraints.value(worst, measured) or math.nan, trial["label"]))
@@ -173,6 +179,8 @@ def setbacks(trials: Sequence[Mapping[str, Any]], constraints: Constraints) -> l
         values = low if low == high else f"{low} to {high}"
         why = f"{name} {values}, where {constraints.limits()[name]:g} is the limit"
         found.append(Setback(what, why, tuple(label for _, label in several)))
+    if behind:
+        found.append(Setback("stopped early", "a few calls showed it far behind the best by then", tuple(behind)))
     return found
 
 

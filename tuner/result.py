@@ -126,6 +126,13 @@ def result_json(
     }
 
 
+def exit_code(result: Mapping[str, Any]) -> int:
+    """What a finished study's command returns: 4 where the champion that it watched has regressed."""
+    if (result.get("watch") or {}).get("regression"):
+        return 4
+    return 3 if result["verdict"] == "infeasible" else 0
+
+
 def front(outcomes: Sequence[Outcome], objective: Objective) -> list[Outcome]:
     """Those that no other beats in both the objective and accuracy, the best by the objective first."""
     done = [o for o in outcomes if o.state == "complete" and o.measurement.accuracy is not None]

@@ -22,12 +22,35 @@ def t95(degrees: int) -> float:
     return _T95[degrees - 1] if degrees <= len(_T95) else Z95 + (Z95**3 + Z95) / (4 * degrees)
 
 
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Student's 95 % interval of the mean of independent values; unbounded for fewer than two."""
+    if len(values) < 2:
+        return -math.inf, math.inf
+    mean = float(np.mean(values))
+    half = t95(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
 def drift(values: Sequence[float]) -> Interval:
     """How far below and above their median 95 % of the values lie, as logarithms; 0 for fewer than five."""
     if len(values) < 5:
         return 0.0, 0.0
     low, middle, high = (float(q) for q in np.percentile(np.log(values), (2.5, 50, 97.5)))
     return low - middle, high - middle
+
+
+def gap_interval(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Welch's 95 % interval of the mean of independent values less that of others; unbounded for fewer than two."""
+    if len(values) < 2 or len(others) < 2:
+        return -math.inf, math.inf
+    gap = float(np.mean(values) - np.mean(others))
+    parts = [(float(np.var(v, ddof=1)) / len(v), len(v) - 1) for v in (values, others)]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return gap, gap
+    degrees = variance**2 / sum(part**2 / count for part, count in parts)
+    half = t95(int(degrees)) * math.sqrt(variance)
+    return gap - half, gap + half
 
 
 def score_interval(scores: NDArray[Any]) -> Interval:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,19 @@ from tuner.candidate import Candidate, digest
 from tuner.configure import Request
 from tuner.console import Console, TrialBar
 from tuner.constraints import Measurement
-from tuner.decide import Judge, Verdict, plain_runtime
+from tuner.decide import Incumbent, Judge, Verdict, plain_runtime
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate import Evaluator, Outcome
 from tuner.folder import StudyFolder, require_room, study_folder, write_whole
 from tuner.honesty import Doubt
 from tuner.prepare import Prepared, prepare
-from tuner.result import Tally, result_json
+from tuner.result import Tally, exit_code, result_json
 from tuner.roofline import Standing
 from tuner.search import Search, chosen, storage
 from tuner.space import Params, Space
 from tuner.stages import route, unavailable
 from tuner.store import Store
+from tuner.succession import Succession
 from tuner.track import Tracker, default_uri, measurement_metrics, reachable
 
 _REPEATS = 3  # proposals in a row that were tried already, before one is taken at random
@@ -35,7 +37,7 @@ _EARLIER = 5  # candidates that earlier studies suggest
 
 
 def run(request: Request, console: Console) -> int:
-    """Runs the study and returns the exit code: 0 feasible, 3 not, 130 interrupted.
+    """Runs the study and returns the exit code: 0 feasible, 3 not, 4 a watched champion has regressed, 130 interrupted.
 
     Raises RequestError for what cannot be had, before the first trial. Side effects: the study's folder under
     `out_dir`, the Optuna journal and the MLflow store there, built stages under `cache_dir`.
@@ -130,6 +132,9 @@ class Study:
             console.float_model(evaluator.float_accuracy, self._prepared.samples)
             self._doubts += honesty.about_samples(evaluator.float_scores, request.constraints)
             console.doubts(self._doubts)
+            succession = stack.enter_context(
+                Succession(request, self._prepared, evaluator, self._folder.name, self._tracker, console.say)
+            )
             interrupted = False
             searching = time.monotonic()
             search = self.opened(space)
@@ -146,8 +151,10 @@ class Study:
                 console.say("interrupted: deciding on what was found; press Ctrl-C again to leave at once")
             self._complete_record(search, evaluator)
             deciding = time.monotonic()
-            verdict = self._decide(evaluator)
+            verdict = self._decide(evaluator, succession.incumbent)
             standings = self._standings(verdict, evaluator)
+            if not interrupted:  # else it is decided again
+                succession.conclude(verdict, self._folder / "champion")
         self._doubts += honesty.about_throttling(throttled, honesty.throttle_count())
         now = time.monotonic()
         seconds = {
@@ -156,10 +163,8 @@ class Study:
             "decide": now - deciding,
             "overhead": deciding - searching - self.tally.stage_seconds,
         }
-        self._record(verdict, standings, seconds, evaluator.float_accuracy, interrupted)
-        if interrupted:
-            return 130
-        return 3 if verdict.verdict == "infeasible" else 0
+        result = self._record(verdict, standings, seconds, evaluator.float_accuracy, interrupted, succession)
+        return 130 if interrupted else exit_code(result)
 
     def opened(self, space: Space) -> Search:
         """The search, its starting points queued: the uncompressed, then what is usual, then what served earlier
@@ -203,7 +208,7 @@ class Study:
                 bar.waiting()
                 self._held.alone(wait=True)
                 self._learn(search, bar)
-                if not search.abandoned() or self.tally.ended_by != "n_trials":
+                if not search.abandoned() or self.tally.ended_by not in ("n_trials", "search_space"):
                     return
                 self._held.shared()
 
@@ -275,7 +280,7 @@ class Study:
         if result["interrupted"]:
             return None
         self._console.verdict(result, self._folder)
-        return 3 if result["verdict"] == "infeasible" else 0
+        return exit_code(result)
 
     def _baselines(self, search: Search, space: Space, evaluator: Evaluator) -> None:
         """Measures the two baselines at every batch size of the space: each rival is entitled to its best."""
@@ -309,13 +314,13 @@ class Study:
             if outcome.candidate.key not in recorded:
                 self._log(f"baseline {outcome.candidate.key}", "base", outcome, evaluator)
 
-    def _decide(self, evaluator: Evaluator) -> Verdict:
+    def _decide(self, evaluator: Evaluator, incumbent: Incumbent | None) -> Verdict:
         judge = Judge(evaluator, self._request.constraints, self._request.objective, self._console.say)
         torch = self._prepared.source.model.form == "torch"
         eager = Candidate((), self._request.plain["torch"], 1) if torch else None
         outcomes = list(self.tally.outcomes.values())
         shutil.rmtree(self._folder / "champion", ignore_errors=True)  # of an interrupted session
-        verdict = judge.decide(outcomes, eager, self._folder / "champion")
+        verdict = judge.decide(outcomes, eager, self._folder / "champion", incumbent)
         self._doubts += honesty.about_trials(outcomes)
         self._doubts += honesty.about_race(verdict.noise)
         return verdict
@@ -334,12 +339,13 @@ class Study:
         seconds: dict[str, float],
         float_accuracy: float,
         interrupted: bool,
-    ) -> None:
+        succession: Succession,
+    ) -> dict[str, Any]:
         """Writes result.json and trials.json, tells MLflow, and prints the verdict."""
         result = result_json(
             self._request, self._folder.name, verdict, self.tally, self._doubts, seconds, self._device, float_accuracy,
             interrupted, self._prepared.samples, standings,
-        )  # fmt: skip
+        ) | succession.to_json()  # fmt: skip
         path = self._folder / "result.json"
         write_whole(path, json.dumps(result, indent=2) + "\n")
         trials = [outcome.to_json() | {"label": outcome.candidate.label} for outcome in self.tally.outcomes.values()]
@@ -355,10 +361,12 @@ class Study:
         if verdict.champion is not None:
             metrics |= measurement_metrics(verdict.champion.measurement, "champion_")
             tags["champion"] = verdict.champion.candidate.label
-            champion = self._folder / "champion"
+            champion = None if succession.registered else self._folder / "champion"
+        tags |= succession.tags()
         self._tracker.verdict(path, champion, metrics, tags)
         self._tracker.present(result, trials, report.write(self._folder))
         self._console.verdict(result, self._folder)
+        return result
 
     def _log(self, number: str, title: str, outcome: Outcome, evaluator: Evaluator) -> None:
         self._tracker.trial(number, title, outcome, self._request.constraints, evaluator.log(outcome.candidate))

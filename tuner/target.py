@@ -87,8 +87,17 @@ def cpu_name() -> str:
 
 def gpu_names() -> tuple[str, ...]:
     """The NVIDIA GPUs the driver lists, without importing a framework."""
+    return _nvidia_smi("name")
+
+
+def driver_version() -> str:
+    """Of the NVIDIA driver; "absent" where there is none."""
+    return next(iter(_nvidia_smi("driver_version")), "absent")
+
+
+def _nvidia_smi(field: str) -> tuple[str, ...]:
     if shutil.which("nvidia-smi") is None:
         return ()
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
     listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
     return tuple(listed.stdout.strip().splitlines()) if listed.returncode == 0 else ()

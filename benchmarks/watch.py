@@ -1,0 +1,61 @@
+"""Does the regression watch report a slow-down of 20 %, and not one of 2 %?
+
+A champion of 200 units of work is recorded; then its deployed files are changed, so that it does 240 units, or 204, and
+it is examined. 20 times each, with a new record each time, beside ONNX Runtime as the float reference.
+
+    python -m benchmarks.watch
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import Rig, save
+from benchmarks.planted import WORK_FILE, Planted
+from tuner import artifact
+from tuner.candidate import Candidate
+from tuner.constraints import Measurement
+from tuner.delivery import deliver
+from tuner.watch import RECORD, TOLERANCE, Watch
+
+REPEATS = 20
+RECORDED = 200
+PLANTED = {"20_per_cent": 240, "2_per_cent": 204}
+# eager takes seconds to load, and there are hundreds of rounds
+REFERENCE = "plain.torch._target_=tuner.plugins.backends.onnxruntime.OnnxRuntime"
+
+
+def main() -> None:
+    start = time.monotonic()
+    slowdowns: dict[str, list[float]] = {name: [] for name in PLANTED}
+    reported = dict.fromkeys(PLANTED, 0)
+    with tempfile.TemporaryDirectory() as scratch:
+        rig = Rig(Path(scratch) / "rig", "model=digits_cnn", "target.threads=1", "accuracy_drop=1", REFERENCE)
+        registered, candidate = Path(scratch) / "registered", Candidate((), Planted(RECORDED), 8)
+        registered.mkdir()
+        champion = registered / "champion"
+        with rig.evaluator() as evaluator:
+            measured = evaluator.rescored(rig.built(candidate), candidate, Measurement())
+            problem = deliver(evaluator, candidate, measured, champion)
+            assert problem is None, problem
+            watch = Watch(rig.request, rig.prepared, evaluator)
+            for _ in range(REPEATS):
+                _plant(champion, RECORDED)
+                (registered / RECORD).write_text(json.dumps(watch.record(candidate, champion, measured)))
+                for name, work in PLANTED.items():
+                    _plant(champion, work)
+                    found = watch.examine("planted", "1", registered)
+                    assert found.slowdown is not None, found.sentence
+                    slowdowns[name].append(round(found.slowdown, 3))
+                    reported[name] += found.regression == "slower"
+    seconds = round(time.monotonic() - start)
+    save("watch", {"repeats": REPEATS, "tolerance": TOLERANCE, "reported": reported, "found": slowdowns, "s": seconds})
+
+
+def _plant(champion: Path, work: int) -> None:
+    (champion / artifact.FILES / WORK_FILE).write_text(json.dumps(work))
+
+
+if __name__ == "__main__":
+    main()

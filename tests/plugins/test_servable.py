@@ -1,0 +1,88 @@
+"""Every backend's artifact as an MLflow model, loaded where there is neither this repository nor its tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import contract
+import numpy as np
+import pytest
+from contract import BACKENDS, CPU, IMAGE, PAIR, Pair, Patterns
+from mlflow.models import Model as MlflowModel
+
+from tuner import artifact, servable
+from tuner.candidate import Candidate
+from tuner.plugin import Backend
+from tuner.worker import Worker, environment
+from tuner.workload import Arrays, Model
+
+BATCH = 3
+
+LOAD = """
+import sys
+from pathlib import Path
+import mlflow.pyfunc, numpy as np
+model, inputs, answers = (Path(argument) for argument in sys.argv[1:])
+loaded = mlflow.pyfunc.load_model(str(model))
+import tuner.plugins
+assert Path(tuner.plugins.__file__).is_relative_to(model), "the plugins came with the model"
+outputs = loaded.predict(dict(np.load(inputs)))
+np.savez(answers, **(outputs if isinstance(outputs, dict) else {"output_0": outputs}))
+"""
+
+
+def served(backend: Backend, model: Model, inputs: Arrays, folder: Path) -> dict[str, Any]:
+    """What the backend's artifact answers as an MLflow model, in a process of its own."""
+    champion, log = folder / "champion", folder / "worker.log"
+    (champion / artifact.FILES).mkdir(parents=True)
+    (folder / "cache").mkdir()
+    with Worker(log, memory_mb=8192, environment=environment(1)) as worker:
+        worker.run_for(240, backend.compile, model, BATCH, CPU, champion / artifact.FILES, folder / "cache")
+    artifact.write_manifest(champion, Candidate((), backend, BATCH), CPU, model.inputs)
+    batch = {name: array[:BATCH] for name, array in inputs.items()}
+    with Worker(log, memory_mb=8192, environment=environment(1)) as worker:
+        outputs = worker.run_for(120, _answers, champion, batch)
+    arrays: dict[str, Any] = {f"input:{name}": array for name, array in batch.items()}
+    np.savez(champion / artifact.EXAMPLE, **arrays, **{f"output:{i}": output for i, output in enumerate(outputs)})
+    servable.save(champion, {}, {"contract"}, MlflowModel(), folder / "model")
+    np.savez(folder / "inputs.npz", **inputs)
+    command = [sys.executable, "-c", LOAD, *(str(folder / name) for name in ("model", "inputs.npz", "answers.npz"))]
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=240, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(folder / "answers.npz"))
+
+
+def _answers(champion: Path, batch: Arrays) -> list[Any]:
+    return [np.array(output) for output in artifact.load(champion).run(batch)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_a_backend_serves_more_samples_than_a_batch(kind: type[Backend], tmp_path: Path) -> None:
+    backend: Any = contract.plain(kind)
+    if reason := backend.unavailable(CPU):
+        pytest.skip(reason)
+    model = contract.accepted(backend, contract.saved(contract.trained(), IMAGE, tmp_path / "net"))
+    samples = Patterns().load("evaluation")
+    answers = served(backend, model, {"image": samples.inputs["image"][:100]}, tmp_path)
+    assert list(answers) == ["output_0"]
+    assert contract.accuracy([answers["output_0"]], samples.labels[:100]) > 0.9
+
+
+@pytest.mark.slow
+def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
+    backend: Any = next(contract.plain(kind) for kind in BACKENDS if kind.__name__ == "OnnxRuntime")
+    model = contract.saved(Pair(), PAIR, tmp_path / "net")["onnx"]
+    generator = np.random.default_rng(0)
+    inputs = {
+        "ids": generator.integers(16, size=(7, 4)),
+        "scores": generator.normal(size=(7, 4)).astype(np.float32),
+    }
+    answers = served(backend, model, inputs, tmp_path)
+    assert {name: answer.shape for name, answer in answers.items()} == {"output_0": (7, 4), "output_1": (7, 1)}
+    np.testing.assert_allclose(answers["output_0"].sum(-1, keepdims=True), answers["output_1"], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,51 @@
+"""The champion as MLflow serves it. MLflow copies this file into the model and runs it where the model is loaded.
+
+model = mlflow.pyfunc.load_model("models:/digits_cnn-cpu@champion")
+logits = model.predict({"x": images})  # any number of samples; with one input also `model.predict(images)`
+"""
+
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+
+from tuner import artifact
+from tuner.workload import Arrays
+
+CHAMPION = "champion"
+
+
+class Champion(PythonModel):  # type: ignore[misc]
+    """Answers with the packaged artifact, cutting what it is given into batches."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self._artifact = artifact.load(Path(context.artifacts[CHAMPION]))
+        self._one_at_a_time = threading.Lock()  # a server answers in threads; a session is for one
+
+    # `model_input` is a dict of arrays; MLflow reads the annotation, and warns of any that is not one of its own
+    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> Any:
+        """Inputs by name, shapes (n, *shape) → the output, or `output_0`, `output_1`, … where there are several.
+
+        Raises ValueError where there is no sample, and where the inputs differ in their number of samples.
+        """
+        inputs = cast(Arrays, model_input)
+        counts = {name: len(array) for name, array in inputs.items()}
+        if len(set(counts.values())) != 1 or 0 in counts.values():
+            raise ValueError(f"every input needs the same number of samples, one or more; there are {counts}")
+        (count,) = set(counts.values())
+        size = self._artifact.batch_size
+        parts: list[list[NDArray[Any]]] = []
+        with self._one_at_a_time:
+            for start in range(0, count, size):
+                batch = {name: array[start : start + size] for name, array in inputs.items()}
+                # a session may write the next outputs where these are
+                parts.append([output.copy() for output in self._artifact.run(batch)])
+        outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        return outputs[0] if len(outputs) == 1 else {f"output_{i}": output for i, output in enumerate(outputs)}
+
+
+set_model(Champion())
