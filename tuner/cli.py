@@ -59,8 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(arguments: list[str]) -> int:
-    from tuner import configure
+    from tuner import configure, sweep
 
+    if sweep.is_sweep(arguments):
+        return sweep.run(arguments)
     if "--cfg" in arguments:
         from omegaconf import OmegaConf
 

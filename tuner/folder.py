@@ -60,7 +60,7 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Path]
     for folder in candidates:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
-        if _locked(lock):
+        if locked(lock):
             try:
                 write_whole(folder / "request.json", json.dumps(asked, indent=2) + "\n")
                 yield folder
@@ -89,7 +89,8 @@ def _unfinished(folder: Path, key: str) -> bool:
     return not result.exists() or bool(json.loads(result.read_text())["interrupted"])
 
 
-def _locked(file: IO[str]) -> bool:
+def locked(file: IO[str]) -> bool:
+    """Takes the file's lock until it is closed. False where another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

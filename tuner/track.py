@@ -1,4 +1,4 @@
-"""Where MLflow is: a parent run per study, a child run per trial, the champion's artifact."""
+"""Where MLflow is: a run per sweep, under it one per study, under that one per trial; the champion's artifact."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -25,24 +25,26 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
 for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
+# in the environment of a sweep's members: the run that their studies belong under, and which member each is
+SWEEP_RUN, SWEEP_MEMBER = "TUNER_SWEEP_RUN", "TUNER_SWEEP_MEMBER"
 _FINISHED = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"}
 
 
 class Tracker:
-    """The record of one study. Opening it proves that the store can be written.
+    """The record of one study, or of one sweep (`kind`). Opening it proves that the store can be written.
 
     Children's metrics have units in their names; the parent's begin with `champion_`, so that it does not sort among
     its trials.
     """
 
-    def __init__(self, uri: str, experiment: str, study: str) -> None:
+    def __init__(self, uri: str, experiment: str, name: str, kind: Literal["study", "sweep"] = "study") -> None:
         self._uri = uri
         try:
             if file := _sqlite_file(uri):
                 file.parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_id(experiment)
-            self.run_id = self._study_run(study)
+            self.run_id = self._run(kind, name)
         except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
             raise _unusable(uri, error) from error
 
@@ -56,6 +58,12 @@ class Tracker:
             [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=50_000
         )
         return {str(r.data.tags["candidate"]) for r in found if r.info.status != "RUNNING"}
+
+    def study_of(self, member: str) -> str | None:
+        """The name of the study that a member of this sweep recorded, the latest if it did so again."""
+        under = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.sweep_member = '{member}'"
+        found = self._client.search_runs([self._experiment], under, max_results=1)
+        return str(found[0].data.tags["study"]) if found else None
 
     def trial(self, number: str, title: str, outcome: Outcome, violations: Mapping[str, float], log: Path) -> None:
         """One trial as a child run, called `title` and the candidate's label."""
@@ -102,12 +110,17 @@ class Tracker:
         location = None if file is None else (file.parent / "mlartifacts").as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
-    def _study_run(self, study: str) -> str:
-        found = self._client.search_runs([self._experiment], f"tags.study = '{study}'", max_results=1)
-        if found:
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-            return str(found[0].info.run_id)
-        return str(self._client.create_run(self._experiment, tags={"study": study}, run_name=study).info.run_id)
+    def _run(self, kind: str, name: str) -> str:
+        tags = {kind: name}
+        if kind == "study" and (parent := os.environ.get(SWEEP_RUN)):
+            tags |= {"mlflow.parentRunId": parent, "sweep_member": os.environ[SWEEP_MEMBER]}
+        found = self._client.search_runs([self._experiment], f"tags.{kind} = '{name}'", max_results=1)
+        if not found:
+            return str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
+        run_id = str(found[0].info.run_id)
+        self._client.update_run(run_id, status="RUNNING")
+        self._log(run_id, tags=tags)
+        return run_id
 
     def _log(
         self,
