@@ -171,8 +171,10 @@ def _named_sweep(name: str, given: Sequence[str]) -> list[str]:
             if name not in (options := _options("sweep")):
                 raise RequestError(_unknown(name, options, "sweep=")) from error
             raise RequestError(f"sweep={name}: the file is not a mapping of overrides ({error})") from error
-    assert isinstance(found, dict)
-    return [f"{key}={','.join(map(_literal, v)) if isinstance(v, list) else _literal(v)}" for key, v in found.items()]
+    if not isinstance(found, dict):
+        raise RequestError(f"sweep={name}: the file is not a mapping of overrides")
+    choices = {str(key): value if isinstance(value, list) else [value] for key, value in found.items()}
+    return [f"{key}={','.join(map(_literal, values))}" for key, values in choices.items()]
 
 
 def _literal(value: Any) -> str:

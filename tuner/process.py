@@ -1,10 +1,11 @@
-"""Processes that end with the one that started them, and with everything they started."""
+"""Processes that end with the one that started them, and take along everything they started."""
 
 import contextlib
 import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -53,3 +54,10 @@ def end_descendants() -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(below)
+
+
+def say(text: str) -> None:
+    """Tells standard error. That nobody reads it any more is no reason to end."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

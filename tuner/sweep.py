@@ -140,7 +140,7 @@ class _Sweep:
         try:
             for entry in self._entries:
                 if not entry.ended and not self._interrupted:
-                    _say(f"[{int(entry.member)}/{len(self._entries)}] {entry.chosen or entry.command}")
+                    process.say(f"[{int(entry.member)}/{len(self._entries)}] {entry.chosen or entry.command}")
                     code = self._member(entry)
                     study = self._tracker.study_of(entry.member)
                     entry.take(code, None if study is None else self._asked.out_dir / study)
@@ -154,7 +154,7 @@ class _Sweep:
         finally:
             self._tracker.close(status)
         show(self._summary())
-        _say(f"summary   {self._folder / 'summary.json'}")
+        process.say(f"summary   {self._folder / 'summary.json'}")
         return code
 
     def _member(self, entry: Entry) -> int:
@@ -256,8 +256,3 @@ def show(summary: dict[str, Any]) -> None:
             member["chosen"] or member["member"], verdict, member["champion"] or "–", *cells, member["study"] or "–"
         )
     rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
