@@ -76,7 +76,8 @@ class Run:
         if self.outcome is not None or self.host != socket.gethostname():
             return False
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.pid_started) < 2
+            found = psutil.Process(self.pid)
+            return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - self.pid_started) < 2
         except psutil.NoSuchProcess:
             return False
 
@@ -202,7 +203,8 @@ def _watched(schedule: Schedule, output: IO[bytes], lock: int) -> tuple[int, str
             code = running.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             if reason is not None:
-                process.end_descendants()
+                running.kill()
+                deadline = time.monotonic() + 1
                 continue
             reason = "timeout"
             deadline = time.monotonic() + schedule.grace_s

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from apscheduler.job import Job
 from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
-from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from tuner import process
@@ -45,28 +44,26 @@ class Schedules:
         """Stores it and returns when it is first due. Raises RequestError where there is one of that name."""
         trigger = CronTrigger(**Cron.parse(schedule.cron).apscheduler(), timezone=ZoneInfo(schedule.timezone))
         stored = {**asdict(schedule), "arguments": list(schedule.arguments)}
-        with self._scheduler() as scheduler:
-            try:
-                job = scheduler.add_job(
-                    "tuner.scheduler:due", trigger, id=schedule.name, args=[str(self._state), stored]
-                )
-            except ConflictingIdError as error:
-                raise RequestError(
-                    f"{schedule.name}: there is a schedule of that name; first: tune schedule remove {schedule.name}"
-                ) from error
-            due_at: datetime = job.next_run_time
-            return due_at
+        try:
+            job = _opened(self._state).add_job(
+                "tuner.scheduler:due", trigger, id=schedule.name, args=[str(self._state), stored]
+            )
+        except ConflictingIdError as error:
+            raise RequestError(
+                f"{schedule.name}: there is a schedule of that name; first: tune schedule remove {schedule.name}"
+            ) from error
+        due_at: datetime = job.next_run_time
+        return due_at
 
     def remove(self, name: str) -> None:
         """Raises RequestError where there is none. A run goes on to its end."""
         self.get(name)
-        with self._scheduler() as scheduler, contextlib.suppress(JobLookupError):
-            scheduler.remove_job(name)
+        with contextlib.suppress(JobLookupError):  # another process was faster
+            _opened(self._state).remove_job(name)
 
     def all(self) -> list[tuple[Schedule, datetime]]:
         """Every schedule and when it is next due."""
-        with self._scheduler() as scheduler:
-            return [(_schedule(job), job.next_run_time) for job in scheduler.get_jobs()]
+        return [(_schedule(job), job.next_run_time) for job in _opened(self._state).get_jobs()]
 
     def get(self, name: str) -> Schedule:
         """Raises RequestError where there is none."""
@@ -75,15 +72,6 @@ class Schedules:
             listed = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
             raise RequestError(f"{name}: no schedule of that name in {self._state}; {listed}")
         return found[name]
-
-    @contextlib.contextmanager
-    def _scheduler(self) -> Iterator[BackgroundScheduler]:
-        scheduler = _opened(self._state)
-        scheduler.start(paused=True)
-        try:
-            yield scheduler
-        finally:
-            scheduler.shutdown()
 
 
 def serve(state: Path) -> int:
@@ -106,7 +94,6 @@ def serve(state: Path) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, heard)
         scheduler = _opened(state)
-        scheduler.start(paused=True)
         for job in scheduler.get_jobs(jobstore="default"):
             schedule = _schedule(job)
             process.say(f"{schedule.name}: next at {job.next_run_time:%Y-%m-%d %H:%M:%S %Z}")
@@ -114,11 +101,8 @@ def serve(state: Path) -> int:
             if last is not None and last.started_by == "scheduler" and last.state in ("interrupted", "lost"):
                 process.say(f"{schedule.name}: its run {last.id} was {last.state}; going on with it")
                 scheduler.add_job(due, args=job.args, jobstore="once")
-        scheduler.resume()
         while not signals:
-            wake.wait(_LOOK_S)
-            scheduler.wakeup()
-        scheduler.pause()
+            wake.wait(scheduler.look())
         process.say("ending the runs that are on; a second signal makes them hurry")
         told: Counter[int] = Counter()
         while (running := [run for run in history.runs() if run.started_by == "scheduler" and run.here]) or _on:
@@ -128,7 +112,6 @@ def serve(state: Path) -> int:
                         os.kill(run.pid, signal.SIGTERM)
                     told[run.id] += 1
             time.sleep(0.1)
-        scheduler.shutdown()
     return 0
 
 
@@ -153,13 +136,33 @@ class _Store(SQLAlchemyJobStore):  # type: ignore[misc]
             super().update_job(job)
 
 
-def _opened(state: Path) -> BackgroundScheduler:
-    state.mkdir(parents=True, exist_ok=True)
+class _Scheduler(BaseScheduler):  # type: ignore[misc]
+    """Starts what is due when it is told to look, and never by itself.
+
+    APScheduler's own look once more while they shut down, and lose what is due by then.
+    """
+
+    def look(self) -> float:
+        """Starts what is due and returns after how many seconds to look again."""
+        next_s: float | None = self._process_jobs()
+        return _LOOK_S if next_s is None else min(_LOOK_S, next_s)
+
+    def wakeup(self) -> None:
+        """Told by APScheduler when a job changed; the next look will see it."""
+
+    def shutdown(self, wait: bool = True) -> None:
+        super().shutdown(wait)
+
+
+def _opened(state: Path) -> _Scheduler:
     url, patient = f"sqlite:///{state / 'schedules.db'}", {"connect_args": {"timeout": 60}}
-    stores = {"default": _Store(url, engine_options=patient), "once": MemoryJobStore()}
-    return BackgroundScheduler(
-        jobstores=stores, executors={"default": ThreadPoolExecutor(50)}, job_defaults=_JOB_DEFAULTS, daemon=True
+    scheduler = _Scheduler(
+        jobstores={"default": _Store(url, engine_options=patient), "once": MemoryJobStore()},
+        executors={"default": ThreadPoolExecutor(50)},
+        job_defaults=_JOB_DEFAULTS,
     )
+    scheduler.start()
+    return scheduler
 
 
 def _schedule(job: Job) -> Schedule:
