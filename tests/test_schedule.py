@@ -74,7 +74,7 @@ class Stage:
         (self.folder / "go").touch()
 
     def until(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end, (self.history(), self.started(), self.logs())
             time.sleep(0.05)
@@ -293,6 +293,26 @@ def test_sigterm_interrupts_the_run_and_the_next_scheduler_goes_on(stage: Stage)
     time.sleep(2)
     stopped(third)
     assert stage.outcomes() == ["interrupted", "champion"], "what is done is not started again"
+
+
+@pytest.mark.slow
+def test_a_sweep_that_a_scheduler_began_is_finished_by_the_next(stage: Stage, place: Path) -> None:
+    grid = study.overrides(place, "latency_ms=0.5,20", "search_space.batch_size=[1,2,3,4]", "executor.measure_s=0.5")
+    told = [f"--cron={datetime.now() - timedelta(minutes=5):%M %H} * * *", "--timezone=UTC", "--", "-m", *grid]
+    assert main(["schedule", "add", "sweep", f"--state-dir={stage.state}", *told]) == 0
+    stage.due()
+    scheduler = stage.schedule("run")
+    journal = place / "out/optuna.journal"
+    stage.until(lambda: journal.exists() and '"linear-cpu-002"' in journal.read_text())
+    stopped(scheduler)
+    assert [(run["outcome"], run["exit_code"]) for run in stage.history()] == [("interrupted", 130)]
+    assert stage.alive() == []
+    again = stage.schedule("run")
+    stage.until(lambda: stage.outcomes() == ["interrupted", "partly"])
+    stopped(again)
+    summary = json.loads((place / "out/sweep-001/summary.json").read_text())
+    assert [(m["exit_code"], m["study"]) for m in summary["members"]] == [(3, "linear-cpu-001"), (0, "linear-cpu-002")]
+    assert len(list((place / "out").glob("linear-*"))) == 2
 
 
 def test_ctrl_c_interrupts_a_run_that_was_asked_for(stage: Stage) -> None:

@@ -1,16 +1,16 @@
 """Where a study lies on disk: its name, its lock, and which one the same command continues."""
 
 import contextlib
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tuner.candidate import digest
 from tuner.configure import Request
 from tuner.errors import RequestError
+from tuner.process import locked
 
 _NEEDED_MB = 1000  # free space before a study starts: builds are written to disk
 
@@ -87,15 +87,6 @@ def _unfinished(folder: Path, key: str) -> bool:
         return False
     result = folder / "result.json"
     return not result.exists() or bool(json.loads(result.read_text())["interrupted"])
-
-
-def locked(file: IO[str]) -> bool:
-    """Takes the file's lock until it is closed. False where another process holds it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,14 +1,15 @@
-"""Processes that end with the one that started them, and take along everything they started."""
+"""Processes that end with the one that started them and take along what they started, and locks between processes."""
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -54,6 +55,15 @@ def end_descendants() -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(below)
+
+
+def locked(file: IO[Any]) -> bool:
+    """Takes the file's lock until it is closed. False where another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def say(text: str) -> None:

@@ -22,7 +22,7 @@ import psutil
 
 from tuner import process
 from tuner.errors import RequestError
-from tuner.folder import locked
+from tuner.process import locked
 
 By = Literal["scheduler", "now"]
 MEANING = {0: "champion", 3: "infeasible", 4: "regression", 5: "partly", 130: "interrupted"}

@@ -26,7 +26,7 @@ from apscheduler.triggers.cron import CronTrigger
 from tuner import process
 from tuner.cron import Cron
 from tuner.errors import RequestError
-from tuner.folder import locked
+from tuner.process import locked
 from tuner.runs import History, Schedule
 
 _LOOK_S = 2.0  # how often a running scheduler looks for what other processes added or removed

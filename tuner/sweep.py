@@ -14,7 +14,8 @@ from tuner import configure, process
 from tuner.candidate import digest
 from tuner.configure import Member, Request
 from tuner.errors import RequestError
-from tuner.folder import locked, require_room, write_whole
+from tuner.folder import require_room, write_whole
+from tuner.process import locked
 
 _FOUND = (0, 4)  # a champion; a champion, and a regression of the one before
 _VERDICT = {0: "all", 1: "failed", 3: "none", 4: "regression", 5: "some", 130: "interrupted"}
