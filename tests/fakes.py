@@ -7,6 +7,9 @@ import ctypes
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +60,34 @@ class Linear(ModelSource):
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         write_linear(out, CENTRES.T)
+
+
+@dataclass(frozen=True)
+class Acting(Target):
+    """Instead of a study, does within a second what a scheduled run may do. It notes each start in `<stage>/started`.
+
+    `wait` ends well once there is `<stage>/go`, and as a study does when it is interrupted.
+    """
+
+    act: Literal["wait", "champion", "infeasible", "crash", "hang"] = "champion"
+    stage: str = "."
+
+    def check(self) -> str:
+        folder = Path(self.stage)
+        with (folder / "started").open("a") as started:
+            started.write(f"{os.getpid()}\n")
+        print("on stage", flush=True)
+        if self.act == "crash":
+            raise ValueError("the stage is on fire")
+        if self.act == "hang":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            subprocess.Popen(["sleep", "3600"], start_new_session=True)
+            time.sleep(3600)
+        if self.act == "wait":
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            while not (folder / "go").exists():
+                time.sleep(0.02)
+        sys.exit(3 if self.act == "infeasible" else 0)
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
     for arguments in (["--help"], ["-h"], ["doctor", "--help"]):
         assert main(arguments) == 0
         told = capsys.readouterr().out
-        assert all(f"tune {command}" in told for command in ("target=cpu", "doctor", "show", "ui"))
+        assert all(f"tune {command}" in told for command in ("target=cpu", "-m", "schedule", "doctor", "show", "ui"))
         assert "exit codes" in told
 
 

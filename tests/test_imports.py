@@ -75,3 +75,18 @@ def test_a_wrong_request_loads_neither_mlflow_nor_a_runtime() -> None:
     code, loaded = run("latncy_ms=5")
     assert code == 2
     assert not loaded & (HEAVY | DRAWING | {"mlflow"})
+
+
+def test_schedules_are_listed_without_hydra_or_mlflow(tmp_path: Path) -> None:
+    code, loaded = run("schedule", "list", f"--state-dir={tmp_path}")
+    assert code == 0
+    assert "apscheduler" in loaded
+    assert not loaded & (HEAVY | {"hydra", "mlflow", "optuna"})
+
+
+def test_one_module_knows_each_library() -> None:
+    knows = {"hydra": {"configure.py"}, "apscheduler": {"scheduler.py"}, "optuna": {"search.py"}}
+    sources = {path.name: path.read_text() for path in (study.ROOT / "tuner").glob("*.py")}
+    for library, modules in knows.items():
+        found = {name for name, text in sources.items() if f"from {library}" in text or f"import {library}" in text}
+        assert found == modules

@@ -9,6 +9,12 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune target=cpu latency_ms=5                     search, decide, package (the default command)
   tune model=onnx model.path=net.onnx dataset=npz dataset.path=eval.npz latency_ms=5
   tune model=torch model.factory=package.module:function dataset=npz dataset.path=eval.npz
+  tune -m model=digits_cnn,digits_resnet18 latency_ms=2,5   a sweep: a study for every combination
+  tune sweep=nightly                               the sweep in conf/sweep/nightly.yaml
+  tune schedule add nightly --cron "0 2 * * *" [--timezone …] [--timeout-hours 8] [--grace-minutes 5] -- sweep=nightly
+  tune schedule run                                starts what is due, until Ctrl-C or SIGTERM
+  tune schedule list | remove NAME | now NAME | history [NAME] [--json]
+  tune schedule export systemd|cron|kubernetes|airflow NAME   what those engines run instead
   tune doctor [target=…]                           what this machine can tune for; what is missing and why
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
   tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
@@ -35,7 +41,8 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   watch           examine the registered champion first (false); on_regression=COMMAND is run if it has regressed
 
 exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown; 4 the watched champion has regressed;
-2 the request is wrong; 130 interrupted, the same command continues; 1 a bug.
+2 the request is wrong; 130 interrupted, the same command continues; 1 a bug. A sweep: 0 all members found a champion,
+5 some, 3 none, 1 all failed, 4 one reported a regression.
 """
 
 
@@ -67,8 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(arguments: list[str]) -> int:
-    from tuner import configure
+    from tuner import configure, sweep
 
+    if sweep.is_sweep(arguments):
+        return sweep.run(arguments)
     if "--cfg" in arguments:
         from omegaconf import OmegaConf
 
@@ -121,9 +130,21 @@ def _rollback(arguments: list[str]) -> int:
     return rollback(arguments)
 
 
+def _schedule(arguments: list[str]) -> int:
+    from tuner.schedule import schedule
+
+    return schedule(arguments)
+
+
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "doctor": _doctor, "show": _show, "ui": _ui, "promote": _promote, "rollback": _rollback, "cache": _cache,
-}  # fmt: skip
+    "doctor": _doctor,
+    "show": _show,
+    "ui": _ui,
+    "promote": _promote,
+    "rollback": _rollback,
+    "schedule": _schedule,
+    "cache": _cache,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

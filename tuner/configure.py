@@ -7,6 +7,7 @@ spelling, before anything is spent or written.
 import difflib
 import importlib
 import importlib.resources
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import psutil
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString, ValueType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,6 +40,7 @@ _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 _SPACE = "search_space."
 _GROUPS = ("target", "model", "dataset", "search_space", "sampler", "executor", "tracking")
 _ABSENT = object()
+_PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[A-Za-z_./][\w./:\-]*", re.IGNORECASE)  # needs no quotes
 PROMOTE = ("ask", "auto")
 SAMPLERS = ("auto", "gp", "tpe", "nsga2", "random", "brute")
 
@@ -131,6 +134,74 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     if unknown:
         raise RequestError(_unknown(unknown[0], [f.name for f in fields(Schema)]))
     return config
+
+
+@dataclass(frozen=True)
+class Member:
+    """One study of a sweep: its command line, and the part of it in which the members differ."""
+
+    overrides: tuple[str, ...]
+    chosen: str
+
+
+def members(overrides: Sequence[str]) -> list[Member]:
+    """The studies of a sweep: one for every combination of the choices that are written `key=a,b`.
+
+    `sweep=NAME` stands for the overrides in conf/sweep/NAME.yaml; those given beside it win. Raises RequestError.
+    """
+    named = [o.removeprefix("sweep=") for o in overrides if o.startswith("sweep=")]
+    given = [o for o in overrides if not o.startswith("sweep=")]
+    if len(named) > 1:
+        raise RequestError(f"sweep={named[1]}: one sweep at a time; sweep={named[0]} is given too")
+    choices: dict[str, list[str]] = {}
+    for text in [*(o for name in named for o in _named_sweep(name, given)), *given]:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            choices[text] = [text]  # composing it tells what is wrong
+            continue
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [text]
+        elif override.value_type in (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
+            raise RequestError(f"{text}: a sweep lists its choices, as in {key}=1,2,5")
+        else:
+            choices[key] = [f"{key}={_literal(value)}" for value in override.sweep_iterator()]
+    varied = {key for key, values in choices.items() if len(values) > 1}
+    return [
+        Member(combination, " ".join(o for key, o in zip(choices, combination, strict=True) if key in varied))
+        for combination in itertools.product(*choices.values())
+    ]
+
+
+def _named_sweep(name: str, given: Sequence[str]) -> list[str]:
+    """conf/sweep/NAME.yaml as overrides; a list is a choice."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    searchpath = [o for o in given if o.startswith("hydra.searchpath=")]
+    with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
+        try:
+            found = OmegaConf.to_container(compose(overrides=[*searchpath, f"+sweep={name}"]).sweep)
+        except (HydraException, OmegaConfBaseException, AttributeError) as error:
+            if name not in (options := _options("sweep")):
+                raise RequestError(_unknown(name, options, "sweep=")) from error
+            raise RequestError(f"sweep={name}: the file is not a mapping of overrides ({error})") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"sweep={name}: the file is not a mapping of overrides")
+    choices = {str(key): value if isinstance(value, list) else [value] for key, value in found.items()}
+    return [f"{key}={','.join(map(_literal, values))}" for key, values in choices.items()]
+
+
+def _literal(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    if isinstance(value, QuotedString):
+        value = value.text
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        return str(QuotedString(value, Quote.single).with_quotes())
+    return "null" if value is None else str(value)
 
 
 def _replace_in_space(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -264,7 +335,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
         unknown_key = key not in known and key.replace("/", ".") not in known
         if "=" not in override:
             return f"{override!r} is neither a command nor an override; overrides read key=value" + _nearest(
-                override, [*known, "doctor", "show", "ui", "promote", "rollback"]
+                override, [*known, "doctor", "show", "ui", "promote", "rollback", "schedule", "cache"]
             )
         if key.startswith("hydra."):
             continue
@@ -273,7 +344,8 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read as key=value; quote brackets, blanks and commas in the value"
     if match := re.search(r"Ambiguous value for argument '(.*?)'", text):
-        return f"{match.group(1)}: must be one value (a number, a word); a list is written [1,2]"
+        key = match.group(1)
+        return f"{key}: must be one value (a number, a word); a list is written [1,2], a sweep of studies is `tune -m`"
     if emptied := next((o for o in overrides if o.endswith("=null")), None):
         return f"{emptied}: must be given; it cannot be null"
     first = texts[0].strip()

@@ -91,7 +91,8 @@ def trial_fate(trial: Mapping[str, Any], constraints: Constraints) -> str:
     measured = Measurement.from_json(trial["measurement"])
     broken = ", ".join(breaches(constraints, measured))
     if trial["stopped_by"] == "behind":
-        return f"Stopped early: {measured.throughput or 0.0:,.0f} samples/s in a few calls, far behind the best by then."
+        seen = f"{measured.throughput or 0.0:,.0f} samples/s in a few calls"
+        return f"Stopped early: {seen}, far behind the best by then."
     if stopped_by := trial["stopped_by"]:
         return f"Stopped early: {broken or stopped_by}. Not measured any further."
     if not constraints.feasible(measured):

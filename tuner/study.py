@@ -59,8 +59,13 @@ def run(request: Request, console: Console) -> int:
             prepared = prepare(request.workload, request.target, store, scratch, request.limits.memory_mb, progress)
         folder = stack.enter_context(study_folder(request, prepared.content))
         with folder.turn():
-            artifacts = request.out_dir / "mlartifacts"
-            tracker = Tracker(uri, request.experiment, folder.path.name, folder.identity, artifacts)
+            tracker = Tracker(
+                uri,
+                request.experiment,
+                folder.path.name,
+                identity=folder.identity,
+                artifacts=request.out_dir / "mlartifacts",
+            )
         study = Study(request, console, prepared, store, folder, tracker, device, start, doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))

@@ -1,4 +1,4 @@
-"""Where MLflow is: a parent run per study, a child run per trial, the champion's artifact."""
+"""Where MLflow is: a run per sweep, under it one per study, under that one per trial; the champion's artifact."""
 
 import contextlib
 import logging
@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -30,6 +30,8 @@ for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
+# in the environment of a sweep's members: the run that their studies belong under, and which member each is
+SWEEP_RUN, SWEEP_MEMBER = "TUNER_SWEEP_RUN", "TUNER_SWEEP_MEMBER"
 _FINISHED = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"}
 _NOTE = "mlflow.note.content"
 _COLOURS = {"champion": "#b8860b", "feasible": "#1f77b4", "infeasible": "#c7c7c7", "failed": "#d62728"}
@@ -37,17 +39,23 @@ _LOG_BYTES = 200_000  # of a trial's log, its end
 
 
 class Tracker:
-    """The record of one study. Opening it proves that the store can be written.
+    """The record of one study, or of one sweep (`kind`). Opening it proves that the store can be written.
 
     Children's metrics have units in their names; the parent's begin with `champion_`, so that it does not sort among
     its trials.
     """
 
     def __init__(
-        self, uri: str, experiment: str, study: str, identity: str | None = None, artifacts: Path | None = None
+        self,
+        uri: str,
+        experiment: str,
+        name: str,
+        *,
+        kind: Literal["study", "sweep"] = "study",
+        identity: str | None = None,
+        artifacts: Path | None = None,
     ) -> None:
-        """`identity` is the study's name where those of several machines meet; `artifacts` is where a bare database's
-        lie."""
+        """`identity` is the name where those of several machines meet; `artifacts` is where a bare database's lie."""
         self._uri = uri
         self._artifacts = artifacts
         try:
@@ -55,7 +63,7 @@ class Tracker:
                 file.parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_id(experiment)
-            self.run_id = self._study_run(study, identity or study)
+            self.run_id = self._run(kind, name, identity or name)
         except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
             raise unusable(uri, error) from error
 
@@ -71,6 +79,12 @@ class Tracker:
             if run.info.status == "RUNNING":
                 self._client.delete_run(run.info.run_id)
         return {str(run.data.tags["candidate"]) for run in trials if run.info.status != "RUNNING"}
+
+    def study_of(self, member: str) -> str | None:
+        """The name of the study that a member of this sweep recorded, the latest if it did so again."""
+        under = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.sweep_member = '{member}'"
+        found = self._client.search_runs([self._experiment], under, max_results=1)
+        return str(found[0].data.tags["study"]) if found else None
 
     def trial(self, number: str, title: str, outcome: Outcome, constraints: Constraints, log: Path) -> None:
         """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
@@ -143,13 +157,19 @@ class Tracker:
                 raise
             return self._experiment_id(name)  # another study made it in this very moment
 
-    def _study_run(self, study: str, identity: str) -> str:
-        found = self._client.search_runs([self._experiment], f"tags.study_id = '{identity}'", max_results=1)
-        if found:
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-            return str(found[0].info.run_id)
-        tags = {"study": study, "study_id": identity}
-        return str(self._client.create_run(self._experiment, tags=tags, run_name=study).info.run_id)
+    def _run(self, kind: str, name: str, identity: str) -> str:
+        tags = {kind: name, f"{kind}_id": identity}
+        if kind == "study" and (parent := os.environ.get(SWEEP_RUN)):
+            # the UI shows a sweep of such runs expanded
+            tags |= {"mlflow.parentRunId": parent, "sweep_member": os.environ[SWEEP_MEMBER]}
+            tags["mlflow.runType"] = "evaluation"
+        found = self._client.search_runs([self._experiment], f"tags.{kind}_id = '{identity}'", max_results=1)
+        if not found:
+            return str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
+        run_id = str(found[0].info.run_id)
+        self._client.update_run(run_id, status="RUNNING")
+        self._log(run_id, tags=tags)
+        return run_id
 
     def _log(
         self,
