@@ -7,9 +7,10 @@ tunes at batch 8; its model takes any batch, so each of its champions is timed a
 the best within the tuner's latency limit competes. The tuner must not lose a single answer (accuracy_drop=0), Olive
 may lose 0.01. Then contender.py times both champions in turns, in processes of their own on one core.
 
-    python -m benchmarks.olive [digits_cnn] [digits_resnet18]
+    python -m benchmarks.olive [time] [digits_cnn] [digits_resnet18]
 
-The float model is trained at the first run, outside of both wall times. Leave the machine alone meanwhile.
+`time` times the champions of the last run again, and tunes nothing. The float model is trained at the first run,
+outside of both wall times. Leave the machine alone meanwhile: five minutes for digits_cnn, ten for digits_resnet18.
 """
 
 import contextlib
@@ -42,29 +43,38 @@ PROCESSES, TURNS, TURN_S = 5, 6, 0.5
 ROLES = ("evaluation", "calibration")
 
 
-def compare(workload: str) -> dict[str, Any]:
-    """Tunes the workload with both, times both champions, and returns the figures."""
+def tune(workload: str) -> None:
+    """Tunes the workload with both; the champions and `wall_s.json` lie in its folder."""
     given, work = prepared(workload), WORK / workload
-    peers, peer_s = [work / "olive1"], [olive(given, work / "olive1", seed=1)]
-    ours, our_s = tuner(workload, given, work, peer_s[0])
-    while sum(peer_s) < our_s:
-        peers.append(work / f"olive{len(peers) + 1}")
-        peer_s.append(olive(given, peers[-1], seed=len(peers)))
-    limit_ms = LATENCY_MS[workload]
-    fruitful = [peer for peer in peers if (peer / "out/model_config.json").exists()]  # some searches end with no model
-    found = [(*best_batch(peer / "out", given, limit_ms), peer) for peer in fruitful]
+    for old in work.glob("olive*"):
+        shutil.rmtree(old)
+    olive_s = [olive(given, work / "olive1", seed=1)]
+    tuner_s = tuner(workload, given, work, olive_s[0])
+    while sum(olive_s) < tuner_s:
+        seed = len(olive_s) + 1
+        olive_s.append(olive(given, work / f"olive{seed}", seed))
+    (work / "wall_s.json").write_text(json.dumps({"olive": olive_s, "tuner": tuner_s}))
+
+
+def compare(workload: str) -> dict[str, Any]:
+    """The figures: what each side spent, and its champion's samples per second and accuracy."""
+    given, work, limit_ms = WORK / workload / "given", WORK / workload, LATENCY_MS[workload]
+    wall_s = json.loads((work / "wall_s.json").read_text())
+    peers = [path.parent for path in work.glob("olive*/out/model_config.json")]  # some searches end with no model
+    found = [(*best_batch(peer, given, limit_ms), peer) for peer in peers]
     _, batch, peer = max(found, key=lambda entry: entry[0])
+    (ours,) = (work / "outputs").glob("*/result.json")
+    result = json.loads(ours.read_text())
     return {
         "latency_limit_ms": limit_ms,
-        "wall_s": {
-            "olive": round(sum(peer_s), 1), "olive_searches": [round(s, 1) for s in peer_s], "tuner": round(our_s, 1)
-        },
-        "olive_samples": 20 * len(peers),
-        "olive_choice": chosen(peer / "out"),
-        **duel(ours / "champion", peer / "out", batch, given),
-        "tuner_trials": json.loads((ours / "result.json").read_text())["trials"],
-        "tuner_command": json.loads((ours / "result.json").read_text())["command"],
-    }  # fmt: skip
+        "float_accuracy": round(result["float_accuracy"], 5),
+        "wall_s": {"olive": round(sum(wall_s["olive"]), 1), "tuner": round(wall_s["tuner"], 1)},
+        "olive_searches": len(wall_s["olive"]),
+        "olive_samples": 20 * len(wall_s["olive"]),
+        "tuner_trials": result["trials"]["total"],
+        **duel(ours.parent / "champion", peer, batch, given),
+        "olive_choice": chosen(peer),
+    }
 
 
 # --- what both are given
@@ -113,8 +123,8 @@ def olive(given: Path, folder: Path, seed: int) -> float:
     return time.monotonic() - start
 
 
-def tuner(workload: str, given: Path, work: Path, wall_s: float) -> tuple[Path, float]:
-    """One study, nothing cached but the float model; returns its folder too."""
+def tuner(workload: str, given: Path, work: Path, wall_s: float) -> float:
+    """One study, nothing cached but the float model; it lies in `work/outputs`."""
     for name in ("cache", "outputs"):
         shutil.rmtree(work / name, ignore_errors=True)
     shutil.copytree(given / "cache", work / "cache")
@@ -127,9 +137,7 @@ def tuner(workload: str, given: Path, work: Path, wall_s: float) -> tuple[Path, 
     start = time.monotonic()
     with (work / "tuner.log").open("w") as log:
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True)
-    seconds = time.monotonic() - start
-    (result,) = (work / "outputs").glob("*/result.json")
-    return result.parent, seconds
+    return time.monotonic() - start
 
 
 def chosen(out: Path) -> dict[str, Any]:
@@ -249,11 +257,13 @@ def environment() -> None:
     subprocess.run([*install, "--requirement", str(PEER / "requirements.txt")], check=True)
 
 
-def main(workloads: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     environment()
     file = RESULTS / "olive.json"
-    figures = json.loads(file.read_text()).get("workloads", {}) if file.exists() else {}
-    for workload in workloads:
+    figures = json.loads(file.read_text())["workloads"] if file.exists() else {}
+    for workload in [a for a in arguments if a != "time"] or LATENCY_MS:
+        if "time" not in arguments:
+            tune(workload)
         figures[workload] = compare(workload)
         versions = {"olive-ai": "0.11.0"} | {
             name: importlib.metadata.version(name) for name in ("onnxruntime", "openvino", "nncf", "torch")
@@ -262,4 +272,4 @@ def main(workloads: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(LATENCY_MS))
+    main(sys.argv[1:])
