@@ -131,7 +131,7 @@ def test_what_a_dead_process_left_is_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "optuna.journal"
     cut_short = left_by_a_dead_process(path)
     again = search(storage=journal(path))
-    assert again.abandoned()
+    assert again.abandoned() and not again.under_way()
     assert asked(again)[1] == cut_short
     assert len(again.outcomes()) == 2 and not again.abandoned()
 

@@ -115,8 +115,8 @@ class Search:
         return sorted(self._told.items(), key=lambda item: item[0])
 
     def under_way(self) -> set[Candidate]:
-        """What other processes are trying now, and what died with theirs."""
-        return {self._space.at(trial.params) for trial in self._others_running() if self._whole(trial)}
+        """What other processes are trying now."""
+        return {self._space.at(trial.params) for trial in self._others_running() if self._alive(trial)}
 
     def abandoned(self) -> bool:
         """Whether a process that died left a trial unfinished."""
