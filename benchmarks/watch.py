@@ -50,7 +50,7 @@ def main() -> None:
                     slowdowns[name].append(round(found.slowdown, 3))
                     reported[name] += found.regression == "slower"
     seconds = round(time.monotonic() - start)
-    save("watch", {"repeats": REPEATS, "tolerance": TOLERANCE, "reported": reported, "found": slowdowns, "s": seconds})
+    save("watch", {"repeats": REPEATS, "tolerance": TOLERANCE, "reported": reported, "found": slowdowns, "seconds": seconds})
 
 
 def _plant(champion: Path, work: int) -> None:
