@@ -27,6 +27,7 @@ lint: $(VENV)/.installed-dev
 # the figures that the README and docs/ quote; leave the machine alone meanwhile
 bench: bench-measure bench-search
 	$(BIN)/python -m benchmarks.interleaving
+	$(BIN)/python -m benchmarks.watch
 
 bench-measure: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.measure

@@ -50,7 +50,8 @@ def main() -> None:
                     slowdowns[name].append(round(found.slowdown, 3))
                     reported[name] += found.regression == "slower"
     seconds = round(time.monotonic() - start)
-    save("watch", {"repeats": REPEATS, "tolerance": TOLERANCE, "reported": reported, "found": slowdowns, "s": seconds})
+    figures = {"repeats": REPEATS, "tolerance": TOLERANCE, "reported": reported, "found": slowdowns}
+    save("watch", {**figures, "seconds": seconds})
 
 
 def _plant(champion: Path, work: int) -> None:
