@@ -101,7 +101,8 @@ def paired_proportions(lost: float, won: float, count: float) -> Interval:
 def samples_to_certify(reference: NDArray[Any], scores: NDArray[Any], limit: float) -> int | None:
     """How many samples in all would bring the interval's bad end within `limit`, if they came out as these did.
 
-    None where the estimate itself is not below the limit: more samples would not settle it that way.
+    None where the estimate itself is not below the limit: more samples would not settle it that way, nor would a
+    trillion where it is hardly below.
     """
     count = len(scores)
     estimate = float(np.mean(reference - scores))
