@@ -109,7 +109,8 @@ def test_mlflow_has_the_note_the_page_and_the_roles(reviewed: Path) -> None:
     told = parent.data.tags["mlflow.note.content"]
     assert study.result(reviewed)["command"] in told
     assert CRASH in told and "How surely" in told
-    assert {"report.html", "result.json", "champion"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "result.json"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert client.get_model_version_by_alias("linear-cpu", "candidate").run_id == parent.info.run_id
     roles = {run.data.tags.get("role"): run.info.run_name for run in children}
     assert roles["champion"].endswith(study.result(reviewed)["champion"]["label"])
     assert {run.data.tags["verdict"] for run in children} == {"feasible", "infeasible", "failed"}

@@ -13,7 +13,7 @@ from tuner.constraints import Constraints, Measurement
 
 EXPERIMENT = """\
 Each run without a parent is a **study**: one search for the best deployable artifact of a model within declared \
-limits. Its description has the verdict, its artifacts the delivered `champion/` and `report.html`.
+limits. Its description has the verdict, its artifact `report.html` the evidence, and its model is what was delivered.
 
 The runs under it are its **trials**, one for each candidate. `role` says what the final race made of one, `verdict` \
 whether it keeps the limits, `state` how far its trial came, and its description why it was or was not good enough.

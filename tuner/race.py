@@ -54,13 +54,16 @@ class Race:
         as much as a standard deviation of 0.37 times as many, and the median is 1.25 times as uncertain as the mean
         (Huber & Ronchetti, Robust Statistics, 2009, chapters 1 and 5).
         """
-        complete = [name for name in self.rounds[0] if all(name in done for done in self.rounds)]
-        count = len(self.rounds)
+        for rounds in (self.scores, self.scores[:_CLEAR_ROUNDS]):  # a leader left alone has no one to differ from
+            complete = [name for name in self.rounds[0] if all(name in scores for scores in rounds)]
+            if len(complete) > 1:
+                break
+        count = len(rounds)
         if count < 2 or len(complete) < 2:
             return math.inf
         deviations: list[float] = []
         for one, other in itertools.combinations(complete, 2):
-            gaps = np.array([scores[one] - scores[other] for scores in self.scores])
+            gaps = np.array([scores[one] - scores[other] for scores in rounds])
             # of an odd number, the middle one deviates by nothing: it says nothing
             deviations += sorted(np.abs(gaps - np.median(gaps)))[count % 2 :]
         degrees = max(1, round(0.37 * (count - 1) * (len(complete) - 1)))
