@@ -7,8 +7,8 @@ HELP = """\
 tune finds the fastest deployable artifact of a model within latency and accuracy limits, on this hardware.
 
   tune target=cpu latency_ms=5                     search, decide, package (the default command)
-  tune model=onnx model.path=net.onnx dataset=npz dataset.path=eval.npz latency_ms=5
-  tune model=torch model.factory=package.module:function dataset=npz dataset.path=eval.npz
+  tune model=onnx model.path=net.onnx dataset.path=eval.npz latency_ms=5
+  tune model=torch model.factory=package.module:function dataset.path=eval.npz latency_ms=5
   tune -m model=digits_cnn,digits_resnet18 latency_ms=2,5   a sweep: a study for every combination
   tune sweep=nightly                               the sweep in conf/sweep/nightly.yaml
   tune schedule add nightly --cron "0 2 * * *" [--timezone …] [--timeout-hours 8] [--grace-minutes 5] -- sweep=nightly
@@ -21,7 +21,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune promote [NAME] [version=N] [reason=…]       make a registered version (the candidate) the champion
   tune rollback [NAME] [reason=…]                  make the champion before this one champion again
   tune cache [max_gb=…] [max_age_days=…]           what built stages take on disk; with a limit, trims them
-  tune … --cfg                                     the configuration that a command line makes, and nothing else
+  tune … --cfg                                     the configuration of one study, unchecked, and nothing else
 
 keys (all in conf/config.yaml; every one can be overridden as key=value)
   target          cpu, a100, h100, h200            target.threads=1 and so on set its fields
@@ -35,6 +35,8 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   n_trials, timeout_s, patience                    how long to look; stop_when_feasible=true: no longer than needed
   sampler         auto, gp, tpe, nsga2, random, brute
   warm_start      false: not from the best of earlier studies
+  scenario        SingleStream, Offline, Server    metric=package.module:function, seed
+  executor.timeout_s, .memory_mb, .measure_s       of one trial
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address
   promote         ask, auto                        auto makes the better of the two champions the registered one

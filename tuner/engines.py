@@ -4,6 +4,7 @@ Each starts the command itself, never two at once, ends it after its time, and m
 the engine can. systemd and cron take the lock that `tune schedule` takes.
 """
 
+import getpass
 import shlex
 import sys
 from collections.abc import Callable
@@ -36,6 +37,7 @@ Description={_unit_text(schedule.command)}
 
 [Service]
 Type=exec
+User={getpass.getuser()}
 WorkingDirectory={_unit_text(schedule.folder)}
 ExecStartPre=/usr/bin/mkdir -p {_unit_word(str(lock.parent))}
 ExecStart={" ".join(map(_unit_word, command))}

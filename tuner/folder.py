@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -117,7 +118,7 @@ def _asked(request: Request, content: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in request.resolved.items() if name not in free}
     return {
         "key": digest({"settings": settings, "content": content}),
-        "command": " ".join(["tune", *request.overrides]),
+        "command": shlex.join(["tune", *request.overrides]),
         "settings": settings,
     }
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -122,7 +123,7 @@ def result_json(
             "versions": artifact.library_versions(libraries | {"optuna", "mlflow", "inference-tuner"}),
         },
         "review": _review(request),
-        "command": " ".join(["tune", *request.overrides]),
+        "command": shlex.join(["tune", *request.overrides]),
     }
 
 

@@ -102,7 +102,9 @@ class Store:
                 own = path.parent.name == "plugins"
                 if path.is_dir() and not path.name.startswith(".") and (own or seal.exists()):
                     files = [file.stat() for file in path.rglob("*") if file.is_file()]
-                    used_s = max((f.st_mtime for f in files), default=0.0) if own else seal.stat().st_mtime
+                    used_s = (
+                        max((f.st_mtime for f in files), default=path.stat().st_mtime) if own else seal.stat().st_mtime
+                    )
                     found.append(Entry(path.parent.name, path, sum(f.st_size for f in files) / 1e6, used_s))
         return sorted(found, key=lambda entry: entry.used_s)
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import shlex
 import shutil
 import signal
 import time
@@ -386,7 +387,7 @@ class Study:
                 "model": request.workload.name,
                 "target": request.target.name,
                 "device": self._device,
-                "command": " ".join(["tune", *request.overrides]),
+                "command": shlex.join(["tune", *request.overrides]),
             },
         )
 

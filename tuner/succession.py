@@ -51,6 +51,8 @@ class Succession:
         version = self._registry.champion(self._name)
         if version is not None and (self._request.watch or self._request.promote == "auto"):
             self._examine(version)
+        if version is None and self._request.watch:
+            self._say(f"no registered champion to watch yet: tune promote {self._name} makes one")
         if self.regressed and self._request.on_regression is not None and self.examined is not None:
             self._alarm = notify(self._request.on_regression, {"study": self._study, **self.examined.to_json()})
             if self._alarm is not None:

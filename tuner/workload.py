@@ -178,6 +178,7 @@ class OnnxModel(ModelSource):
     """An ONNX file. Its first axis of every input and output is the batch."""
 
     path: str
+    label: str | None = None
 
     form: ClassVar[Form] = "onnx"
 
@@ -187,7 +188,7 @@ class OnnxModel(ModelSource):
 
     @property
     def name(self) -> str:
-        return Path(self.path).stem
+        return self.label or Path(self.path).stem
 
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         return None
