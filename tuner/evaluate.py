@@ -180,7 +180,8 @@ class Evaluator:
             if len(unrolled(candidate.transforms)) > 1 and not builder.has(candidate.transforms):
                 clock.enter("draft")
                 structure = replace(candidate, transforms=unrolled(candidate.transforms)[0], backend=rungs[0])
-                measured = self._glanced(measured, structure, builder, deadline, clock)
+                measured, waited_s = self._glanced(measured, structure, builder, deadline, clock)
+                deadline += waited_s
                 if reason := refusal():
                     return outcome("stopped_early", stopped_by=reason)
                 clock.enter("transform")
@@ -196,7 +197,9 @@ class Evaluator:
                 return outcome("stopped_early", stopped_by="accuracy_drop")
             for rung in rungs[:-1]:
                 clock.enter("compile")
-                measured = self._glanced(measured, replace(candidate, backend=rung), builder, deadline, clock)
+                lower = replace(candidate, backend=rung)
+                measured, waited_s = self._glanced(measured, lower, builder, deadline, clock)
+                deadline += waited_s
                 if reason := refusal():
                     return outcome("stopped_early", stopped_by=reason)
             clock.enter("compile")
@@ -223,15 +226,16 @@ class Evaluator:
 
     def _glanced(
         self, measured: Measurement, candidate: Candidate, builder: Builder, deadline: float, clock: "_StageClock"
-    ) -> Measurement:
-        """With the size of a candidate's artifact, and the speed that a few calls of it show."""
+    ) -> tuple[Measurement, float]:
+        """With the size of a candidate's artifact, and the speed that a few calls of it show; and the seconds that it
+        had to wait for the device."""
         artifact = builder.compiled(candidate, deadline)
         measured = replace(measured, size_mb=_size_mb(artifact))
         with self.hosting(artifact, self.log(candidate), deadline) as worker:
             clock.enter("wait")
             with timing.alone(self._target.device) as waited_s:
                 clock.enter("probe")
-                return self._probed(measured, candidate, worker, deadline + waited_s)
+                return self._probed(measured, candidate, worker, deadline + waited_s), waited_s
 
     def _probed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: float) -> Measurement:
         """With latency and throughput by the least of a few calls: what disturbs the machine can only have raised
@@ -410,7 +414,10 @@ class _StageClock:
 
     def seconds(self) -> dict[str, float]:
         ends = [start for _, start in self._spans[1:]] + [time.monotonic()]
-        return {stage: round(end - start, 4) for (stage, start), end in zip(self._spans, ends, strict=True)}
+        found: dict[str, float] = {}
+        for (stage, start), end in zip(self._spans, ends, strict=True):
+            found[stage] = round(found.get(stage, 0.0) + end - start, 4)
+        return found
 
 
 def _size_mb(artifact: Path) -> float:

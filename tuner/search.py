@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-import psutil
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -176,9 +175,10 @@ class Search:
                 others = [told for _, told in self.outcomes()]
                 self._study.tell(trial.number, self._values(_outcome(trial), others))
             else:
+                asked = trial.params if self._whole(trial) else trial.system_attrs.get("fixed_params")
+                if asked:
+                    self._study.enqueue_trial(asked)
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                if self._whole(trial):
-                    self._study.enqueue_trial(trial.params)
         return taken
 
     def _others_running(self) -> list[FrozenTrial]:
@@ -197,7 +197,7 @@ class Search:
         if host != socket.gethostname():
             begun = trial.datetime_start
             return begun is not None and time.time() - begun.timestamp() < self._abandoned_s
-        return psutil.pid_exists(pid) and bool(_started(pid) == started)
+        return bool(_started(pid) == started)
 
     def _values(self, outcome: Outcome, others: list[Outcome]) -> list[float]:
         score = self._objective.score(outcome.measurement)
@@ -277,11 +277,12 @@ def _me() -> list[Any]:
     return [socket.gethostname(), os.getpid(), _started(os.getpid())]
 
 
-def _started(pid: int) -> float | None:
-    """When the process of that number started: numbers are used again."""
+def _started(pid: int) -> int | None:
+    """When the process of that number started, in ticks since the machine did: numbers are used again. None where there
+    is none."""
     try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
         return None
 
 

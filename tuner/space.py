@@ -79,7 +79,8 @@ class Range:
         if self.integral:
             step = 1 if self.log else int(self.step or 1)
             return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        value = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        return value if self.step is None else round(value, 10)
 
     def param(self, name: str, value: float) -> Params:
         """What `suggest` must answer for it to give `value`."""
@@ -155,9 +156,13 @@ class Recipe:
         specs = [*self.transforms, self.backend]
         if [encode(plugin)["_target_"] for plugin in plugins] != [spec["_target_"] for spec in specs]:
             return None
-        values = {f"{type(p).__name__}.{name}": value for p in plugins for name, value in encode(p).items()}
-        values[BATCH_SIZE] = candidate.batch_size
-        found = {name: values[name] for name, _ in self.free()}
+        found: dict[str, float] = {}
+        for spec, plugin in zip(specs, plugins, strict=True):
+            for name, value in spec.items():
+                if isinstance(value, Range):
+                    found[f"{_class_name(spec)}.{name}"] = getattr(plugin, name)
+        if isinstance(self.batch_size, Range):
+            found[BATCH_SIZE] = candidate.batch_size
         return found if all(range_.holds(found[name]) for name, range_ in self.free()) else None
 
 
@@ -261,6 +266,8 @@ class Space:
         for name, found in self.ranges.items():
             grid = found.values()
             middle[name] = grid[len(grid) // 2] if grid else (found.low + found.high) / 2
+            if found.integral:
+                middle[name] = int(middle[name])
         points = [(self._params(recipe, middle), recipe.candidate(middle)) for recipe in self.recipes.values()]
         return [(params, candidate) for params, candidate in points if wanted(candidate.transforms)]
 

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -61,13 +62,15 @@ class Store:
         """The entry's folder, or None where there is none that holds together."""
         path = self._path(stage, key)
         if path in self._believed:
-            return path
+            with contextlib.suppress(OSError):  # unless somebody removed it
+                os.utime(path / _SEAL)
+                return path
         if not path.exists():
             return None
         if _whole(path):
             self._believed.add(path)
             with contextlib.suppress(OSError):
-                (path / _SEAL).touch()
+                os.utime(path / _SEAL)
             return path
         _remove(path)
         return None

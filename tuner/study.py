@@ -110,7 +110,7 @@ class Study:
         self._tracker = tracker
         self._device = device
         self._start = start
-        self._began = time.time()
+        self._began = time.time() - (time.monotonic() - start)
         self._doubts = doubts
         self.tally = Tally()
 
@@ -183,7 +183,7 @@ class Study:
         self._wanted = request.n_trials if points is None else min(request.n_trials, len(points))
         search = Search(
             storage(request.storage, request.out_dir / "optuna.journal"),
-            self._held.identity,
+            f"{self._held.identity}-{digest(sorted(space.recipes))[:4]}",  # Optuna's choices must stay the same
             space,
             self._sampler,
             request.seed,
@@ -214,7 +214,8 @@ class Study:
                 bar.waiting()
                 self._held.alone(wait=True)
                 self._learn(search, bar)
-                if not search.abandoned() or self.tally.ended_by not in ("n_trials", "search_space"):
+                enough = len(self.tally.outcomes) >= self._wanted
+                if enough or not search.abandoned() or self.tally.ended_by not in ("n_trials", "search_space"):
                     return
                 self._held.shared()
 
@@ -222,11 +223,9 @@ class Study:
         """The search itself; returns which key ended it."""
         request, tally = self._request, self.tally
         stale = 0
+        measured = {outcome.candidate: outcome for outcome in search.baselines()}  # by an earlier session
         while True:
             self._learn(search, bar)
-            under_way = search.under_way() - tally.outcomes.keys()
-            if len(tally.outcomes) + len(under_way) >= self._wanted:
-                return "search_space" if self._wanted < request.n_trials else "n_trials"
             if time.monotonic() >= end:
                 return "timeout_s"
             if request.patience is not None and tally.since_best >= request.patience:
@@ -236,10 +235,15 @@ class Study:
             if stale >= _STALE:
                 return "sampler"
             with self._held.turn():
+                self._learn(search, bar)
+                under_way = search.under_way() - tally.outcomes.keys()
+                if len(tally.outcomes) + len(under_way) >= self._wanted:
+                    return "search_space" if self._wanted < request.n_trials else "n_trials"
                 # each in turn; or the sampler goes round in circles: the rest, at random
                 if (self._sampler == "brute" or stale >= _REPEATS) and (params := self._untried_point(under_way)):
                     search.enqueue([params])
                 asked = search.ask()
+                self._learn(search, bar)
             if asked is None:
                 stale += 1
                 continue
@@ -250,6 +254,9 @@ class Study:
                 stale += 1
                 continue
             stale = 0
+            if candidate in measured:
+                search.tell(trial, measured[candidate])
+                continue
             bar.started(candidate, end - time.monotonic())
             outcome = evaluator.evaluate(candidate, self._behind)
             search.tell(trial, outcome)

@@ -129,7 +129,8 @@ class Tracker:
         runs = {run.data.tags["candidate"]: run.info.run_id for run in self._trials()}
         for row in reversed(rows(result)):  # a baseline may be the champion: the last word counts
             colour = {"mlflow.runColor": _COLOURS["champion"]} if row.role == "champion" else {}
-            self._log(runs[row.key], tags={"role": row.role, **colour})
+            if row.key in runs:  # a registered champion that stays may be no trial of this study
+                self._log(runs[row.key], tags={"role": row.role, **colour})
         furnish(self._client, self._experiment, result["constraints"]["latency_percentile"])
 
     def close(self, status: str) -> None:

@@ -85,11 +85,17 @@ class Worker:
         return self._receive(None, progress)  # type: ignore[no-any-return]
 
     def pause(self) -> None:
-        """Stops every thread of the child, those that spin in wait of work too."""
-        os.kill(self._pid, signal.SIGSTOP)
+        """Stops every thread of the child, those that spin in wait of work too. Raises CandidateError where it died."""
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        os.kill(self._pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.kill(self._pid, number)
+        except ProcessLookupError:
+            raise self._death() from None
 
     def close(self) -> None:
         """Ends the child and its own children. Harmless when it is gone."""
