@@ -136,7 +136,7 @@ def test_the_same_command_runs_the_members_left(place: Path, ended_by: signal.Si
     while time.monotonic() < end and not (  # the first is done and the second has begun
         (place / "out/sweep-001/summary.json").exists()
         and summary(place)["members"][0]["exit_code"] == 3
-        and '"linear-cpu-002"' in journal.read_text()
+        and '"linear-cpu-002-' in journal.read_text()
     ):
         time.sleep(0.05)
     time.sleep(1)
