@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna import get_all_study_names
 
 from benchmarks.common import save
 from tuner import configure
@@ -70,8 +71,10 @@ def _fill(scratch: Path, trials: int) -> None:
         _run(scratch, 2)
     asked = configure.request(_request(scratch, trials))
     storage = journal(scratch / "out/optuna.journal")
-    search = Search(storage, "engine", asked.space, "random", 1, asked.constraints, asked.objective, {})
-    tracker = Tracker(default_uri(scratch / "out"), asked.experiment, "engine")
+    identity = json.loads((scratch / "out/engine/request.json").read_text())["id"]
+    (name,) = get_all_study_names(storage)
+    search = Search(storage, name, asked.space, "random", 1, asked.constraints, asked.objective, {})
+    tracker = Tracker(default_uri(scratch / "out"), asked.experiment, "engine", identity=identity)
     (_, known), *_ = search.outcomes()
     for _ in range(trials):
         proposed = search.ask()
@@ -79,7 +82,7 @@ def _fill(scratch: Path, trials: int) -> None:
         trial, candidate = proposed
         outcome = replace(known, candidate=candidate)
         search.tell(trial, outcome)
-        tracker.trial(str(trial.number), f"{trial.number:03d}", outcome, {}, scratch / "none.log")
+        tracker.trial(str(trial.number), f"{trial.number:03d}", outcome, asked.constraints, scratch / "none.log")
 
 
 def _journal(path: Path) -> tuple[list[float], list[dict[str, float]]]:
