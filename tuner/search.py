@@ -6,7 +6,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,7 +134,7 @@ class Search:
         """The best candidates of earlier studies in this storage for the same target and device, as points of this
         space: those of the same model first, then of others; of each study its best within the present limits."""
         found: dict[str, Params] = {}
-        for _, done in sorted(self._earlier_studies(), key=lambda study: study[0], reverse=True):
+        for _, done in sorted(self._earlier_studies, key=lambda study: study[0], reverse=True):
             feasible = [o for o in done if o.state == "complete" and self._constraints.feasible(o.measurement)]
             feasible.sort(key=lambda o: self._objective.score(o.measurement) or -math.inf, reverse=True)
             for outcome in feasible[:most]:
@@ -146,13 +147,15 @@ class Search:
         """What a trial took on average in earlier studies for the same target and device, of the same model where there
         are such; None where there are none."""
         seconds: dict[bool, list[float]] = {True: [], False: []}
-        for (_, same_model), done in self._earlier_studies():
+        for (_, same_model), done in self._earlier_studies:
             seconds[same_model] += [sum(outcome.seconds.values()) for outcome in done]
         known = seconds[True] or seconds[False]
         return sum(known) / len(known) if known else None
 
-    def _earlier_studies(self) -> Iterator[tuple[tuple[bool, bool], list[Outcome]]]:
+    @cached_property
+    def _earlier_studies(self) -> list[tuple[tuple[bool, bool], list[Outcome]]]:
         """The outcomes of each, and whether it was of the very same model and samples, and of a model of that name."""
+        found = []
         for name in optuna.get_all_study_names(self._storage):
             study = optuna.load_study(study_name=name, storage=self._storage)
             about = study.user_attrs.get(_ABOUT, {})
@@ -162,7 +165,8 @@ class Search:
                 for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
                     with contextlib.suppress(RequestError):  # of a plugin that is not here
                         done.append(_outcome(trial))
-                yield (alike["content"], alike["model"]), done
+                found.append(((alike["content"], alike["model"]), done))
+        return found
 
     def _taken(self) -> set[Candidate]:
         """What other processes are at. Trials whose process died are closed: told, where their outcome was written,
