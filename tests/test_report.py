@@ -1,5 +1,6 @@
 """What a reviewer reads of a study: its page, its note in MLflow, and the words in both."""
 
+import html
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -42,7 +43,7 @@ def files(reviewed: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def test_the_page_answers_a_reviewer_and_needs_nothing_else(reviewed: Path) -> None:
     page = (reviewed / "out/linear-cpu-001/report.html").read_text()
-    told = re.sub(r"<(style|svg).*?</\1>", "", page, flags=re.DOTALL)
+    told = html.unescape(re.sub(r"<(style|svg).*?</\1>", "", page, flags=re.DOTALL))
     result = study.result(reviewed)
     assert f"{result['champion']['label']} serves" in told
     assert result["command"].split()[1] in told
