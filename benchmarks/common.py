@@ -13,6 +13,7 @@ import numpy as np
 
 from tuner import artifact, configure, host
 from tuner.candidate import Candidate
+from tuner.deadline import Deadline
 from tuner.evaluate import Evaluator
 from tuner.prepare import prepare
 from tuner.stages import Builder
@@ -45,7 +46,7 @@ class Rig:
         )
 
     def built(self, candidate: Candidate) -> Path:
-        return self.builder.compiled(candidate, time.monotonic() + 600)
+        return self.builder.compiled(candidate, Deadline(600))
 
     @contextlib.contextmanager
     def hosting(self, candidates: Sequence[Candidate]) -> Iterator[list[Worker]]:
@@ -55,7 +56,7 @@ class Rig:
         with contextlib.ExitStack() as stack:
             workers = []
             for folder in folders:
-                worker = evaluator.hosting(folder, self.scratch / "host.log", time.monotonic() + 120)
+                worker = evaluator.hosting(folder, self.scratch / "host.log", Deadline(120))
                 workers.append(stack.enter_context(worker))
                 worker.run(host.warm_up, 0.5)
                 worker.pause()

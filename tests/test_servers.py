@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from tests import servers, study
 from tests.servers import PASSWORD
 from tests.test_cli import Refused, refused  # noqa: F401
+from tuner import cli
 from tuner.search import storage
 from tuner.secret import masked
 
@@ -72,6 +73,9 @@ def test_a_study_on_postgresql_goes_on(database: str, place: Path) -> None:
     (parent,), trials = runs(database)
     assert len({run.data.tags["candidate"] for run in trials}) == 4
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
+    candidate = MlflowClient(database).get_model_version_by_alias("linear-cpu", "candidate")
+    assert cli.main(["promote", *where[:2]]) == 0
+    assert MlflowClient(database).get_model_version_by_alias("linear-cpu", "champion").version == candidate.version
 
 
 def test_colleagues_share_an_empty_database_from_the_first_moment(database: str, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tuner.deadline import Deadline
+from tuner.errors import CandidateError
 from tuner.store import Store, files_digest
 
 KEY: dict[str, Any] = {"model": "m", "libraries": {"b": 2, "a": [1, None]}}
@@ -120,6 +122,25 @@ def test_a_reader_never_sees_half_an_entry(tmp_path: Path) -> None:
     writer.join(10)
     assert seen is None
     assert Store(tmp_path).get("stage", KEY) is not None
+
+
+def test_the_clock_of_who_waits_for_an_entry_stands_still(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def slowly(folder: Path) -> None:
+        begun.set()
+        time.sleep(1.0)
+
+    writer = threading.Thread(target=Store(tmp_path).make, args=("stage", KEY, slowly))
+    writer.start()
+    begun.wait(10)
+    deadline = Deadline(0.8)
+    Store(tmp_path).make("stage", KEY, Filling(), deadline.stopped)
+    assert 0 < deadline.left_s() <= 0.8
+    writer.join(10)
+    time.sleep(0.8)
+    with pytest.raises(CandidateError, match="time was used up"):
+        deadline.left_s()
 
 
 def test_trimming_takes_the_longest_unused_and_spares_what_is_in_use(tmp_path: Path) -> None:

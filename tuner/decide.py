@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from tuner import host, race, timing
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Measurement, Objective
+from tuner.deadline import Deadline
 from tuner.delivery import deliver
 from tuner.errors import CandidateError
 from tuner.evaluate import WORTH, Evaluator, Outcome
@@ -105,7 +105,7 @@ def _round_alone(
     evaluator: Evaluator, contenders: Mapping[str, Contender], failed: dict[str, str], timed_s: float
 ) -> dict[str, timing.Timing]:
     workers: dict[str, Worker] = {}
-    deadline = time.monotonic() + _ROUND_LIMIT_S
+    deadline = Deadline(_ROUND_LIMIT_S)
     try:
         for name, contender in contenders.items():
             try:

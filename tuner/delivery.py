@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from tuner import artifact, host
 from tuner.candidate import Candidate
 from tuner.constraints import Measurement
+from tuner.deadline import Deadline
 from tuner.errors import CandidateError
 from tuner.evaluate import Evaluator
 from tuner.store import digests
@@ -27,7 +27,7 @@ def deliver(evaluator: Evaluator, candidate: Candidate, measured: Measurement, f
     shutil.rmtree(folder, ignore_errors=True)
     try:
         built = evaluator.built(candidate)
-        with evaluator.hosting(built, evaluator.log(candidate), time.monotonic() + _LIMIT_S) as worker:
+        with evaluator.hosting(built, evaluator.log(candidate), Deadline(_LIMIT_S)) as worker:
             inputs, outputs = worker.run_for(_LIMIT_S, host.example)
         draft = folder.with_name(folder.name + ".draft")
         shutil.rmtree(draft, ignore_errors=True)

@@ -19,6 +19,7 @@ from tuner import host, roofline, timing
 from tuner.artifact import FILES, library_versions
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Latency, Measurement
+from tuner.deadline import Deadline
 from tuner.errors import CandidateError, Kind, RequestError
 from tuner.plugin import Backend, Transform
 from tuner.prepare import Prepared
@@ -123,7 +124,7 @@ class Evaluator:
         self.float_scores: NDArray[Any] = np.empty(0)
 
     def __enter__(self) -> "Evaluator":
-        deadline = time.monotonic() + self._limits.timeout_s
+        deadline = Deadline(self._limits.timeout_s)
         builder = self._builder(self._logs / "float.log")
         float_model = self._prepared.source
         self.float_scores = self._scores_on_plain(builder, (), float_model.model.form, deadline)
@@ -159,7 +160,7 @@ class Evaluator:
     def _evaluated(self, candidate: Candidate, behind: Callable[[Measurement], float]) -> Outcome:
         clock = _StageClock()
         measured = Measurement()
-        deadline = time.monotonic() + self._limits.timeout_s
+        deadline = Deadline(self._limits.timeout_s)
         rungs = candidate.backend.rungs()
         climbs = len(rungs) > 1
 
@@ -180,8 +181,7 @@ class Evaluator:
             if len(unrolled(candidate.transforms)) > 1 and not builder.has(candidate.transforms):
                 clock.enter("draft")
                 structure = replace(candidate, transforms=unrolled(candidate.transforms)[0], backend=rungs[0])
-                measured, waited_s = self._glanced(measured, structure, builder, deadline, clock)
-                deadline += waited_s
+                measured = self._glanced(measured, structure, builder, deadline, clock)
                 if reason := refusal():
                     return outcome("stopped_early", stopped_by=reason)
                 clock.enter("transform")
@@ -198,8 +198,7 @@ class Evaluator:
             for rung in rungs[:-1]:
                 clock.enter("compile")
                 lower = replace(candidate, backend=rung)
-                measured, waited_s = self._glanced(measured, lower, builder, deadline, clock)
-                deadline += waited_s
+                measured = self._glanced(measured, lower, builder, deadline, clock)
                 if reason := refusal():
                     return outcome("stopped_early", stopped_by=reason)
             clock.enter("compile")
@@ -209,8 +208,7 @@ class Evaluator:
                 return outcome("stopped_early", stopped_by=reason)
             with self.hosting(artifact, self.log(candidate), deadline) as worker:
                 clock.enter("wait")
-                with timing.alone(self._target.device) as waited_s:
-                    deadline += waited_s
+                with timing.alone(self._target.device, deadline.stopped):
                     clock.enter("probe")
                     measured = self._probed(measured, candidate, worker, deadline)
                     if reason := refusal():
@@ -225,29 +223,28 @@ class Evaluator:
             return outcome("failed", failure=Failure(error.kind, error.sentence))
 
     def _glanced(
-        self, measured: Measurement, candidate: Candidate, builder: Builder, deadline: float, clock: "_StageClock"
-    ) -> tuple[Measurement, float]:
-        """With the size of a candidate's artifact, and the speed that a few calls of it show; and the seconds that it
-        had to wait for the device."""
+        self, measured: Measurement, candidate: Candidate, builder: Builder, deadline: Deadline, clock: "_StageClock"
+    ) -> Measurement:
+        """With the size of a candidate's artifact, and the speed that a few calls of it show."""
         artifact = builder.compiled(candidate, deadline)
         measured = replace(measured, size_mb=_size_mb(artifact))
         with self.hosting(artifact, self.log(candidate), deadline) as worker:
             clock.enter("wait")
-            with timing.alone(self._target.device) as waited_s:
+            with timing.alone(self._target.device, deadline.stopped):
                 clock.enter("probe")
-                return self._probed(measured, candidate, worker, deadline + waited_s), waited_s
+                return self._probed(measured, candidate, worker, deadline)
 
-    def _probed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: float) -> Measurement:
+    def _probed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: Deadline) -> Measurement:
         """With latency and throughput by the least of a few calls: what disturbs the machine can only have raised
         it."""
         limit_ms = self._constraints.latency_ms
-        probe_ms = worker.run_for(_left(deadline), host.warm_up, _PROBE_S)
+        probe_ms = worker.run_for(deadline.left_s(), host.warm_up, _PROBE_S)
         if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
-            probe_ms = min(probe_ms, worker.run_for(_left(deadline), host.warm_up, 3 * _PROBE_S))
+            probe_ms = min(probe_ms, worker.run_for(deadline.left_s(), host.warm_up, 3 * _PROBE_S))
         latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
         return replace(measured, latency_ms=latency, throughput=candidate.batch_size / probe_ms * 1e3)
 
-    def _half_trained(self, transforms: tuple[Transform, ...], builder: Builder, deadline: float) -> Measurement:
+    def _half_trained(self, transforms: tuple[Transform, ...], builder: Builder, deadline: Deadline) -> Measurement:
         """The accuracy after each stage of training but the last, until it is lost; of what comes after, quantizers,
         nothing is asked yet."""
         trained = max(i + 1 for i, transform in enumerate(transforms) if len(transform.stages()) > 1)
@@ -259,14 +256,14 @@ class Evaluator:
                 break
         return measured
 
-    def _scores(self, artifact: Path, worker: Worker, deadline: float) -> NDArray[Any]:
+    def _scores(self, artifact: Path, worker: Worker, deadline: Deadline) -> NDArray[Any]:
         """The evaluation scores of the artifact that the worker hosts."""
         made_from = {"artifact": artifact.name, **self._judged_by()}
 
         def fill(out: Path) -> None:
-            np.save(out / "scores.npy", worker.run_for(_left(deadline), host.scores, self._workload))
+            np.save(out / "scores.npy", worker.run_for(deadline.left_s(), host.scores, self._workload))
 
-        return np.asarray(np.load(self._store.make("scores", made_from, fill) / "scores.npy"))
+        return np.asarray(np.load(self._store.make("scores", made_from, fill, deadline.stopped) / "scores.npy"))
 
     def _judged_by(self) -> dict[str, Any]:
         return {
@@ -276,11 +273,11 @@ class Evaluator:
 
     def built(self, candidate: Candidate) -> Path:
         """The candidate's artifact, built again where it is gone. Raises CandidateError."""
-        return self._builder(self.log(candidate)).compiled(candidate, time.monotonic() + self._limits.timeout_s)
+        return self._builder(self.log(candidate)).compiled(candidate, Deadline(self._limits.timeout_s))
 
     def standing(self, candidate: Candidate, throughput: float) -> roofline.Standing | None:
         """Where that throughput stands against what the target can do; None where the work or the peak is unknown."""
-        deadline = time.monotonic() + self._limits.timeout_s
+        deadline = Deadline(self._limits.timeout_s)
         try:
             counted = self._builder(self.log(candidate)).work(candidate.transforms, deadline)
             peaks = roofline.declared(self._target) or self._measured_peaks()
@@ -309,12 +306,12 @@ class Evaluator:
         found = json.loads((self._store.make("peaks", made_from, fill) / "peaks.json").read_text())
         return roofline.Peaks(**found)
 
-    def hosting(self, artifact: Path, log: Path, deadline: float) -> Worker:
+    def hosting(self, artifact: Path, log: Path, deadline: Deadline) -> Worker:
         """A worker that has loaded the artifact. Raises CandidateError where it does not load."""
         variables = environment(self._target.cores)
         worker = Worker(log, memory_mb=self._limits.memory_mb, environment=variables)
         try:
-            worker.run_for(_left(deadline), host.open_artifact, artifact, self._workload.dataset)
+            worker.run_for(deadline.left_s(), host.open_artifact, artifact, self._workload.dataset)
         except BaseException:
             worker.close()
             raise
@@ -322,21 +319,21 @@ class Evaluator:
 
     def scores_of(self, artifact: Path, candidate: Candidate) -> NDArray[Any]:
         """The evaluation scores of an artifact, loaded in a fresh process."""
-        deadline = time.monotonic() + self._limits.timeout_s
+        deadline = Deadline(self._limits.timeout_s)
         with self.hosting(artifact, self.log(candidate), deadline) as worker:
-            return worker.run_for(_left(deadline), host.scores, self._workload)
+            return worker.run_for(deadline.left_s(), host.scores, self._workload)
 
     def rescored(self, artifact: Path, candidate: Candidate, measured: Measurement) -> Measurement:
         """The measurement with the accuracy that the artifact has now, loaded in a fresh process."""
         return self._with_accuracy(measured, self.scores_of(artifact, candidate))
 
-    def _timed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: float) -> Measurement:
+    def _timed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: Deadline) -> Measurement:
         reference = self._reference_worker(deadline)
         worker.pause()
         timings, precise = timing.take_turns(
             {"candidate": worker, "reference": reference},
-            limit_s=min(self._limits.measure_s, _left(deadline)),
-            timeout_s=_left(deadline),
+            limit_s=min(self._limits.measure_s, deadline.left_s()),
+            timeout_s=deadline.left_s(),
             precision=_PRECISION,
         )
         worker.resume()
@@ -358,22 +355,22 @@ class Evaluator:
             energy_j=None if mine.energy is None else mine.energy / candidate.batch_size,
         )
 
-    def _reference_worker(self, deadline: float) -> Worker:
+    def _reference_worker(self, deadline: Deadline) -> Worker:
         if self._reference is None or not self._reference.alive:
             source = self._prepared.source
             log = self._logs / "float.log"
             candidate = Candidate((), self._plain[source.model.form], 1)
             artifact = self._builder(log).compiled(candidate, deadline)
             self._reference = self.hosting(artifact, log, deadline)
-            self._reference.run_for(_left(deadline), host.warm_up, 1.0)
+            self._reference.run_for(deadline.left_s(), host.warm_up, 1.0)
             self._reference.pause()
             if not self._reference_ms:
-                timed, _ = timing.take_turns({"": self._reference}, limit_s=0.5, timeout_s=_left(deadline))
+                timed, _ = timing.take_turns({"": self._reference}, limit_s=0.5, timeout_s=deadline.left_s())
                 self._reference_ms = timed[""].percentile(_UNDISTURBED)
         return self._reference
 
     def _scores_on_plain(
-        self, builder: Builder, transforms: tuple[Any, ...], form: Form, deadline: float
+        self, builder: Builder, transforms: tuple[Any, ...], form: Form, deadline: Deadline
     ) -> NDArray[Any]:
         """The evaluation scores of the model after those transforms, on the plain backend of its form."""
         plain = Candidate(transforms, self._plain[form], CHECK_BATCH)
@@ -384,9 +381,9 @@ class Evaluator:
             log = self._logs / "float.log" if not transforms else self.log(plain)
             artifact = builder.compile(model, key, plain, deadline)
             with self.hosting(artifact, log, deadline) as worker:
-                np.save(out / "scores.npy", worker.run_for(_left(deadline), host.scores, self._workload))
+                np.save(out / "scores.npy", worker.run_for(deadline.left_s(), host.scores, self._workload))
 
-        return np.asarray(np.load(self._store.make("scores", made_from, fill) / "scores.npy"))
+        return np.asarray(np.load(self._store.make("scores", made_from, fill, deadline.stopped) / "scores.npy"))
 
     def _with_accuracy(self, measured: Measurement, found: NDArray[Any]) -> Measurement:
         limit = self._constraints.accuracy_drop
@@ -422,10 +419,3 @@ class _StageClock:
 
 def _size_mb(artifact: Path) -> float:
     return sum(file.stat().st_size for file in (artifact / FILES).rglob("*") if file.is_file()) / 1e6
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise CandidateError("timeout", "the trial's time was used up")
-    return left

@@ -1,12 +1,12 @@
 """The champion once more, by MLCommons LoadGen's clock and queries: an opinion that owes nothing to our own timing."""
 
-import time
 from dataclasses import asdict, replace
 from typing import Any
 
 from tuner import host, loadgen, timing
 from tuner.candidate import Candidate
 from tuner.constraints import Constraints, Measurement
+from tuner.deadline import Deadline
 from tuner.errors import CandidateError
 from tuner.evaluate import Evaluator
 
@@ -30,7 +30,7 @@ def check(
     try:
         with (
             timing.alone(evaluator.device),
-            evaluator.hosting(folder, log, time.monotonic() + _LIMIT_S) as worker,
+            evaluator.hosting(folder, log, Deadline(_LIMIT_S)) as worker,
         ):
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
             if constraints.scenario == "SingleStream":

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +76,8 @@ class Search:
             load_if_exists=True,
         )
         self._study.set_user_attr(_ABOUT, self._about)
-        self._told: dict[int, Outcome] = {}
+        self._told: dict[int, Outcome] = {}  # in the order in which this process learned of them
+        self._known = 0
 
     def enqueue(self, points: Iterable[Params]) -> None:
         """Points to try before the sampler proposes any; those already queued or tried are not queued again."""
@@ -113,6 +115,12 @@ class Search:
             if trial.number not in self._told:
                 self._told[trial.number] = _outcome(trial)
         return sorted(self._told.items(), key=lambda item: item[0])
+
+    def news(self) -> list[Outcome]:
+        """What was told since this was last called, by whichever process."""
+        self.outcomes()
+        known, self._known = self._known, len(self._told)
+        return list(islice(self._told.values(), known, None))
 
     def under_way(self) -> set[Candidate]:
         """What other processes are trying now."""

@@ -9,7 +9,6 @@ import hashlib
 import inspect
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from tuner import artifact
 from tuner.candidate import Candidate, digest
+from tuner.deadline import Deadline
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Backend, Plugin, Transform, encode
 from tuner.store import Store
@@ -66,7 +66,7 @@ class Builder:
         self._log = log
         self._memory_mb = memory_mb
 
-    def transformed(self, transforms: tuple[Transform, ...], deadline: float) -> tuple[Model, str]:
+    def transformed(self, transforms: tuple[Transform, ...], deadline: Deadline) -> tuple[Model, str]:
         """The model after these transforms, and its content key. Raises CandidateError."""
         model, key = self._source.model, self._source.key
         for transform in unrolled(transforms)[-1]:
@@ -94,12 +94,12 @@ class Builder:
             form, key = transform.gives, digest(made_from)
         return True
 
-    def compiled(self, candidate: Candidate, deadline: float) -> Path:
+    def compiled(self, candidate: Candidate, deadline: Deadline) -> Path:
         """The folder of the candidate's artifact, with its manifest. Raises CandidateError."""
         model, key = self.transformed(candidate.transforms, deadline)
         return self.compile(model, key, candidate, deadline)
 
-    def compile(self, model: Model, key: str, candidate: Candidate, deadline: float) -> Path:
+    def compile(self, model: Model, key: str, candidate: Candidate, deadline: Deadline) -> Path:
         """The artifact of `candidate`, whose transforms gave `model` with that key."""
         backend = candidate.backend
         model, key = self._as(model, key, backend.accepts, deadline)
@@ -117,7 +117,7 @@ class Builder:
             lambda out: (_compile, (candidate, model, self._target, out, cache)),
         )
 
-    def work(self, transforms: tuple[Transform, ...], deadline: float) -> Work | None:
+    def work(self, transforms: tuple[Transform, ...], deadline: Deadline) -> Work | None:
         """The arithmetic of the model after these transforms, as far as they leave it a torch module: what comes after,
         quantizers, keeps the products and changes their precision. None where it cannot be counted."""
         last = max((i + 1 for i, transform in enumerate(transforms) if transform.gives == "torch"), default=0)
@@ -133,7 +133,7 @@ class Builder:
         found = json.loads((folder / "work.json").read_text())
         return Work(**found) if found else None
 
-    def _as(self, model: Model, key: str, forms: tuple[Form, ...], deadline: float) -> tuple[Model, str]:
+    def _as(self, model: Model, key: str, forms: tuple[Form, ...], deadline: Deadline) -> tuple[Model, str]:
         if model.form in forms:
             return model, key
         made_from = self._onnx_key(key)
@@ -156,19 +156,17 @@ class Builder:
         self,
         stage: str,
         made_from: dict[str, Any],
-        deadline: float,
+        deadline: Deadline,
         work: Callable[[Path], tuple[Callable[..., None], tuple[Any, ...]]],
     ) -> Path:
         def fill(draft: Path) -> None:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise CandidateError("timeout", f"the trial's time was used up before its {stage} stage")
+            left_s = deadline.left_s()
             variables = environment(self._target.cores)
             with Worker(self._log, memory_mb=self._memory_mb, environment=variables) as worker:
                 function, arguments = work(draft)
                 worker.run_for(left_s, function, *arguments)
 
-        return self._store.make(stage, made_from, fill)
+        return self._store.make(stage, made_from, fill, deadline.stopped)
 
 
 def plugin_version(plugin: Plugin) -> dict[str, str]:

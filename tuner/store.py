@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.candidate import digest
+from tuner.deadline import Waiting
 
 _SEAL = ".entry.json"
 _DRAFT = ".draft-"
@@ -75,14 +76,22 @@ class Store:
         _remove(path)
         return None
 
-    def make(self, stage: str, key: dict[str, Any], fill: Callable[[Path], None]) -> Path:
-        """The entry, filled by `fill(folder)` where it is not there yet. Whatever `fill` raises passes through."""
+    def make(
+        self,
+        stage: str,
+        key: dict[str, Any],
+        fill: Callable[[Path], None],
+        waiting: Waiting = contextlib.nullcontext,
+    ) -> Path:
+        """The entry, filled by `fill(folder)` where it is not there yet. Whatever `fill` raises passes through.
+        `waiting` is entered while another process makes it."""
         if found := self.get(stage, key):
             return found
         path = self._path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with (path.parent / f".lock-{path.name[:2]}").open("a") as lock:  # few files, and few wait for a neighbour
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with waiting():
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if found := self.get(stage, key):
                 return found
             draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))

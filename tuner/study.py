@@ -266,7 +266,7 @@ class Study:
     def _learn(self, search: Search, bar: TrialBar) -> None:
         """Takes in what was told since, by this process or another."""
         constraints, objective = self._request.constraints, self._request.objective
-        for _, outcome in search.outcomes():
+        for outcome in search.news():
             if outcome.candidate not in self.tally.outcomes:
                 feasible = outcome.state == "complete" and constraints.feasible(outcome.measurement)
                 self.tally.add(outcome, objective.score(outcome.measurement) if feasible else None)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner import host
+from tuner.deadline import Waiting
 from tuner.errors import CandidateError
 from tuner.statistics import Interval, percentile_interval
 from tuner.worker import Worker
@@ -61,15 +62,15 @@ class Timing:
 
 
 @contextlib.contextmanager
-def alone(device: str) -> Iterator[float]:
-    """Waits until no other process of this user times anything on the device, and keeps the others waiting; yields the
-    seconds it waited. Builds go on meanwhile: they move the reference too.
+def alone(device: str, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
+    """Waits until no other process of this user times anything on the device, and keeps the others waiting. Builds go
+    on meanwhile: they move the reference too. `waiting` is entered while it waits.
     """
     path = Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{device}.lock")
-    start = time.monotonic()
     with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield time.monotonic() - start
+        with waiting():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def take_turns(
