@@ -15,7 +15,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune schedule run                                starts what is due, until Ctrl-C or SIGTERM
   tune schedule list | remove NAME | now NAME | history [NAME] [--json]
   tune schedule export systemd|cron|kubernetes|airflow NAME [--image …]   what those engines run instead
-  tune schedule … --state-dir DIR                  where schedules and their history are (~/.local/state/inference-tuner)
+  tune schedule … --state-dir DIR                  where schedules and their history are kept
   tune doctor [target=…]                           what this machine can tune for; what is missing and why
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
   tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
