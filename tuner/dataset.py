@@ -60,16 +60,11 @@ class Kept(Dataset):
     """The samples of another dataset as arrays on disk, mapped into memory.
 
     Every worker opens samples; this spares each the imports and the work by which they are made. `folder` is what
-    `keep` filled, `identity` the original's key as JSON, `loss_function` its loss.
+    `keep` filled, `identity` the original's key as JSON.
     """
 
     folder: Path
     identity: str
-    loss_function: str
-
-    @property
-    def loss(self) -> str:
-        return self.loss_function
 
     def load(self, role: Role) -> Samples | None:
         files = sorted((self.folder / role).glob("*.npy"))

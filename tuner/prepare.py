@@ -48,7 +48,7 @@ def prepare(
         try:
             identity = dataset.key()
             folder = store.make("samples", identity, lambda out: worker.run(keep, dataset, out))
-            dataset = Kept(folder, json.dumps(identity), dataset.loss)
+            dataset = Kept(folder, json.dumps(identity))
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)
             key = source.key(dataset)

@@ -107,11 +107,6 @@ class Dataset(ABC):
         settings = {f.name: getattr(self, f.name) for f in fields(cast(Any, self))}
         return {"class": kind.__qualname__, "code": source_digest(kind.__module__), **settings}
 
-    @property
-    def loss(self) -> str:
-        """`module:function(output, labels) -> scalar tensor`, minimised by transforms that train."""
-        return "torch.nn.functional:cross_entropy"
-
 
 class ModelSource(ABC):
     """Where the float model comes from."""
