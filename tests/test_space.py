@@ -77,8 +77,8 @@ def test_every_point_is_a_distinct_valid_candidate_that_its_parameters_give_back
         assert Candidate.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
         assert candidate.batch_size in space.batch_sizes()
         assert candidate.batch_size >= 1
-    for params, candidate in space.uncompressed():
-        assert not candidate.transforms
+    assert all(not candidate.transforms for _, candidate in space.uncompressed())
+    for params, candidate in (*space.uncompressed(), *space.usual(), *space.hardest()):
         assert space.sample(FixedTrial(params)) == candidate
         assert candidate in candidates
 
@@ -254,5 +254,11 @@ def test_the_default_space_is_a_space() -> None:
         "TVM",
     }
     assert all(not candidate.transforms for _, candidate in space.uncompressed())
+    assert [candidate.label for _, candidate in space.hardest()] == [
+        "onnxruntime · pruned87.5 · int8-static · b8",
+        "onnxruntime · pruned87.5 · int8-dynamic · b8",
+        "openvino · pruned87.5 · int8-nncf · b8",
+        "openvino-bf16 · pruned87.5 · int8-nncf · b8",
+    ]
     for plugin in space.plugins:
         assert decode(encode(plugin)) == plugin

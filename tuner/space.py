@@ -12,7 +12,7 @@ ranges, and every trial names them all: that is what lets a Gaussian process mod
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from tuner.candidate import Candidate
@@ -139,6 +139,11 @@ class Recipe:
         if isinstance(self.batch_size, Range):
             yield BATCH_SIZE, self.batch_size
 
+    @property
+    def compressing(self) -> set[str]:
+        """The names of its transforms' ranges."""
+        return {name for name, _ in replace(self, backend={}, batch_size=None).free()}
+
     def candidate(self, numbers: Mapping[str, float]) -> Candidate:
         """The point of this recipe at those values of the ranges; other names are ignored."""
 
@@ -251,25 +256,42 @@ class Space:
 
     def uncompressed(self) -> list[tuple[Params, Candidate]]:
         """Every recipe without a transform, with its ranges in the middle: what a study tries first."""
-        return self._middles(lambda transforms: not transforms)
+        return self._starts(lambda transforms: not transforms)
 
     def usual(self) -> list[tuple[Params, Candidate]]:
         """Every backend with each quantizer alone, as it comes, ranges in the middle: what an engineer tries next."""
-        return self._middles(
-            lambda transforms: (
-                len(transforms) == 1 and transforms[0].arithmetic is not None and as_it_comes(transforms[0])
-            )
-        )
+        return self._starts(lambda transforms: len(transforms) == 1 and _quantizes(transforms[-1]))
 
-    def _middles(self, wanted: Callable[[tuple[Transform, ...]], bool]) -> list[tuple[Params, Candidate]]:
-        middle = {}
-        for name, found in self.ranges.items():
-            grid = found.values()
-            middle[name] = grid[len(grid) // 2] if grid else (found.low + found.high) / 2
-            if found.integral:
-                middle[name] = int(middle[name])
-        points = [(self._params(recipe, middle), recipe.candidate(middle)) for recipe in self.recipes.values()]
-        return [(params, candidate) for params, candidate in points if wanted(candidate.transforms)]
+    def hardest(self) -> list[tuple[Params, Candidate]]:
+        """Every backend with a quantizer, as it comes, after all else that compresses, at the far end of its ranges.
+
+        Pruned, then quantized (Han et al., Deep Compression, ICLR 2016), as hard as the space allows: where the
+        accuracy bears it, most of what is milder is refused by its draft, and need not be trained.
+        """
+        most = max(len(recipe.transforms) for recipe in self.recipes.values())
+        points = self._starts(
+            lambda transforms: len(transforms) == most > 1 and _quantizes(transforms[-1]), lambda grid: grid[-1]
+        )
+        # of a list of choices, the last is the far end
+        return list({(point[1].transforms[-1], point[1].backend): point for point in points}.values())
+
+    def _starts(
+        self,
+        wanted: Callable[[tuple[Transform, ...]], bool],
+        compress: Callable[[Sequence[float]], float] = lambda grid: grid[len(grid) // 2],
+    ) -> list[tuple[Params, Candidate]]:
+        """The recipes with transforms that are wanted; `compress` chooses of a transform's range, from low to high."""
+        low = {name: found.low for name, found in self.ranges.items()}
+        points = []
+        for recipe in self.recipes.values():
+            if wanted(recipe.candidate(low).transforms):
+                numbers = {}
+                for name, found in self.ranges.items():
+                    grid = found.values() or [found.low, (found.low + found.high) / 2, found.high]
+                    value = compress(grid) if name in recipe.compressing else grid[len(grid) // 2]
+                    numbers[name] = int(value) if found.integral else value
+                points.append((self._params(recipe, numbers), recipe.candidate(numbers)))
+        return points
 
     def batch_sizes(self) -> list[int]:
         """The batch sizes that occur, in order."""
@@ -285,6 +307,10 @@ class Space:
         for name, found in self.ranges.items():
             params |= found.param(name, numbers[name])
         return params
+
+
+def _quantizes(transform: Transform) -> bool:
+    return transform.arithmetic is not None and as_it_comes(transform)
 
 
 def _expand(node: Any) -> list[Any]:

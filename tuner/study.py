@@ -174,7 +174,7 @@ class Study:
 
     def opened(self, space: Space) -> Search:
         """The search, its starting points queued: the uncompressed, then what is usual, then what served earlier
-        studies."""
+        studies, then the hardest compression."""
         request = self._request
         points = space.points()
         self._sampler = chosen(request.sampler, request.n_trials, None if points is None else len(points))
@@ -201,6 +201,7 @@ class Study:
             search.enqueue(params for params, _ in (*space.uncompressed(), *space.usual()))
             earlier = search.earlier(_EARLIER) if request.warm_start else []
             search.enqueue(earlier)
+            search.enqueue(params for params, _ in space.hardest())
         self._console.outlook(search.seconds_per_trial(), self._wanted, request.timeout_s, len(earlier))
         return search
 
