@@ -1,9 +1,9 @@
 """How much of brute force's work a search needs: digits_resnet18, a space of 192 points, every stage built anew.
 
 Brute force evaluates every point in full. Then the tuner searches for 15 % of that wall time, with five seeds, each
-from a cache that holds the float model only. The champion of a search is the best feasible candidate that it had measured
-by then; its throughput is the one that brute force measured. The race that decides comes after either, and is left out. Random search is
-reckoned from brute force's figures: the best of 15 % of the points, drawn at random.
+from a cache that holds the float model only. The champion of a search is the best feasible candidate that it had
+measured by then; its throughput is the one that brute force measured. The race that decides comes after either, and is
+left out. Random search is reckoned from brute force's figures: the best of 15 % of the points, drawn at random.
 
     python -m benchmarks.search        about 30 minutes on 2 cores
 """
