@@ -1,4 +1,4 @@
-"""How much of brute force's work a search needs: digits_resnet18, a space of 192 points, every stage built anew.
+"""How much of brute force's work a search needs: digits_resnet18, a space of 144 points, every stage built anew.
 
 Brute force evaluates every point in full. Then the tuner searches for 15 % of that wall time, with five seeds, each
 from a cache that holds the float model only. The champion of a search is the best feasible candidate that it had
