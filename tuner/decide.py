@@ -20,7 +20,7 @@ from tuner.independent import check
 from tuner.plugin import as_it_comes
 from tuner.race import Race
 from tuner.scenario import figures, interval
-from tuner.statistics import Interval, drift
+from tuner.statistics import RESAMPLES, Interval, drift
 from tuner.worker import Worker
 
 FINALISTS = 5
@@ -268,7 +268,11 @@ class Judge:
             return fresh_round(self._evaluator, contenders, failed)
 
         def score(name: str, timed: timing.Timing) -> float:
-            return self._score(self._measured(entrants[entrant(name)], [timed.wall_ms]))
+            outcome = entrants[entrant(name)]
+            latency, rate = figures(self._constraints, timed.wall_ms, outcome.candidate.batch_size)
+            return self._score(
+                replace(outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None)
+            )
 
         held = race.run(list(challengers), [o.candidate.key for o in baselines], round_of, score, self._say)
         findings = {}
@@ -296,7 +300,9 @@ class Judge:
     def _measured(self, outcome: Outcome, rounds: Sequence[Sequence[NDArray[Any]]]) -> Measurement:
         """The outcome's measurement with the figures of a race: timed side by side, nothing needs normalising."""
         batch_size = outcome.candidate.batch_size
-        latency, rate = figures(self._constraints, [turn for turns in rounds for turn in turns], batch_size)
+        turns = [turn for turns in rounds for turn in turns]
+        alone = RESAMPLES if len(rounds) == 1 else 0
+        latency, rate = figures(self._constraints, turns, batch_size, resamples=alone)
         if len(rounds) > 1:
             latency = replace(latency, ci95=interval(self._constraints, rounds, batch_size, rate, self._drift))
         return replace(

@@ -25,7 +25,7 @@ from tuner.plugin import Backend, Transform
 from tuner.prepare import Prepared
 from tuner.scenario import figures
 from tuner.stages import Builder, unrolled
-from tuner.statistics import drop_interval, samples_to_certify, score_interval
+from tuner.statistics import RESAMPLES, drop_interval, samples_to_certify, score_interval
 from tuner.store import Store
 from tuner.target import Target, cpu_name
 from tuner.worker import Worker, environment
@@ -339,7 +339,7 @@ class Evaluator:
         worker.resume()
         mine, theirs = timings["candidate"], timings["reference"]
         ratio = mine.ratio_to(theirs)
-        latency, throughput = figures(self._constraints, mine.wall_ms, candidate.batch_size)
+        latency, throughput = figures(self._constraints, mine.wall_ms, candidate.batch_size, resamples=RESAMPLES)
         # as fast as the machine was when the study began; beyond a factor of two it is disturbed, not drifting
         drift = float(np.clip(self._reference_ms / theirs.percentile(_UNDISTURBED), 0.5, 2.0))
         _, normalised = figures(self._constraints, [turn * drift for turn in mine.wall_ms], candidate.batch_size)

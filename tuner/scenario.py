@@ -8,6 +8,7 @@ which the limit holds (`tuner.serving`).
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,18 @@ from tuner.statistics import Interval, percentile_interval
 _IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lone query sees
 
 
-def figures(constraints: Constraints, turns: Sequence[NDArray[Any]], batch_size: int) -> tuple[Latency, float]:
-    """Latency in ms, and samples per second, of calls (in ms) that came in turns."""
+def figures(
+    constraints: Constraints, turns: Sequence[NDArray[Any]], batch_size: int, *, resamples: int = 0
+) -> tuple[Latency, float]:
+    """Latency in ms, and samples per second, of calls (in ms) that came in turns. The latency's interval is had by
+    resampling the turns so many times; without, it is the estimate alone."""
     calls = np.concatenate(turns)
     if constraints.scenario != "Server":
         p50, p90, p95, p99 = (float(np.percentile(calls, q)) for q in (50, 90, 95, 99))
-        return Latency(p50, p90, p95, p99, percentile_interval(turns, constraints.percentile)), batch_size / p50 * 1e3
+        latency = Latency(p50, p90, p95, p99, (0.0, 0.0))
+        limited = latency.percentile(constraints.percentile)
+        ci95 = percentile_interval(turns, constraints.percentile, resamples) if resamples else (limited, limited)
+        return replace(latency, ci95=ci95), batch_size / p50 * 1e3
     assert constraints.latency_ms is not None
     served = serving.largest_rate(calls, batch_size, constraints.latency_ms, constraints.percentile)
     if served is None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Z95 = 1.959964
 Interval = tuple[float, float]
+RESAMPLES = 400
 
 # two-sided 95 % quantiles of Student's t for 1, 2, … degrees of freedom
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -128,7 +129,7 @@ def samples_to_certify(reference: NDArray[Any], scores: NDArray[Any], limit: flo
     return high
 
 
-def percentile_interval(turns: Sequence[NDArray[Any]], q: float, resamples: int = 400) -> Interval:
+def percentile_interval(turns: Sequence[NDArray[Any]], q: float, resamples: int = RESAMPLES) -> Interval:
     """A 95 % interval of a percentile of calls that come in turns.
 
     Cluster bootstrap: the calls of one turn share the machine's mood, so turns, not calls, are the independent draws

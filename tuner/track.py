@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from tuner.secret import masked
 # a request that fails is told by us, once; and at once, where nothing listens
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a study tells nobody else
 for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
@@ -36,6 +37,7 @@ _FINISHED = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILE
 _NOTE = "mlflow.note.content"
 _COLOURS = {"champion": "#b8860b", "feasible": "#1f77b4", "infeasible": "#c7c7c7", "failed": "#d62728"}
 _LOG_BYTES = 200_000  # of a trial's log, its end
+_PAGE = 200  # runs at a time
 
 
 class Tracker:
@@ -74,11 +76,15 @@ class Tracker:
     def recorded(self) -> set[str]:
         """The keys of the candidates that have a finished run. Those that a killed process left half told are
         deleted."""
-        trials = self._trials()
-        for run in trials:
+        whole, half = set(), []
+        for run in self._trials():
             if run.info.status == "RUNNING":
-                self._client.delete_run(run.info.run_id)
-        return {str(run.data.tags["candidate"]) for run in trials if run.info.status != "RUNNING"}
+                half.append(run.info.run_id)
+            else:
+                whole.add(str(run.data.tags["candidate"]))
+        for run_id in half:
+            self._client.delete_run(run_id)
+        return whole
 
     def study_of(self, member: str) -> str | None:
         """The name of the study that a member of this sweep recorded, the latest if it did so again."""
@@ -137,11 +143,16 @@ class Tracker:
         """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
         self._client.set_terminated(self.run_id, status)
 
-    def _trials(self) -> list[Run]:
-        found = self._client.search_runs(
-            [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=50_000
-        )
-        return list(found)
+    def _trials(self) -> Iterator[Run]:
+        """The runs under the study's, some at a time: each comes with all that was told of it."""
+        under = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        token = None
+        while True:
+            found = self._client.search_runs([self._experiment], under, max_results=_PAGE, page_token=token)
+            yield from found
+            token = found.token
+            if not token:
+                return
 
     def _experiment_id(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
