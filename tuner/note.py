@@ -16,7 +16,8 @@ Each run without a parent is a **study**: one search for the best deployable art
 limits. Its description has the verdict, its artifact `report.html` the evidence, and its model is what was delivered.
 
 The runs under it are its **trials**, one for each candidate. `role` says what the final race made of one, `verdict` \
-whether it keeps the limits, `state` how far its trial came, and its description why it was or was not good enough.
+whether it keeps the limits (`behind`: a few calls showed it far behind the best by then), `state` how far its trial \
+came, and its description why it was or was not good enough.
 """
 
 
@@ -198,7 +199,13 @@ def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
     """The Markdown that MLflow shows as the description of a study's run."""
     constraints = declared_limits(result)
     quantile = constraints.percentile
-    parts = [f"**{_plain(sentence(result))}**", f"{counted(result)}. The whole page is `report.html` under Artifacts."]
+    # MLflow shows the first lines, and the rest on demand
+    parts = [f"**{_plain(sentence(result))}**"]
+    parts.append(
+        f"{counted(result)}. `{result['command']}` repeats it. The whole page is `report.html` under Artifacts."
+    )
+    if sure := list(assurance(result)):
+        parts.append("### How surely\n" + "\n".join(f"- {_plain(line)}" for line in sure))
     head = ["", "candidate", "samples/s", f"p{quantile} ms (95 %)", "accuracy drop (95 %)", "MB"]
     table = [head, ["---", "---", *["---:"] * 4]]
     for role, _, label, measured in rows(result):
@@ -211,8 +218,6 @@ def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
         ]
         table.append([role, label, *cells])
     parts.append("\n".join("| " + " | ".join(map(_plain, cells)) + " |" for cells in table))
-    if sure := list(assurance(result)):
-        parts.append("### How surely\n" + "\n".join(f"- {_plain(line)}" for line in sure))
     if doubts := [*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])]:
         parts.append("### What to question\n" + "\n".join(f"- {_plain(line)}" for line in doubts))
     if lost := setbacks(trials, constraints):

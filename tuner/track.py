@@ -35,7 +35,13 @@ _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLf
 SWEEP_RUN, SWEEP_MEMBER = "TUNER_SWEEP_RUN", "TUNER_SWEEP_MEMBER"
 _FINISHED = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"}
 _NOTE = "mlflow.note.content"
-_COLOURS = {"champion": "#b8860b", "feasible": "#1f77b4", "infeasible": "#c7c7c7", "failed": "#d62728"}
+_COLOURS = {
+    "champion": "#b8860b",
+    "feasible": "#1f77b4",
+    "infeasible": "#c7c7c7",
+    "behind": "#c7c7c7",
+    "failed": "#d62728",
+}
 _LOG_BYTES = 200_000  # of a trial's log, its end
 _PAGE = 200  # runs at a time
 
@@ -96,6 +102,8 @@ class Tracker:
         """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
         candidate, measured = outcome.candidate, outcome.measurement
         verdict = "feasible" if constraints.feasible(measured) else "infeasible"
+        if outcome.stopped_by == "behind":
+            verdict = "behind"
         tags = {
             "mlflow.parentRunId": self.run_id,
             "mlflow.runType": "evaluation",  # the UI shows the studies of such runs expanded
