@@ -50,12 +50,11 @@ def ui(arguments: Sequence[str]) -> int:
     if uri.startswith("http"):
         tell(uri)
         return 0
-    with _serving(uri) as (process, base):
+    with _serving(uri) as (process, base), contextlib.suppress(KeyboardInterrupt):
         tell(base)
         sys.stdout.write("Ctrl-C ends it\n")
         sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            return process.wait()
+        return process.wait()
     return 0
 
 
