@@ -143,6 +143,19 @@ class Null(Backend):
         return Product(np.load(folder / WEIGHTS), self.ms)
 
 
+@dataclass(frozen=True)
+class Slow(Null):
+    """A backend that takes its time to load."""
+
+    @property
+    def label(self) -> str:
+        return f"slow-{self.ms:g}"
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        time.sleep(1.5)
+        return super().load(folder, inputs, batch_size, target)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Named(Null):
     """A backend that cannot be made without being told something."""

@@ -124,6 +124,17 @@ def test_a_fault_is_told_by_its_class(fault: Any, kind: str, said: str, log: Pat
     assert "\n" not in caught.value.sentence
 
 
+@pytest.mark.parametrize("whose", [os.getpid, os.getppid], ids=["its own", "the fork server's"])
+def test_who_is_killed_from_outside_is_told_from_who_died(whose: Callable[[], int], log: Path) -> None:
+    with limited(log) as worker:
+        os.kill(worker.run(whose), signal.SIGKILL)
+        with pytest.raises(CandidateError) as caught:
+            worker.run(time.sleep, 60)
+    assert caught.value.kind == "killed"
+    with limited(log) as worker:
+        assert worker.run(double, 4) == 8
+
+
 @pytest.mark.parametrize("fault", ["raise", "refuse", "memory_error"])
 def test_a_worker_outlives_what_was_only_raised(fault: Any, log: Path) -> None:
     with limited(log) as worker:

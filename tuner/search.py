@@ -78,6 +78,7 @@ class Search:
         self._study.set_user_attr(_ABOUT, self._about)
         self._told: dict[int, Outcome] = {}  # in the order in which this process learned of them
         self._known = 0
+        self._refused = 0
 
     def enqueue(self, points: Iterable[Params]) -> None:
         """Points to try before the sampler proposes any; those already queued or tried are not queued again."""
@@ -88,16 +89,18 @@ class Search:
         """What to try next; None where another process is trying just that: ask again.
 
         Only one process at a time may ask (`StudyFolder.turn`). What a process left unfinished when it died is tried
-        again. Every trial has a sampler seeded by its number: a study cut short goes on as it would have.
+        again. Every proposal has a sampler seeded by its number, in which a trial that was cut short and is tried again
+        counts once: a study goes on as it would have.
         """
         taken = self._taken()
-        number = len(self._study.get_trials(deepcopy=False))
+        number = self._refused + sum(t.state != TrialState.FAIL for t in self._study.get_trials(deepcopy=False))
         self._study.sampler = make_sampler(self._sampler, self._seed * 1_000_003 + number)
         trial = self._study.ask()
         trial.set_user_attr(_OWNER, _me())
         candidate = self._space.sample(trial)
         if candidate in taken:
             self._study.tell(trial, state=TrialState.FAIL)
+            self._refused += 1  # the next proposal is another
             return None
         return trial, candidate
 
@@ -188,7 +191,8 @@ class Search:
                 self._study.tell(trial.number, self._values(_outcome(trial), others))
             else:
                 asked = trial.params if self._whole(trial) else trial.system_attrs.get("fixed_params")
-                if asked:
+                waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+                if asked and asked not in (other.system_attrs.get("fixed_params") for other in waiting):
                     self._study.enqueue_trial(asked)
                 self._study.tell(trial.number, state=TrialState.FAIL)
         return taken

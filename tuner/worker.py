@@ -53,6 +53,7 @@ class Worker:
             self._process.start()
         theirs.close()
         self._seen = psutil.Process(self._process.pid)
+        self._server = psutil.Process(_server()._forkserver_pid)
         self._tree_checked = 0.0
 
     def run(
@@ -171,11 +172,11 @@ class Worker:
         self._process.join(5)
         code = self._process.exitcode
         self.close()
+        # the fork server takes its children along, and what they ended with is not told
+        if code == -signal.SIGKILL or not _is_running(self._server):
+            return CandidateError("killed", "its process was killed from outside (out of memory on the machine?)")
         if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            if name == "SIGKILL":
-                return CandidateError("killed", "its process was killed from outside (out of memory on the machine?)")
-            return CandidateError("crash", f"its process died of {name}")
+            return CandidateError("crash", f"its process died of {signal.Signals(-code).name}")
         return CandidateError("crash", f"its process ended with exit code {code}")
 
 
@@ -191,10 +192,21 @@ _REPORT = "<progress>"
 def _let_server_end() -> None:
     """Closes the child's copy of the pipe by which the fork server sees its parent alive: Python leaves it open, and
     the server, waiting for its own children, would outlive a killed parent."""
-    server: Any = forkserver._forkserver
+    server = _server()
     if server._forkserver_alive_fd is not None:
         os.close(server._forkserver_alive_fd)
         server._forkserver_alive_fd = None
+
+
+def _server() -> Any:
+    """Python's fork server, as this process knows it."""
+    return forkserver._forkserver
+
+
+def _is_running(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _result(kind: str, rest: list[Any]) -> Any:
