@@ -90,3 +90,11 @@ def test_calls_of_one_turn_count_as_one_mood() -> None:
     turns = [mood + generator.normal(0, 0.01, 200) for mood in moods]
     low, high = percentile_interval(turns, 50)
     assert high - low > 0.3  # 4,000 independent calls would pretend to 0.06
+
+
+@given(st.lists(st.lists(st.floats(0.1, 10), min_size=1, max_size=9), min_size=1, max_size=6), st.floats(1, 99))
+def test_the_bootstrap_is_as_if_every_resample_were_laid_out(calls: list[list[float]], q: float) -> None:
+    turns = [np.array(turn) for turn in calls]
+    picks = np.random.default_rng(0).integers(len(turns), size=(100, len(turns)))
+    draws = [np.percentile(np.concatenate([turns[i] for i in pick]), q) for pick in picks]
+    assert percentile_interval(turns, q, 100) == pytest.approx(tuple(np.percentile(draws, (2.5, 97.5))), rel=1e-9)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -279,10 +280,19 @@ def make_sampler(name: SamplerName, seed: int) -> optuna.samplers.BaseSampler:
         torch.set_num_threads(1)  # its matrices are tiny
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=5)
     if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=10)
+        return _TPE(seed=seed, n_startup_trials=10)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed)
     return optuna.samplers.RandomSampler(seed=seed)
+
+
+class _TPE(optuna.samplers.TPESampler):
+    """All trials of a study have the same parameters. Optuna would find out which from every one of them, each time."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        known = done[0].distributions if done else {}
+        return {name: known[name] for name in sorted(known) if not known[name].single()}
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

@@ -34,7 +34,7 @@ _TREE_POLL_S = 0.5  # looking for a child's own children walks /proc: seldom
 # a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
 os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tuner.worker", "tuner.host"])
+_CONTEXT.set_forkserver_preload(["tuner.worker", "tuner.host", "tuner.stages"])
 
 
 class Worker:
