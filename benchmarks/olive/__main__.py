@@ -10,7 +10,7 @@ may lose 0.01. Then contender.py times both champions in turns, in processes of 
     python -m benchmarks.olive [time] [digits_cnn] [digits_resnet18]
 
 `time` times the champions of the last run again, and tunes nothing. The float model is trained at the first run,
-outside of both wall times. Leave the machine alone meanwhile: five minutes for digits_cnn, ten for digits_resnet18.
+outside of both wall times. Leave the machine alone meanwhile: ten minutes for digits_cnn, fifteen for digits_resnet18.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ PYTHON = WORK / "venv" / "bin" / "python"
 
 LATENCY_MS = {"digits_cnn": 5.0, "digits_resnet18": 20.0}  # of a call, at its 95th percentile
 DECIDING_S = 60.0  # what the tuner needs besides its search
-LEAST_SEARCH_S = 60.0
+LEAST_SEARCH_S = 150.0
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 PROCESSES, TURNS, TURN_S = 5, 6, 0.5
 ROLES = ("evaluation", "calibration")
