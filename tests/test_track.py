@@ -70,7 +70,7 @@ def test_a_failure_is_found_by_its_class_with_its_sentence_and_log(uri: str, tra
     assert failed.data.tags["failure_sentence"] == failure.sentence
     assert [file.path for file in client.list_artifacts(failed.info.run_id)] == ["trial.log"]
     (stopped,) = client.search_runs([experiment], "tags.stopped_by = 'accuracy_drop'")
-    assert stopped.info.status == "KILLED"
+    assert stopped.info.status == "FINISHED"
     assert [file.path for file in client.list_artifacts(stopped.info.run_id)] == ["trial.log"]
     assert stopped.data.tags["verdict"] == "infeasible"
     assert tracker.recorded() == {CANDIDATE.key}

@@ -228,7 +228,8 @@ def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     parts.append(
         f"### To reproduce\n```\n{result['command']}\n```\n"
-        f"{environment['cpu']}, {environment['threads']} threads; {versions}."
+        f"{environment['cpu']}, {environment['threads']} threads; {environment['system']}; Python {environment['python']}, "
+        f"{versions}."
     )
     return "\n\n".join(parts)
 

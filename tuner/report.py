@@ -47,8 +47,13 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
         rows=rows(result),
         setbacks=setbacks(trials, limits),
         trials=[
-            (number, trial["label"], measurement(trial["measurement"]), trial_fate(trial, limits))
-            for number, trial in enumerate(trials)
+            (
+                "base" if trial["number"] is None else f"{trial['number']:03d}",  # as MLflow's runs are called
+                trial["label"],
+                measurement(trial["measurement"]),
+                trial_fate(trial, limits),
+            )
+            for trial in trials
         ],
         drawings={name: markupsafe.Markup(drawing) for name, drawing in drawings.items()},
         unit=picture.unit(result),

@@ -120,11 +120,11 @@ class Search:
                 self._told[trial.number] = _outcome(trial)
         return sorted(self._told.items(), key=lambda item: item[0])
 
-    def news(self) -> list[Outcome]:
-        """What was told since this was last called, by whichever process."""
+    def news(self) -> list[tuple[int, Outcome]]:
+        """What was told since this was last called, by trial number, by whichever process."""
         self.outcomes()
         known, self._known = self._known, len(self._told)
-        return list(islice(self._told.values(), known, None))
+        return list(islice(self._told.items(), known, None))
 
     def under_way(self) -> set[Candidate]:
         """What other processes are trying now."""

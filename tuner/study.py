@@ -267,10 +267,10 @@ class Study:
     def _learn(self, search: Search, bar: TrialBar) -> None:
         """Takes in what was told since, by this process or another."""
         constraints, objective = self._request.constraints, self._request.objective
-        for outcome in search.news():
+        for number, outcome in search.news():
             if outcome.candidate not in self.tally.outcomes:
                 feasible = outcome.state == "complete" and constraints.feasible(outcome.measurement)
-                self.tally.add(outcome, objective.score(outcome.measurement) if feasible else None)
+                self.tally.add(number, outcome, objective.score(outcome.measurement) if feasible else None)
                 bar.finished(outcome)
 
     def _untried_point(self, under_way: set[Candidate]) -> Params | None:
@@ -362,7 +362,10 @@ class Study:
         ) | succession.to_json()  # fmt: skip
         path = self._folder / "result.json"
         write_whole(path, json.dumps(result, indent=2) + "\n")
-        trials = [outcome.to_json() | {"label": outcome.candidate.label} for outcome in self.tally.outcomes.values()]
+        trials = [
+            {"number": self.tally.numbers.get(candidate), "label": candidate.label, **outcome.to_json()}
+            for candidate, outcome in self.tally.outcomes.items()
+        ]
         write_whole(self._folder / "trials.json", json.dumps(trials, indent=1) + "\n")
         metrics: dict[str, float] = {f"trials_{k}": v for k, v in result["trials"].items() if isinstance(v, int)}
         metrics |= {f"speedup_{k}": v for k, v in result["speedup"].items() if v is not None}

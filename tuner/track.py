@@ -33,7 +33,8 @@ for _name in ("mlflow", "alembic", "urllib3"):
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
 # in the environment of a sweep's members: the run that their studies belong under, and which member each is
 SWEEP_RUN, SWEEP_MEMBER = "TUNER_SWEEP_RUN", "TUNER_SWEEP_MEMBER"
-_FINISHED = {"complete": "FINISHED", "stopped_early": "KILLED", "failed": "FAILED"}
+# what was stopped early ended well: MLflow's UI shows a killed run as one that went wrong
+_FINISHED = {"complete": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
 _NOTE = "mlflow.note.content"
 _COLOURS = {
     "champion": "#b8860b",
