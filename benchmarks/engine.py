@@ -1,7 +1,7 @@
 """What the engine itself costs: a study of a null workload on a null backend, two limits, worker processes, the journal
 and MLflow included. The cost of a trial is its wall time less the calls that time it: the probe, and two turns each of
-the candidate and the reference, with what they take to warm up. Measured over a hundred trials each around the 100th, the 1,000th and the 5,000th of
-one study; those between are told without having been run.
+the candidate and the reference, with what they take to warm up. Measured over a hundred trials each around the 100th,
+the 1,000th and the 5,000th of one study; those between are told without having been run.
 
     python -m benchmarks.engine        about 8 minutes on 2 cores
 """

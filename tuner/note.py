@@ -225,11 +225,11 @@ def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
         lines += [f"| {s.what} | {len(s.labels)} | {_plain(s.why)} | {_plain(s.labels[0])} |" for s in lost]
         parts.append("\n".join(lines))
     environment = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    versions = {"Python": environment["python"], **environment["versions"]}
     parts.append(
         f"### To reproduce\n```\n{result['command']}\n```\n"
-        f"{environment['cpu']}, {environment['threads']} threads; {environment['system']}; Python {environment['python']}, "
-        f"{versions}."
+        f"{environment['cpu']}, {environment['threads']} threads; {environment['system']}; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
     )
     return "\n\n".join(parts)
 

@@ -27,9 +27,9 @@ _PROGRESS = 0.01  # of a score, a logarithm: one per cent
 
 @dataclass
 class Tally:
-    """What a running study counts. `numbers` are Optuna's and MLflow's, baselines have none; `best` is the score of the best feasible candidate, and `since_best` how many were
-    tried since there was a better one; `ended_by` is the key that ended the search; `stage_seconds` are this
-    process's."""
+    """What a running study counts. `numbers` are Optuna's and MLflow's, baselines have none; `best` is the score of the
+    best feasible candidate, and `since_best` how many were tried since there was a better one; `ended_by` is the key
+    that ended the search; `stage_seconds` are this process's."""
 
     outcomes: dict[Candidate, Outcome] = field(default_factory=dict)
     numbers: dict[Candidate, int] = field(default_factory=dict)
