@@ -65,6 +65,10 @@ class Transform(Plugin, ABC):
         """
         return (self,)
 
+    def groundwork(self) -> "Transform | None":
+        """What to apply before this stage, where other parameters need the same: it is done once for all of them."""
+        return None
+
 
 class Session(ABC):
     """A loaded artifact, ready to answer. Made and used in one process."""

@@ -56,6 +56,11 @@ def unrolled(transforms: tuple[Transform, ...]) -> list[tuple[Transform, ...]]:
     return [tuple(stage for several in stages for stage in several[:depth]) for depth in range(1, most + 1)]
 
 
+def steps(transforms: tuple[Transform, ...]) -> list[Transform]:
+    """What is applied for these transforms, one after the other: every stage, after its groundwork."""
+    return [step for stage in unrolled(transforms)[-1] for step in (stage.groundwork(), stage) if step is not None]
+
+
 class Builder:
     """Builds artifacts from one source for one target, remembering every stage in the store."""
 
@@ -69,7 +74,7 @@ class Builder:
     def transformed(self, transforms: tuple[Transform, ...], deadline: Deadline) -> tuple[Model, str]:
         """The model after these transforms, and its content key. Raises CandidateError."""
         model, key = self._source.model, self._source.key
-        for transform in unrolled(transforms)[-1]:
+        for transform in steps(transforms):
             model, key = self._as(model, key, (transform.takes,), deadline)
             made_from = self._transform_key(transform, key)
             before = model
@@ -85,7 +90,7 @@ class Builder:
     def has(self, transforms: tuple[Transform, ...]) -> bool:
         """Whether the model after these transforms is kept already."""
         form, key = self._source.model.form, self._source.key
-        for transform in unrolled(transforms)[-1]:
+        for transform in steps(transforms):
             if form != transform.takes:
                 key = digest(self._onnx_key(key))
             made_from = self._transform_key(transform, key)

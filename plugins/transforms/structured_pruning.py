@@ -4,6 +4,7 @@ Channels that must go together (a residual stream, a batch norm and its convolut
 al., CVPR 2023) in torch-pruning. What is left is an ordinary, narrower network that every backend runs faster.
 """
 
+import shutil
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -77,20 +78,17 @@ class StructuredPruning(Transform):
         recovery = [_Recovery(since, until, whole, self.learning_rate) for since, until in halves]
         return (replace(self, recovery_steps=0), *recovery)
 
+    def groundwork(self) -> Transform:
+        return _Answered()
+
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
-        """Writes down the answers, and removes the channels; the stages that follow train."""
+        """Removes the channels; the stages that follow train."""
         import torch
 
-        samples = dataset.load("training")
-        if samples is None:
-            raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
-        module = torch.load(model.path, map_location=target.device, weights_only=False).eval()
-        with torch.no_grad():
-            answered = [_answers(module, _tensors(arrays, target)) for arrays, _ in batches(samples, _BATCH_SIZE)]
-        torch.save([torch.cat(parts).cpu() for parts in zip(*answered, strict=True)], out / _ANSWERS)
-        module = module.cpu()
+        module = torch.load(model.path, map_location="cpu", weights_only=False)
         self._prune(module, model.inputs)
         torch.save(module.eval(), out / FILES["torch"])
+        shutil.copyfile(model.directory / _ANSWERS, out / _ANSWERS)
 
     def _prune(self, module: Any, inputs: tuple[TensorSpec, ...]) -> None:
         import numpy as np
@@ -134,6 +132,32 @@ class StructuredPruning(Transform):
                 f"no channel could be removed: layers of {sorted(set(before.values()))} channels, rounded to "
                 f"{self.round_to}; raise sparsity or lower round_to",
             )
+
+
+@dataclass(frozen=True)
+class _Answered(Transform):
+    """The network as it is, and beside it what it answers to the training samples: of every sparsity the teacher."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[Form] = "torch"
+    gives: ClassVar[Form] = "torch"
+    role: ClassVar[Role | None] = "training"
+
+    @property
+    def label(self) -> str:
+        return "answered"
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        import torch
+
+        samples = dataset.load("training")
+        if samples is None:
+            raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
+        module = torch.load(model.path, map_location=target.device, weights_only=False).eval()
+        with torch.no_grad():
+            answers = [_answers(module, _tensors(arrays, target)) for arrays, _ in batches(samples, _BATCH_SIZE)]
+        torch.save([torch.cat(parts).cpu() for parts in zip(*answers, strict=True)], out / _ANSWERS)
+        shutil.copyfile(model.path, out / FILES["torch"])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tuner.metrics import top1
 from tuner.plugin import Backend, Plugin, Transform
+from tuner.stages import steps
 from tuner.target import Target
 from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
 
@@ -57,7 +58,7 @@ def plain(kind: type[Plugin], **values: Any) -> Plugin:
 
 def applied(transform: Transform, model: Model, folder: Path) -> Model:
     """The model after every stage of the transform."""
-    for number, stage in enumerate(transform.stages()):
+    for number, stage in enumerate(steps((transform,))):
         out = folder / f"stage{number}"
         out.mkdir()
         stage.apply(model, Patterns(), CPU, out)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import decode, encode
 from tuner.plugins.transforms.structured_pruning import StructuredPruning
+from tuner.stages import steps
 from tuner.target import Target
 from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
 from tuner.workloads.digits import Digits
@@ -82,7 +83,7 @@ def prune(tmp_path: Path) -> Prune:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         torch.save(module, folder / "model.pt")
         model = Model("torch", folder, (TensorSpec("x", shape, "float32"),))
-        for stage in plugin.stages():
+        for stage in steps((plugin,)):
             out = Path(tempfile.mkdtemp(dir=tmp_path))
             stage.apply(model, dataset, TARGET, out)
             model = replace(model, directory=out)
