@@ -14,7 +14,7 @@ from tests import study
 from tests.conftest import furnished
 from tests.fakes import Faulty, Null, Scrambling
 from tests.study import literal, node
-from tuner import note, report
+from tuner import note, picture, report
 
 CRASH = "three is not a colour"
 
@@ -97,11 +97,25 @@ def test_names_cannot_break_the_page_or_the_note(files: tuple[dict[str, Any], li
 
 def test_setbacks_are_told_by_reason(files: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     result, trials = files
-    told = {setback.what: setback for setback in note.setbacks(trials, note.declared_limits(result))}
+    told = {
+        setback.what: setback for setback in note.setbacks({**result, "left_out": {"tpu": "no such device"}}, trials)
+    }
     assert CRASH in told["error"].why
     assert told["stopped early"].why.startswith("accuracy_drop")
     assert told["over a limit"].why.startswith("latency_ms 2")
     assert told["over a limit"].labels == ("null-22 · b4",)
+    assert (told["left out"].why, told["left out"].labels) == ("no such device", ("tpu",))
+
+
+def test_what_was_far_behind_is_not_said_to_break_a_limit(
+    files: tuple[dict[str, Any], list[dict[str, Any]]],
+) -> None:
+    result, trials = files
+    (slow,) = [trial for trial in trials if trial["label"] == "null-22 · b4"]
+    behind = {**slow, "state": "stopped_early", "stopped_by": "behind"}
+    drawing = picture.choices(result, [behind if trial is slow else trial for trial in trials])
+    assert "far behind" in drawing
+    assert "none within the limits" in picture.choices(result, trials)
 
 
 def test_mlflow_has_the_note_the_page_and_the_roles(reviewed: Path) -> None:

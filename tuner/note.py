@@ -23,9 +23,9 @@ came, and its description why it was or was not good enough.
 
 @dataclass(frozen=True)
 class Setback:
-    """Candidates that were tried and did not do, for one reason."""
+    """What did not do, for one reason: candidates that were tried, or a plugin that could not be."""
 
-    what: str  # the class of the failure, or "stopped early", or "over a limit"
+    what: str  # the class of the failure, or "stopped early", "over a limit", "left out"
     why: str
     labels: tuple[str, ...]
 
@@ -144,7 +144,8 @@ def assurance(result: Mapping[str, Any]) -> Iterator[str]:
     if opinion := result["loadgen"]:
         held = "agrees that the limit holds" if opinion["valid"] else f"objects: {opinion['problem']}"
         yield f"MLCommons LoadGen, an independent clock, {held} (p{constraints.percentile} " + (
-            f"{opinion[f'p{constraints.percentile}']:.3g} ms over {opinion['samples']:,} queries)."
+            f"{opinion[f'p{constraints.percentile}']:.3g} ms over {opinion['samples']:,} queries, "
+            f"{opinion['qps']:,.0f} a second)."
         )
     yield "The artifact was loaded again in a clean process and gave the recorded outputs and accuracy."
 
@@ -155,8 +156,9 @@ def _apart(row: Row, champion: Mapping[str, Any]) -> float:
     return abs(math.log(rate / champion["throughput"])) if rate else math.inf
 
 
-def setbacks(trials: Sequence[Mapping[str, Any]], constraints: Constraints) -> list[Setback]:
-    """What was tried and did not do, by reason, failures first."""
+def setbacks(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> list[Setback]:
+    """What was tried and did not do, by reason, failures first; at the end what could not be tried here."""
+    constraints = declared_limits(result)
     failed: dict[tuple[str, str], list[str]] = {}
     over: dict[tuple[str, str], list[tuple[float, str]]] = {}
     behind: list[str] = []
@@ -183,7 +185,7 @@ def setbacks(trials: Sequence[Mapping[str, Any]], constraints: Constraints) -> l
         found.append(Setback(what, why, tuple(label for _, label in several)))
     if behind:
         found.append(Setback("stopped early", "a few calls showed it far behind the best by then", tuple(behind)))
-    return found
+    return [*found, *(Setback("left out", why, (label,)) for label, why in result["left_out"].items())]
 
 
 def counted(result: Mapping[str, Any]) -> str:
@@ -191,7 +193,8 @@ def counted(result: Mapping[str, Any]) -> str:
     trials = result["trials"]
     return (
         f"{trials['total']} candidates: {trials['complete']} measured, {trials['stopped_early']} stopped early, "
-        f"{trials['failed']} failed, {trials['reused']} proposals seen before; {result['seconds']['total']:.0f} s"
+        f"{trials['failed']} failed, {trials['reused']} proposals seen before; {result['seconds']['total']:.0f} s, "
+        f"ended by {trials['ended_by']}"
     )
 
 
@@ -220,7 +223,7 @@ def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
     parts.append("\n".join("| " + " | ".join(map(_plain, cells)) + " |" for cells in table))
     if doubts := [*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])]:
         parts.append("### What to question\n" + "\n".join(f"- {_plain(line)}" for line in doubts))
-    if lost := setbacks(trials, constraints):
+    if lost := setbacks(result, trials):
         lines = ["### What did not work", "| what | candidates | why | such as |", "|---|---:|---|---|"]
         lines += [f"| {s.what} | {len(s.labels)} | {_plain(s.why)} | {_plain(s.labels[0])} |" for s in lost]
         parts.append("\n".join(lines))

@@ -113,20 +113,25 @@ def history(result: Mapping[str, Any], trials: Trials) -> str:
 
 
 def choices(result: Mapping[str, Any], trials: Trials) -> str:
-    """For each backend, combination of transforms and batch size: the best feasible candidate that has it."""
+    """For each backend, combination of transforms and batch size: the best feasible candidate that has it. What was far
+    behind after a few calls says nothing of the limits."""
     constraints = declared_limits(result)
     up = result["objective"] == "throughput"
     bars: list[tuple[str, float, str] | None] = []
     for kind in (backend, transforms, batch):
         tried: dict[str, list[float | None]] = {}
         for t in trials:
-            kept = constraints.feasible(measurement(t["measurement"]))
-            tried.setdefault(kind(t), []).append(score(result, t) if kept else None)
+            scores = tried.setdefault(kind(t), [])
+            if t["stopped_by"] != "behind":
+                kept = constraints.feasible(measurement(t["measurement"]))
+                scores.append(score(result, t) if kept else None)
         several = []
         for name, scores in tried.items():
             kept_scores = [s for s in scores if s]
             best = (max if up else min)(kept_scores) if kept_scores else 0.0
-            several.append((name, best, f"{len(kept_scores)} of {len(scores)}"))
+            counted = f"{len(kept_scores)} of {len(scores)}"
+            text = f"{_short(best)}  ({counted})" if best else f"none within the limits  ({counted})"
+            several.append((name, best, text if scores else "far behind"))
         several.sort(key=lambda bar: bar[1] if up else -bar[1], reverse=True)
         bars += [*several, None]
     figure, axes = _figure(0.6 + 0.23 * len(bars))
@@ -134,10 +139,9 @@ def choices(result: Mapping[str, Any], trials: Trials) -> str:
     for place, bar in enumerate(bars[:-1]):
         names.append("" if bar is None else bar[0])
         if bar is not None:
-            _, value, counted = bar
+            _, value, text = bar
             axes.barh(place, value, color=_PALETTE[0] if value else _GREY, height=0.72)
-            text = f" {_short(value)}  ({counted})" if value else f" none within the limits  ({counted})"
-            axes.text(value, place, text, va="center", fontsize=8)
+            axes.text(value, place, f" {text}", va="center", fontsize=8)
     _rows(axes, names)
     axes.set_xlim(0, 1.45 * max((bar[1] for bar in bars if bar), default=1.0) or 1.0)
     axes.set_xlabel(unit(result))

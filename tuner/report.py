@@ -45,12 +45,13 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
         doubts=[*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])],
         counted=counted(result),
         rows=rows(result),
-        setbacks=setbacks(trials, limits),
+        setbacks=setbacks(result, trials),
         trials=[
             (
                 "base" if trial["number"] is None else f"{trial['number']:03d}",  # as MLflow's runs are called
                 trial["label"],
                 measurement(trial["measurement"]),
+                "≈ " if trial["state"] == "stopped_early" else "",  # of a few calls
                 trial_fate(trial, limits),
             )
             for trial in trials

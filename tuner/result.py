@@ -63,8 +63,10 @@ def result_json(
     interrupted: bool,
     samples: Mapping[Role, int],
     standings: Mapping[Candidate, Standing],
+    left_out: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The content of `result.json`. `seconds` are total, search, decide and overhead."""
+    """The content of `result.json`. `seconds` are total, search, decide and overhead; `left_out` has by plugin why it
+    could not be tried."""
     states = [outcome.state for outcome in tally.outcomes.values()]
     champion = _finding_json(verdict.champion, standings)
     if champion is not None:
@@ -112,6 +114,7 @@ def result_json(
             "failures": dict(failures),
             "ended_by": tally.ended_by,
         },
+        "left_out": dict(left_out),
         "front": [
             {"label": o.candidate.label, **{k: getattr(o.measurement, k) for k in ("throughput", "accuracy")}}
             for o in front(list(tally.outcomes.values()), request.objective)

@@ -112,6 +112,7 @@ class Study:
         self._start = start
         self._began = time.time() - (time.monotonic() - start)
         self._doubts = doubts
+        self._left_out: dict[str, str] = {}
         self.tally = Tally()
 
     def run(self) -> int:
@@ -119,8 +120,8 @@ class Study:
         logs = self._folder / "logs"
         logs.mkdir(exist_ok=True)
         console.begin(request, self._folder.name, self._device)
-        space, left_out = self.usable(logs / "doctor.log")
-        console.left_out(left_out)
+        space, self._left_out = self.usable(logs / "doctor.log")
+        console.left_out(self._left_out)
         self._describe()
         evaluator = Evaluator(
             self._prepared, request.target, request.constraints, request.plain, self._store, logs, request.limits
@@ -358,7 +359,7 @@ class Study:
         """Writes result.json and trials.json, tells MLflow, and prints the verdict."""
         result = result_json(
             self._request, self._folder.name, verdict, self.tally, self._doubts, seconds, self._device, float_accuracy,
-            interrupted, self._prepared.samples, standings,
+            interrupted, self._prepared.samples, standings, self._left_out,
         ) | succession.to_json()  # fmt: skip
         path = self._folder / "result.json"
         write_whole(path, json.dumps(result, indent=2) + "\n")
