@@ -97,7 +97,10 @@ def _read(path: str, field: str) -> ArraySamples:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise RequestError(f"dataset.{field}={path}: not a file of numpy.savez with plain arrays ({error})") from error
     if _LABEL not in arrays:
-        raise RequestError(f"dataset.{field}={path}: it has {sorted(arrays)}, but no array named {_LABEL!r}")
+        raise RequestError(
+            f"dataset.{field}={path}: it has {sorted(arrays)}, but no array named {_LABEL!r}; add it: what is right "
+            "for each sample"
+        )
     labels = arrays.pop(_LABEL)
     if not arrays:
         raise RequestError(f"dataset.{field}={path}: besides {_LABEL!r} it has no array to feed the model with")

@@ -17,7 +17,8 @@ def top1(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> NDArray[Any]:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise RequestError(
             f"dataset: metric top1 needs labels that are class numbers, one a sample; 'label' has dtype {labels.dtype} "
-            f"and shape {labels.shape[1:]} a sample"
+            f"and shape {labels.shape[1:]} a sample; make it one (label.argmax(1) of one-hot labels), or name a metric "
+            "of your own with metric=package.module:function"
         )
     if outputs[0].ndim != 2:
         raise RequestError(

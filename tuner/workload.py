@@ -217,7 +217,9 @@ def resolve(reference: str, key: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise RequestError(f"{key}={reference!r}: cannot import {module_name!r} ({error})") from error
+        raise RequestError(
+            f"{key}={reference!r}: cannot import {module_name!r} ({error}); install it, or run from its folder"
+        ) from error
     if not callable(found := getattr(module, attribute, None)):
         raise RequestError(f"{key}={reference!r}: {module_name!r} has no function {attribute!r}")
     return cast(Callable[..., Any], found)
