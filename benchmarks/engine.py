@@ -20,6 +20,7 @@ from optuna import get_all_study_names
 
 from benchmarks.common import save
 from tuner import configure
+from tuner.host import LEAD
 from tuner.search import Search, journal
 from tuner.timing import TURN_S
 from tuner.track import Tracker, default_uri
@@ -38,7 +39,7 @@ def main() -> None:
             figures["parent_mb"][f"{around}"] = _run(scratch, around + WINDOW)
             ended, stages = _journal(scratch / "out/optuna.journal")
             done = len(ended)
-            timed = np.array([seconds["probe"] + 4 * 1.2 * TURN_S for seconds in stages[-2 * WINDOW :]])
+            timed = np.array([seconds["probe"] + 4 * (1 + LEAD) * TURN_S for seconds in stages[-2 * WINDOW :]])
             cost_ms = (np.diff(ended[-2 * WINDOW :]) - timed[1:]) * 1e3
             figures["cost_ms_at_trial"][f"{around}"] = round(float(np.median(cost_ms)), 1)
         figures["stage_ms"] = {

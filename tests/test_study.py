@@ -325,19 +325,18 @@ class Running:
 
     def until_recorded(self, trials: int) -> None:
         """Waits until so many trials are done, and the next has begun."""
-        journal = self.folder / "out/optuna.journal"
         end = time.monotonic() + 120
         while time.monotonic() < end and self.process.poll() is None:
-            if journal.exists() and journal.read_text().count('"outcome"') >= trials:
+            if self.told("outcome") >= trials:
                 time.sleep(0.5)
                 return
             time.sleep(0.05)
         raise AssertionError(self.process.communicate(timeout=10))
 
-    def trials_begun(self) -> int:
-        """By this process and those before it."""
-        journal = self.folder / "out/optuna.journal"
-        return journal.read_text().count('"owner"') if journal.exists() else 0
+    def told(self, key: str) -> int:
+        """How many trials' outcome, or owner, is in the journal by now."""
+        path = self.folder / "out/optuna.journal"
+        return path.read_text().count(f'"{key}"') if path.exists() else 0
 
     def ended(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=120)
@@ -467,9 +466,9 @@ def test_thirty_kills_change_nothing_of_what_is_tried(place: Path, shared: Path,
     random, kills, tried_all = np.random.default_rng(7), 0, False
     running = Running(place, *more)
     while kills < 30:
-        begun = running.trials_begun()
+        begun = running.told("owner")
         in_a_trial = kills % 3 > 0 and not tried_all
-        while in_a_trial and running.trials_begun() == begun and running.process.poll() is None:
+        while in_a_trial and running.told("owner") == begun and running.process.poll() is None:
             time.sleep(0.05)
         time.sleep(random.uniform(0.1, 2.0))  # else in the preparation or in the decision
         if running.process.poll() is not None:

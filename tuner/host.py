@@ -16,6 +16,7 @@ from tuner import artifact, energy
 from tuner.errors import CandidateError
 from tuner.workload import Arrays, Dataset, Samples, Workload, batches, resolve
 
+LEAD = 0.2  # of a turn, in calls before it that are not recorded
 _POOL = 8  # distinct batches a timing cycles through
 _STEADY = 0.05  # two successive windows of warm-up calls agree within this
 _WINDOW = 8
@@ -75,9 +76,9 @@ class Turn:
 def turn(seconds: float, least_calls: int) -> Turn:
     """Calls back to back for at least that long and that often.
 
-    What ran in between has taken the caches: the calls of the first fifth of the time are not recorded.
+    What ran in between has taken the caches: calls for `LEAD` of that time come before, and are not recorded.
     """
-    lead = time.perf_counter() + seconds / 5
+    lead = time.perf_counter() + LEAD * seconds
     while True:
         _timed_call()
         if time.perf_counter() >= lead:

@@ -200,8 +200,7 @@ def counted(result: Mapping[str, Any]) -> str:
 
 def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     """The Markdown that MLflow shows as the description of a study's run."""
-    constraints = declared_limits(result)
-    quantile = constraints.percentile
+    quantile = declared_limits(result).percentile
     # MLflow shows the first lines, and the rest on demand
     parts = [f"**{_plain(sentence(result))}**"]
     parts.append(

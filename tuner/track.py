@@ -33,8 +33,6 @@ for _name in ("mlflow", "alembic", "urllib3"):
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
 # in the environment of a sweep's members: the run that their studies belong under, and which member each is
 SWEEP_RUN, SWEEP_MEMBER = "TUNER_SWEEP_RUN", "TUNER_SWEEP_MEMBER"
-# what was stopped early ended well: MLflow's UI shows a killed run as one that went wrong
-_FINISHED = {"complete": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
 _NOTE = "mlflow.note.content"
 _COLOURS = {
     "champion": "#b8860b",
@@ -126,7 +124,8 @@ class Tracker:
         self._log(run.info.run_id, params=candidate_params(candidate), metrics=metrics)
         if text := _end(log):
             self._client.log_text(run.info.run_id, text, "trial.log")
-        self._client.set_terminated(run.info.run_id, _FINISHED[outcome.state])
+        # what was stopped early ended well: MLflow's UI shows a killed run as one that went wrong
+        self._client.set_terminated(run.info.run_id, "FAILED" if outcome.state == "failed" else "FINISHED")
 
     def verdict(
         self, result: Path, champion: Path | None, metrics: Mapping[str, float], tags: Mapping[str, str]
