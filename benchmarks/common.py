@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from tuner import artifact, configure, host
+from tuner import artifact
+from tuner.build.builder import Builder
+from tuner.build.prepare import prepare
+from tuner.build.store import Store
 from tuner.candidate import Candidate
-from tuner.deadline import Deadline
-from tuner.evaluate import Evaluator
-from tuner.prepare import prepare
-from tuner.stages import Builder
-from tuner.store import Store
-from tuner.target import cpu_name
-from tuner.worker import Worker
+from tuner.evaluate.evaluator import Evaluator
+from tuner.measure import host
+from tuner.request import compose as configure
+from tuner.system.deadline import Deadline
+from tuner.system.machine import cpu_name
+from tuner.system.worker import Worker
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,7 +44,7 @@ class Rig:
     def evaluator(self) -> Evaluator:
         asked = self.request
         return Evaluator(
-            self.prepared, asked.target, asked.constraints, asked.plain, self.store, self.scratch, asked.limits
+            self.prepared, asked.target, asked.constraints, asked.reference, self.store, self.scratch, asked.limits
         )
 
     def built(self, candidate: Candidate) -> Path:

@@ -19,11 +19,13 @@ import numpy as np
 from optuna import get_all_study_names
 
 from benchmarks.common import save
-from tuner import configure
-from tuner.host import LEAD
-from tuner.search import Search, journal
-from tuner.timing import TURN_S
-from tuner.track import Tracker, default_uri
+from tuner.measure.host import LEAD
+from tuner.measure.timing import TURN_S
+from tuner.request import compose as configure
+from tuner.search.search import Search
+from tuner.search.storage import journal
+from tuner.tracking.stores import default_uri
+from tuner.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]
 WINDOW = 50  # trials before and after, over which a median is taken
@@ -51,8 +53,8 @@ def main() -> None:
 def _request(scratch: Path, trials: int) -> list[str]:
     return [
         f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", "model=nothing", "dataset=nothing",
-        "search_space=nothing", "plain.onnx._target_=benchmarks.null.NullBackend", "study=engine", "sampler=tpe",
-        "latency_ms=5", "target.threads=1", "executor.measure_s=0.05", "patience=null", "timeout_s=36000",
+        "search_space=nothing", "reference.onnx._target_=benchmarks.null.NullBackend", "study=engine", "sampler=tpe",
+        "latency_ms=5", "target.threads=1", "trial.measure_s=0.05", "patience=null", "timeout_s=36000",
         f"n_trials={trials}", f"out_dir={scratch / 'out'}", f"cache_dir={scratch / 'cache'}",
     ]  # fmt: skip
 

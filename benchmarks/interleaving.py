@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Rig, call_by_call, save
-from tuner import host
 from tuner.candidate import Candidate
+from tuner.measure import host
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
-from tuner.worker import Worker, environment
+from tuner.system.environment import environment
+from tuner.system.worker import Worker
 
 TURNS = 40
 

@@ -22,13 +22,17 @@ import numpy as np
 
 from benchmarks.common import Rig, one_core_loaded, save
 from benchmarks.planted import Planted
-from tuner import cli, host, race, timing
+from tuner import cli
 from tuner.candidate import Candidate
-from tuner.constraints import Constraints, Measurement, Objective
-from tuner.decide import Judge
-from tuner.evaluate import Evaluator, Outcome
+from tuner.decide import race
+from tuner.decide.judge import Judge
+from tuner.evaluate.evaluator import Evaluator
+from tuner.goal import Constraints, Objective
+from tuner.measure import host, timing
+from tuner.measurement import Measurement
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.trial import Outcome
 
 
 def noise(rig: Rig, repeats: int = 20) -> dict[str, float]:

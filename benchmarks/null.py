@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.plugin import Backend, Session
+from tuner.system.worker import Progress
 from tuner.target import Target
-from tuner.workload import FILES, Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Progress, Role, TensorSpec
+from tuner.workload import FILES, Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ import numpy as np
 
 from benchmarks.common import Rig, save
 from tuner.candidate import Candidate
-from tuner.console import Console
-from tuner.evaluate import Evaluator, Outcome
-from tuner.folder import study_folder
-from tuner.study import Study
-from tuner.track import Tracker, default_uri
+from tuner.evaluate.evaluator import Evaluator
+from tuner.report.console import Console
+from tuner.study.folder import study_folder
+from tuner.study.study import Study
+from tuner.tracking.stores import default_uri
+from tuner.tracking.tracker import Tracker
+from tuner.trial import Outcome
 
 SEEDS = 5
 SHARE = 0.15

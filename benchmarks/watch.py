@@ -15,15 +15,15 @@ from benchmarks.common import Rig, save
 from benchmarks.planted import WORK_FILE, Planted
 from tuner import artifact
 from tuner.candidate import Candidate
-from tuner.constraints import Measurement
-from tuner.delivery import deliver
-from tuner.watch import RECORD, TOLERANCE, Watch
+from tuner.champions.watch import RECORD, TOLERANCE, Watch
+from tuner.decide.package import deliver
+from tuner.measurement import Measurement
 
 REPEATS = 20
 RECORDED = 200
 PLANTED = {"20_per_cent": 240, "2_per_cent": 204}
 # eager takes seconds to load, and there are hundreds of rounds
-REFERENCE = "plain.torch._target_=tuner.plugins.backends.onnxruntime.OnnxRuntime"
+REFERENCE = "reference.torch._target_=tuner.plugins.backends.onnxruntime.OnnxRuntime"
 
 
 def main() -> None:

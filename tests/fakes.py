@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Backend, Session, Transform
+from tuner.system.worker import Progress
 from tuner.target import Target
-from tuner.workload import FILES, Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Progress, Role, TensorSpec
+from tuner.workload import FILES, Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
 
 CLASSES, FEATURES = 3, 4
 CENTRES = 4.0 * np.eye(CLASSES, FEATURES, dtype=np.float32)

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from tuner.cli import main
 
 ROOT = Path(__file__).parents[1]
-QUICK = ("executor.measure_s=0.1", "executor.timeout_s=30", "sampler=random", "target.threads=1")
+QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.threads=1")
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
@@ -22,7 +22,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
         "model=linear",
         "dataset=points",
         "search_space=fakes",
-        "plain.onnx._target_=tests.fakes.Null",
+        "reference.onnx._target_=tests.fakes.Null",
         f"out_dir={folder / 'out'}",
         f"cache_dir={folder / 'cache'}",
         *(default for default in QUICK if default.partition("=")[0] not in {m.partition("=")[0] for m in more}),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.constraints import PERCENTILES, Constraints, Latency, Measurement, Objective
 from tuner.errors import RequestError
+from tuner.goal import PERCENTILES, Constraints, Objective
+from tuner.measurement import Latency, Measurement
 
 positive = st.floats(1e-3, 1e3)
 share = st.floats(0, 1)

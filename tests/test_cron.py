@@ -10,8 +10,8 @@ from apscheduler.triggers.cron import CronTrigger
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.cron import Cron
 from tuner.errors import RequestError
+from tuner.schedule.cron import Cron
 
 
 def times(text: str, zone: str, start: datetime, count: int) -> list[datetime]:

@@ -25,7 +25,7 @@ def tune(folder: Path, *arguments: str, backends: list[Any]) -> dict[str, Any]:
     command = [
         sys.executable, "-m", "tuner.cli", "latency_ms=50", "search_space.prune=null", "n_trials=6",
         f"search_space.deploy={literal(backends)}", "search_space.batch_size={low:4,high:16,factor:2}",
-        "sampler=random", "executor.measure_s=0.3", "out_dir=out", f"cache_dir={folder / 'cache'}", *arguments,
+        "sampler=random", "trial.measure_s=0.3", "out_dir=out", f"cache_dir={folder / 'cache'}", *arguments,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def reloaded(folder: Path, found: dict[str, Any], data: Path) -> float:
 
 
 def test_digits_are_tuned_on_real_runtimes(tmp_path: Path) -> None:
-    from tuner.workloads.digits import Digits
+    from tuner.plugins.datasets.digits import Digits
 
     found = tune(tmp_path, "model=digits_cnn", backends=[EAGER, ONNXRUNTIME, OPENVINO, QUANTIZED])
     assert found["float_accuracy"] > 0.97

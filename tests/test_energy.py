@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tuner import energy
-from tuner.energy import Counter, joules, used
+from tuner.measure import energy
+from tuner.measure.energy import Counter, joules, used
 
 
 def zone(root: Path, folder: str, name: str, uj: int, range_uj: int = 1_000_000_000) -> Path:

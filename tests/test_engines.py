@@ -14,8 +14,8 @@ import yaml
 from apscheduler.triggers.cron import CronTrigger
 
 from tests import study
-from tuner.engines import ENGINES, Place, airflow, cron, kubernetes, systemd
-from tuner.runs import Schedule
+from tuner.schedule.export import ENGINES, Place, airflow, cron, kubernetes, systemd
+from tuner.schedule.runs import Schedule
 
 ODD = (
     "-m",

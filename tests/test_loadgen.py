@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tests.fakes import INPUTS, WEIGHTS, Null, Points
-from tuner import artifact, host, loadgen, serving
+from tuner import artifact
 from tuner.candidate import Candidate
+from tuner.measure import host, loadgen
+from tuner.measure import queueing as serving
+from tuner.system.worker import Worker
 from tuner.target import Target
-from tuner.worker import Worker
 from tuner.workload import Arrays
 
 BATCH, CALL_MS = 4, 5.0

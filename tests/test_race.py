@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from tuner import race
-from tuner.timing import Timing
+from tuner.decide import race
+from tuner.measure.timing import Timing
 
 Round = Callable[[Sequence[str], dict[str, str]], dict[str, Timing]]
 

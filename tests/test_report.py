@@ -14,7 +14,9 @@ from tests import study
 from tests.conftest import furnished
 from tests.fakes import Faulty, Null, Scrambling
 from tests.study import literal, node
-from tuner import note, picture, report
+from tuner.report import page as report
+from tuner.report import pictures as picture
+from tuner.report import words as note
 
 CRASH = "three is not a colour"
 

@@ -15,8 +15,8 @@ import pytest
 from benchmarks.screenshots import CHROMIUM, browser_page, served
 from tests import study
 from tests.fakes import Faulty, Null
-from tuner import view
 from tuner.cli import main
+from tuner.tracking import view
 
 
 def test_a_server_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:

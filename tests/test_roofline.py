@@ -8,10 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from tuner.errors import RequestError
-from tuner.roofline import Peaks, Standing, _last_level_cache, declared, measure_peaks, standing
+from tuner.measure.flops import Work
+from tuner.measure.roofline import Peaks, Standing, declared, last_level_cache, measure_peaks, standing
+from tuner.system.environment import environment
+from tuner.system.worker import Worker
 from tuner.target import Target
-from tuner.work import Work
-from tuner.worker import Worker, environment
 
 CONF = Path(__file__).parents[1] / "conf/target"
 PEAKS = Peaks({"f32": 400e9, "int8": 1600e9}, memory_bytes_per_s=20e9, cache_bytes_per_s=200e9, cache_bytes=1_000_000)
@@ -129,8 +130,8 @@ def test_last_level_cache(tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             for name, text in (("level", level), ("size", size), ("shared_cpu_list", shared)):
                 (folder / name).write_text(f"{text}\n")
-    assert _last_level_cache(tmp_path) == (32 * 2**20, 64 * 2**20)
-    assert _last_level_cache(tmp_path / "nowhere") == (0, 0)
+    assert last_level_cache(tmp_path) == (32 * 2**20, 64 * 2**20)
+    assert last_level_cache(tmp_path / "nowhere") == (0, 0)
 
 
 def test_this_machine(tmp_path: Path) -> None:

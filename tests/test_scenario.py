@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tuner.constraints import Constraints
 from tuner.errors import RequestError
-from tuner.scenario import figures, interval
+from tuner.goal import Constraints
+from tuner.measure.scenario import figures, interval
 
 CALLS = [np.full(50, 2.0), np.full(50, 2.0)]
 

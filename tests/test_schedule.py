@@ -297,7 +297,7 @@ def test_sigterm_interrupts_the_run_and_the_next_scheduler_goes_on(stage: Stage)
 
 @pytest.mark.slow
 def test_a_sweep_that_a_scheduler_began_is_finished_by_the_next(stage: Stage, place: Path) -> None:
-    grid = study.overrides(place, "latency_ms=0.5,20", "search_space.batch_size=[1,2,3,4]", "executor.measure_s=0.5")
+    grid = study.overrides(place, "latency_ms=0.5,20", "search_space.batch_size=[1,2,3,4]", "trial.measure_s=0.5")
     told = [f"--cron={datetime.now() - timedelta(minutes=5):%M %H} * * *", "--timezone=UTC", "--", "-m", *grid]
     assert main(["schedule", "add", "sweep", f"--state-dir={stage.state}", *told]) == 0
     stage.due()

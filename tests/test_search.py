@@ -14,11 +14,14 @@ from optuna.trial import Trial, TrialState
 from tests.fakes import Faulty, Null, Rounding
 from tests.study import node
 from tuner.candidate import Candidate
-from tuner.constraints import Constraints, Latency, Measurement, Objective
 from tuner.errors import RequestError
-from tuner.evaluate import Failure, Outcome
-from tuner.search import SamplerName, Search, chosen, journal
-from tuner.space import Space
+from tuner.goal import Constraints, Objective
+from tuner.measurement import Latency, Measurement
+from tuner.search.samplers import SamplerName, chosen
+from tuner.search.search import Search
+from tuner.search.space import Space
+from tuner.search.storage import journal
+from tuner.trial import Failure, Outcome
 
 SPACE = Space.parse(
     {

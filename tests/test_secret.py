@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import study
-from tuner import configure
-from tuner.secret import masked
+from tuner.request import compose as configure
+from tuner.system.secret import masked
 
 
 @given(st.text(st.characters(exclude_characters="\n")))

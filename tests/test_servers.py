@@ -14,8 +14,8 @@ from tests import servers, study
 from tests.servers import PASSWORD
 from tests.test_cli import Refused, refused  # noqa: F401
 from tuner import cli
-from tuner.search import storage
-from tuner.secret import masked
+from tuner.search.storage import storage
+from tuner.system.secret import masked
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.serving import at_rate, largest_rate
+from tuner.measure.queueing import at_rate, largest_rate
 
 services = st.builds(
     lambda mean, spread, slow, seed: mean * _lognormal(spread, slow, seed),

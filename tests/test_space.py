@@ -15,7 +15,8 @@ from tests.study import node
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.plugin import decode, encode
-from tuner.space import RECIPE, Space
+from tuner.search.recipe import RECIPE
+from tuner.search.space import Space
 
 ranges = st.one_of(
     st.builds(lambda low, more: {"low": low, "high": low + more}, st.integers(1, 9), st.integers(0, 4)),

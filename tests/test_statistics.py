@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.statistics import (
+from tuner.measure.statistics import (
     drift,
     drop_interval,
     mean_interval,

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.deadline import Deadline
+from tuner.build.store import Store
 from tuner.errors import CandidateError
-from tuner.store import Store, files_digest
+from tuner.system.deadline import Deadline
+from tuner.system.digests import files_digest
 
 KEY: dict[str, Any] = {"model": "m", "libraries": {"b": 2, "a": [1, None]}}
 

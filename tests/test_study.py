@@ -38,9 +38,10 @@ from tests.fakes import (
 )
 from tests.study import deploy, literal, node, tune
 from tuner import artifact
+from tuner.build.store import Store
 from tuner.candidate import Candidate
-from tuner.search import journal
-from tuner.store import Store, digests
+from tuner.search.storage import journal
+from tuner.system.digests import digests
 
 REACHABLE = "latency_ms=20"
 JUST_MISSED = "latency_ms=0.8"  # by the faster backend: all of it is measured, and no race is run
@@ -262,7 +263,7 @@ PLACES: dict[Fault, str] = {
 
 def test_a_plugin_that_goes_wrong_costs_its_trial(place: Path) -> None:
     faulty = [node(Faulty, fault=fault, where=where) for fault, where in PLACES.items()]
-    limits = ("executor.timeout_s=4", "executor.memory_mb=600")
+    limits = ("trial.timeout_s=4", "trial.memory_mb=600")
     assert tune(place, REACHABLE, "search_space.batch_size=[1]", deploy(*faulty, node(Null)), *limits) == 0
     found = study.result(place)
     assert found["champion"]["label"].startswith("null")
@@ -299,7 +300,7 @@ def test_when_all_go_wrong_nothing_is_announced(place: Path, capsys: pytest.Capt
 
 
 def test_a_float_model_that_does_not_run_is_a_wrong_request(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tune(place, REACHABLE, "plain.onnx._target_=tests.fakes.Faulty") == 2
+    assert tune(place, REACHABLE, "reference.onnx._target_=tests.fakes.Faulty") == 2
     told = capsys.readouterr().err
     assert "three is not a colour" in told
     assert Path(told.split()[-1]).exists(), "the log it names"
@@ -370,7 +371,7 @@ class Running:
 
 
 def many(limit: str) -> list[str]:
-    return [limit, "search_space.batch_size=[1,2,3,4]", "executor.measure_s=0.5"]
+    return [limit, "search_space.batch_size=[1,2,3,4]", "trial.measure_s=0.5"]
 
 
 def keys(folder: Path) -> list[str]:

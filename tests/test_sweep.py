@@ -11,10 +11,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests import study
-from tuner import configure
 from tuner.cli import main
 from tuner.errors import RequestError
-from tuner.sweep import exit_code
+from tuner.request import compose as configure
+from tuner.study.sweep import exit_code
 
 SHORT = ("search_space.batch_size=[4]", "search_space.deploy=[{backend:{_target_:tests.fakes.Null,ms:1.0}}]")
 
@@ -118,7 +118,7 @@ def test_a_named_sweep_reads_a_list_as_choices_and_the_command_line_wins(tmp_pat
 
 
 def test_the_bundled_sweep_can_be_asked_for() -> None:
-    from tuner import sweep as sweeps
+    from tuner.study import sweep as sweeps
 
     asked = [asked for _, asked in sweeps.checked(["sweep=nightly"])]
     assert {a.workload.name for a in asked} == {"digits_cnn", "digits_resnet18"}
@@ -129,7 +129,7 @@ def test_the_bundled_sweep_can_be_asked_for() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
 def test_the_same_command_runs_the_members_left(place: Path, ended_by: signal.Signals) -> None:
-    more = ["latency_ms=0.5,20,30", "search_space.batch_size=[1,2,3,4]", "executor.measure_s=0.5"]
+    more = ["latency_ms=0.5,20,30", "search_space.batch_size=[1,2,3,4]", "trial.measure_s=0.5"]
     process = study.process(place, *more, "-m")
     journal = place / "out/optuna.journal"
     end = time.monotonic() + 120

@@ -8,10 +8,12 @@ from mlflow.tracking import MlflowClient
 
 from tests.fakes import Null, Rounding
 from tuner.candidate import Candidate
-from tuner.constraints import Constraints, Latency, Measurement
 from tuner.errors import RequestError
-from tuner.evaluate import Failure, Outcome
-from tuner.track import Tracker, default_uri
+from tuner.goal import Constraints
+from tuner.measurement import Latency, Measurement
+from tuner.tracking.stores import default_uri
+from tuner.tracking.tracker import Tracker
+from tuner.trial import Failure, Outcome
 
 CANDIDATE = Candidate((Rounding(2),), Null(1.0), 8)
 MEASURED = Measurement(

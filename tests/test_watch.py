@@ -16,13 +16,13 @@ from tests import study
 from tests.conftest import furnished
 from tests.fakes import Moody, Null
 from tests.study import deploy, node, tune
-from tuner import watch
 from tuner.candidate import Candidate
-from tuner.constraints import Measurement
-from tuner.delivery import deliver
-from tuner.registry import Registry
-from tuner.track import default_uri
-from tuner.watch import Watch
+from tuner.champions import watch
+from tuner.champions.watch import Watch
+from tuner.decide.package import deliver
+from tuner.measurement import Measurement
+from tuner.tracking.registry import Registry
+from tuner.tracking.stores import default_uri
 
 NAME = "linear-cpu"
 

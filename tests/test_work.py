@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.work import Work, work
+from tuner.measure.flops import Work, work
 from tuner.workload import Model, TensorSpec
 
 IMAGE = (TensorSpec("x", (3, 8, 8), "float32"),)
@@ -142,8 +142,8 @@ def test_agrees_with_torch(tmp_path: Path) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tuner.onnx_form import from_torch
-    from tuner.workloads.networks import SmallCnn
+    from tuner.plugins.conversions.torch_to_onnx import from_torch
+    from tuner.plugins.models.digits_networks import SmallCnn
 
     module = SmallCnn().eval()
     torch.save(module, tmp_path / "model.pt")

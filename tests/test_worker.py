@@ -18,7 +18,8 @@ import pytest
 from tests import study
 from tests.fakes import fail
 from tuner.errors import CandidateError, RequestError
-from tuner.worker import Worker, environment
+from tuner.system.environment import environment
+from tuner.system.worker import Worker
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_an_interrupted_wait_ends_the_child(log: Path) -> None:
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from tuner.worker import Worker
+from tuner.system.worker import Worker
 worker = Worker(Path(sys.argv[1]), memory_mb=1000)
 print(worker.run(os.getpid), flush=True)
 if sys.argv[2] == "stopped":

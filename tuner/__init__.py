@@ -4,3 +4,7 @@ The command is `tune` (`tuner.cli`). From Python, `tuner.artifact.load(folder)` 
 """
 
 __version__ = "0.1.0"
+
+from tuner import former
+
+former.install()

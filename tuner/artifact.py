@@ -10,7 +10,6 @@
 champion its measurements; `example.npz` holds a batch of real inputs and the outputs it gave.
 """
 
-import importlib.metadata
 import json
 import platform
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
 from tuner.plugin import Session
+from tuner.system.environment import library_versions
 from tuner.target import Target
 from tuner.workload import Arrays, TensorSpec
 
@@ -104,13 +104,3 @@ def versions(candidate: Candidate) -> dict[str, str]:
     """Python and the libraries that the candidate's plugins name, as installed."""
     libraries = {library for plugin in (*candidate.transforms, candidate.backend) for library in plugin.libraries}
     return {"python": platform.python_version(), **library_versions(libraries)}
-
-
-def library_versions(libraries: set[str]) -> dict[str, str]:
-    found = {}
-    for library in sorted(libraries):
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            found[library] = "absent"
-    return found

@@ -1,12 +1,11 @@
 """One point of the search space: transforms, then a backend, at a batch size."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
 from tuner.plugin import Backend, Transform, decode, encode
+from tuner.system.digests import digest
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,3 @@ class Candidate:
     def key(self) -> str:
         """16 hexadecimal digits that stand for the canonical JSON form."""
         return digest(self.to_json())
-
-
-def digest(value: Any) -> str:
-    """16 hexadecimal digits of SHA-256 over canonical JSON (sorted keys, no blanks)."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -37,7 +37,7 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   sampler         auto, gp, tpe, nsga2, random, brute
   warm_start      false: not from the best of earlier studies
   scenario        SingleStream, Offline, Server    metric=package.module:function, seed
-  executor.timeout_s, .memory_mb, .measure_s       of one trial
+  trial.timeout_s, .memory_mb, .measure_s          of one trial
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address
   promote         ask, auto                        auto makes the better of the two champions the registered one
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"inference-tuner {__version__}\n")
         return 0
     from tuner.errors import RequestError
-    from tuner.secret import masked
+    from tuner.system.secret import masked
 
     command: Callable[[list[str]], int] = _tune
     if arguments and arguments[0] in _COMMANDS:
@@ -77,64 +77,65 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(arguments: list[str]) -> int:
-    from tuner import configure, sweep
+    from tuner.request import compose
+    from tuner.study import sweep
 
     if sweep.is_sweep(arguments):
         return sweep.run(arguments)
     if "--cfg" in arguments:
         from omegaconf import OmegaConf
 
-        from tuner.secret import masked
+        from tuner.system.secret import masked
 
         arguments.remove("--cfg")
-        sys.stdout.write(masked(OmegaConf.to_yaml(configure.composed(arguments))))
+        sys.stdout.write(masked(OmegaConf.to_yaml(compose.composed(arguments))))
         return 0
-    asked = configure.request(arguments)
+    asked = compose.request(arguments)
     asked.target.check()
-    from tuner.console import Console
-    from tuner.study import run
+    from tuner.report.console import Console
+    from tuner.study.run import run
 
     return run(asked, Console())
 
 
 def _doctor(arguments: list[str]) -> int:
-    from tuner.doctor import doctor
+    from tuner.commands.doctor import doctor
 
     return doctor(arguments)
 
 
 def _show(arguments: list[str]) -> int:
-    from tuner.show import show
+    from tuner.commands.show import show
 
     return show(arguments)
 
 
 def _ui(arguments: list[str]) -> int:
-    from tuner.review import ui
+    from tuner.commands.ui import ui
 
     return ui(arguments)
 
 
 def _cache(arguments: list[str]) -> int:
-    from tuner.cache import cache
+    from tuner.commands.cache import cache
 
     return cache(arguments)
 
 
 def _promote(arguments: list[str]) -> int:
-    from tuner.promote import promote
+    from tuner.commands.promote import promote
 
     return promote(arguments)
 
 
 def _rollback(arguments: list[str]) -> int:
-    from tuner.promote import rollback
+    from tuner.commands.promote import rollback
 
     return rollback(arguments)
 
 
 def _schedule(arguments: list[str]) -> int:
-    from tuner.schedule import schedule
+    from tuner.commands.schedule import schedule
 
     return schedule(arguments)
 
@@ -148,6 +149,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "schedule": _schedule,
     "cache": _cache,
 }
+
 
 if __name__ == "__main__":
     sys.exit(main())

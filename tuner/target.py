@@ -1,13 +1,11 @@
 """The hardware a study is for, declared; it refuses a machine that is not what it names."""
 
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import RequestError
+from tuner.system.machine import cpu_name, gpu_names
 
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 
@@ -76,28 +74,3 @@ class Target:
             f"{', '.join(found) if found else 'no NVIDIA GPU (nvidia-smi lists none)'}; run this on such a machine "
             "or name the one you have, for instance target=cpu"
         )
-
-
-def cpu_name() -> str:
-    """The processor's model name as Linux gives it."""
-    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return next(names, "unknown CPU")
-
-
-def gpu_names() -> tuple[str, ...]:
-    """The NVIDIA GPUs the driver lists, without importing a framework."""
-    return _nvidia_smi("name")
-
-
-def driver_version() -> str:
-    """Of the NVIDIA driver; "absent" where there is none."""
-    return next(iter(_nvidia_smi("driver_version")), "absent")
-
-
-def _nvidia_smi(field: str) -> tuple[str, ...]:
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    return tuple(listed.stdout.strip().splitlines()) if listed.returncode == 0 else ()

@@ -4,13 +4,8 @@ Everything here is a small frozen value that pickles; arrays and modules come in
 that calls `load` or `write`.
 """
 
-import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
@@ -18,14 +13,13 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import RequestError
+from tuner.system.code import source_digest
+from tuner.system.worker import Progress
 
 Arrays = dict[str, NDArray[Any]]
 Form = Literal["torch", "onnx", "openvino"]
 Role = Literal["evaluation", "calibration", "training"]
 ROLES: tuple[Role, ...] = ("evaluation", "calibration", "training")
-Progress = Callable[[float, str], None]
-
 FILES: dict[Form, str] = {"torch": "model.pt", "onnx": "model.onnx", "openvino": "model.xml"}
 
 
@@ -130,71 +124,6 @@ class ModelSource(ABC):
 
 
 @dataclass(frozen=True)
-class TorchModel(ModelSource):
-    """A torch module made by `factory`, and trained by `train` on first use where that is given.
-
-    `factory` is `module:function` taking no argument; `train` is `module:function(module, samples, progress)`,
-    which trains in place. Its result is kept until the code of either module file, or the dataset, changes.
-    """
-
-    factory: str
-    train: str | None = None
-    label: str | None = None
-
-    form: ClassVar[Form] = "torch"
-
-    @property
-    def name(self) -> str:
-        return self.label or self.factory.rpartition(":")[2]
-
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        if self.train is None:
-            return None
-        code = {ref: source_digest(ref) for ref in (self.factory, self.train)}
-        return {"code": code, "dataset": dataset.key(), "torch": importlib.metadata.version("torch")}
-
-    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        import torch
-
-        module = resolve(self.factory, "model.factory")()
-        if not isinstance(module, torch.nn.Module):
-            kind = type(module).__name__
-            raise RequestError(f"model.factory={self.factory} returned a {kind}; it must return a torch.nn.Module")
-        if self.train is not None:
-            samples = dataset.load("training")
-            if samples is None:
-                raise RequestError(f"model.train={self.train} needs a dataset with training samples")
-            resolve(self.train, "model.train")(module, samples, progress)
-        torch.save(module.eval(), out / FILES[self.form])
-
-
-@dataclass(frozen=True)
-class OnnxModel(ModelSource):
-    """An ONNX file. Its first axis of every input and output is the batch."""
-
-    path: str
-    label: str | None = None
-
-    form: ClassVar[Form] = "onnx"
-
-    def __post_init__(self) -> None:
-        if not Path(self.path).is_file():
-            raise RequestError(f"model.path={self.path}: no such file")
-
-    @property
-    def name(self) -> str:
-        return self.label or Path(self.path).stem
-
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
-
-    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        from tuner.onnx_form import copy_checked
-
-        copy_checked(Path(self.path), out / FILES[self.form])
-
-
-@dataclass(frozen=True)
 class Workload:
     """Model + dataset + metric. `metric` is `module:function(outputs, labels) -> scores`, one score a sample;
     accuracy is their mean, and more is better."""
@@ -208,33 +137,7 @@ class Workload:
         return self.model.name
 
 
-def resolve(reference: str, key: str) -> Callable[..., Any]:
-    """The function that `module:function` names; RequestError names `key` where there is none."""
-    module_name, _, attribute = reference.partition(":")
-    if not attribute:
-        raise RequestError(f"{key}={reference!r} must read package.module:function")
-    importable()
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise RequestError(
-            f"{key}={reference!r}: cannot import {module_name!r} ({error}); install it, or run from its folder"
-        ) from error
-    if not callable(found := getattr(module, attribute, None)):
-        raise RequestError(f"{key}={reference!r}: {module_name!r} has no function {attribute!r}")
-    return cast(Callable[..., Any], found)
-
-
-def importable() -> None:
-    """Puts the current folder on the import path: a console script does not have it, unlike `python -m`."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-
-
-def source_digest(reference: str) -> str:
-    """SHA-256 of the file of the module that `module` or `module:function` names."""
-    importable()
-    spec = importlib.util.find_spec(reference.partition(":")[0])
-    if spec is None or spec.origin is None:
-        raise RequestError(f"{reference!r}: no such module")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+def evaluation(dataset: Dataset) -> Samples:
+    samples = dataset.load("evaluation")
+    assert samples is not None, "every dataset has evaluation samples"
+    return samples

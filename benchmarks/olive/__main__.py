@@ -86,7 +86,7 @@ def prepared(workload: str) -> Path:
     given = WORK / workload / "given"
     if (given / "data.npz").exists():
         return given
-    from tuner.onnx_form import from_torch
+    from tuner.plugins.conversions.torch_to_onnx import from_torch
 
     shutil.rmtree(given, ignore_errors=True)
     source = Rig(

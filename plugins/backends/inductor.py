@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
+from tuner.forms.torch import TorchSession, called_by_name, in_order, torch_dtype
 from tuner.plugin import Backend, Precision, Session, one_of
-from tuner.plugins.backends.eager import TorchSession, in_order, torch_dtype
 from tuner.target import Target
-from tuner.torch_form import called_by_name
 from tuner.workload import Form, Model, TensorSpec
 
 _PACKAGE = "model.pt2"

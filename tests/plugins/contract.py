@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tuner.build.builder import steps
 from tuner.metrics import top1
 from tuner.plugin import Backend, Plugin, Transform
-from tuner.stages import steps
 from tuner.target import Target
 from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
 
@@ -143,7 +143,7 @@ def trained() -> Net:
 
 def saved(module: nn.Module, inputs: tuple[TensorSpec, ...], folder: Path) -> dict[str, Model]:
     """The module on disk as torch and as ONNX."""
-    from tuner.onnx_form import from_torch
+    from tuner.plugins.conversions.torch_to_onnx import from_torch
 
     forms = {form: Model(form, folder / form, inputs) for form in ("torch", "onnx")}
     for model in forms.values():

@@ -18,10 +18,10 @@ from contract import BACKENDS, CPU, CUDA, IMAGE, PAIR, TRANSFORMS, Patterns
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tuner import onnx_form
 from tuner.errors import CandidateError, RequestError
+from tuner.forms import onnx as onnx_form
 from tuner.plugin import Backend, Plugin, Transform, decode, encode
-from tuner.store import files_digest
+from tuner.system.digests import files_digest
 from tuner.workload import FILES, Model, TensorSpec, batches
 
 ROOT = Path(__file__).parents[2]

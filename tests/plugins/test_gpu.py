@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.plugins import contract
-from tuner import configure
 from tuner.errors import RequestError
 from tuner.plugin import Backend, Session
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.inductor import Inductor
+from tuner.request import compose as configure
 from tuner.target import Target
 from tuner.workload import Model
 

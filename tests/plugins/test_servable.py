@@ -12,10 +12,12 @@ import pytest
 from contract import BACKENDS, CPU, IMAGE, PAIR, Pair, Patterns
 from mlflow.models import Model as MlflowModel
 
-from tuner import artifact, servable
+from tuner import artifact
 from tuner.candidate import Candidate
+from tuner.deploy import mlflow_model as servable
 from tuner.plugin import Backend
-from tuner.worker import Worker, environment
+from tuner.system.environment import environment
+from tuner.system.worker import Worker
 from tuner.workload import Arrays, Model
 
 BATCH = 3

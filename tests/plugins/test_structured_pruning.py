@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tuner.build.builder import steps
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import decode, encode
+from tuner.plugins.datasets.digits import Digits
+from tuner.plugins.models.digits_networks import cnn, resnet18, train_cnn
 from tuner.plugins.transforms.structured_pruning import StructuredPruning
-from tuner.stages import steps
 from tuner.target import Target
 from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
-from tuner.workloads.digits import Digits
-from tuner.workloads.networks import cnn, resnet18, train_cnn
 
 TARGET = Target("cpu", "cpu")
 

@@ -13,9 +13,9 @@ import torch
 
 from tuner.errors import RequestError
 from tuner.metrics import top1
+from tuner.plugins.datasets.digits import Digits, DistortedDigits, scans
+from tuner.plugins.models.digits_networks import cnn, resnet18, train_cnn, train_resnet18
 from tuner.workload import ArraySamples, Dataset, Role
-from tuner.workloads.digits import Digits, DistortedDigits, scans
-from tuner.workloads.networks import cnn, resnet18, train_cnn, train_resnet18
 
 ROLES: tuple[Role, ...] = get_args(Role)
 DATASETS = [
@@ -93,7 +93,7 @@ def test_a_value_out_of_range_is_named(wrong: dict[str, Any]) -> None:
 
 def test_the_data_loads_without_torch() -> None:
     code = (
-        "import sys; from tuner.workloads.digits import Digits, DistortedDigits;"
+        "import sys; from tuner.plugins.datasets.digits import Digits, DistortedDigits;"
         "Digits().load('calibration'); DistortedDigits().load('calibration');"
         "assert 'torch' not in sys.modules"
     )

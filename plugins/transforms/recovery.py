@@ -1,0 +1,133 @@
+"""Training that brings back what a change of structure lost, from the float model's own answers."""
+
+import shutil
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tuner.errors import CandidateError, RequestError
+from tuner.forms.torch import called_by_name
+from tuner.plugin import Transform
+from tuner.target import Target
+from tuner.workload import FILES, Arrays, Dataset, Form, Model, Role, batches
+
+_SEED = 0
+_BATCH_SIZE = 64
+ANSWERS = "answers.pt"
+_STATE = "training.pt"
+
+
+@dataclass(frozen=True)
+class Answered(Transform):
+    """The network as it is, and beside it what it answers to the training samples: of every sparsity the teacher."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[Form] = "torch"
+    gives: ClassVar[Form] = "torch"
+    role: ClassVar[Role | None] = "training"
+
+    @property
+    def label(self) -> str:
+        return "answered"
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        import torch
+
+        samples = dataset.load("training")
+        if samples is None:
+            raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
+        module = torch.load(model.path, map_location=target.device, weights_only=False).eval()
+        with torch.no_grad():
+            answers = [_answers(module, _tensors(arrays, target)) for arrays, _ in batches(samples, _BATCH_SIZE)]
+        torch.save([torch.cat(parts).cpu() for parts in zip(*answers, strict=True)], out / ANSWERS)
+        shutil.copyfile(model.path, out / FILES["torch"])
+
+
+@dataclass(frozen=True)
+class Recovery(Transform):
+    """A stage: trains from step `since` to step `until` of `steps`. AdamW, its rate warmed up to `learning_rate` and
+    annealed by a cosine over all of them. The optimizer's state goes with the model, and every step and every order of
+    the samples has a seed of its own, so training in parts gives the weights that training at once does.
+    """
+
+    since: int
+    until: int
+    steps: int
+    learning_rate: float
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[Form] = "torch"
+    gives: ClassVar[Form] = "torch"
+    role: ClassVar[Role | None] = "training"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.since < self.until <= self.steps:
+            raise RequestError(f"recovery: steps {self.since} to {self.until} of {self.steps} are no part of them")
+
+    @property
+    def label(self) -> str:
+        return f"recovered{self.until}of{self.steps}"
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        import torch
+
+        samples = dataset.load("training")
+        assert samples is not None, "the stage before had them"
+        module = torch.load(model.path, map_location=target.device, weights_only=False).train().requires_grad_(True)
+        inputs = _tensors(next(batches(samples, len(samples)))[0], target)
+        answers = torch.load(model.directory / ANSWERS, map_location=target.device)
+        spreads = [answer.var().clamp(min=1e-12) for answer in answers]
+        optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.1
+        )
+        if self.since:
+            before = torch.load(model.directory / _STATE, map_location=target.device)
+            optimizer.load_state_dict(before["optimizer"])
+            schedule.load_state_dict(before["schedule"])
+        an_epoch = max(len(samples) // _BATCH_SIZE, 1)  # a short last batch would upset batch norm
+        with torch.random.fork_rng():
+            for step in range(self.since, self.until):
+                epoch, batch = divmod(step, an_epoch)
+                order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(_SEED + epoch))
+                rows = order[batch * _BATCH_SIZE : (batch + 1) * _BATCH_SIZE].to(target.device)
+                torch.manual_seed(_SEED + step)
+                given = _answers(module, {name: tensor[rows] for name, tensor in inputs.items()})
+                errors = [
+                    torch.nn.functional.mse_loss(mine, theirs[rows]) / spread
+                    for mine, theirs, spread in zip(given, answers, spreads, strict=True)
+                ]
+                loss = torch.stack(errors).sum()
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+        if not isfinite(loss.item()):
+            raise CandidateError(
+                "numerics", f"recovery training diverged (loss {loss.item()}); lower learning_rate={self.learning_rate}"
+            )
+        module.zero_grad()
+        torch.save(module.cpu().eval(), out / FILES["torch"])
+        if self.until < self.steps:
+            torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, out / _STATE)
+            torch.save(answers, out / ANSWERS)
+
+
+def _tensors(arrays: Arrays, target: Target) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(target.device) for name, array in arrays.items()}
+
+
+def _answers(module: Any, inputs: dict[str, Any]) -> list[Any]:
+    """Its outputs that are real numbers."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    result = module(**inputs) if called_by_name(module, inputs) else module(*inputs.values())
+    found = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    if not found:
+        raise CandidateError("unsupported_op", "none of the network's outputs is a real number: nothing to learn from")
+    return found

@@ -1,0 +1,59 @@
+"""Doubts: each is raised by what it is about, and by nothing less."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fakes import Null
+from tuner.candidate import Candidate
+from tuner.decide import doubts
+from tuner.goal import Constraints
+from tuner.measurement import Latency, Measurement
+from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
+from tuner.trial import Outcome
+
+
+def outcome(candidate: Candidate, rate: float, reference_ms: float = 1.0) -> Outcome:
+    latency = Latency(1.0, 1.0, 1.0, 1.0, (1.0, 1.0))
+    measured = Measurement(
+        latency_ms=latency, throughput=rate, throughput_normalised=rate, latency_vs_reference=1 / reference_ms
+    )
+    return Outcome(candidate, "complete", measured)
+
+
+@pytest.mark.parametrize(("count", "raised"), [(50, True), (99, True), (380, True), (1000, False)])
+def test_too_few_samples_are_told(count: int, raised: bool) -> None:
+    told = list(doubts.about_samples(np.ones(count), Constraints(accuracy_drop=0.01)))
+    assert [d.name for d in told] == ["evaluation_too_small"] * raised
+
+
+def test_int8_that_does_not_pay_is_told() -> None:
+    plain, quantized = Candidate((), Null(), 8), Candidate((OnnxStaticInt8(),), Null(), 8)
+    slower = list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 50)]))
+    assert [d.name for d in slower] == ["int8_slower"] and "0.50×" in slower[0].sentence
+    assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)]))
+
+
+def test_a_machine_that_changes_speed_is_told() -> None:
+    candidates = [Candidate((), Null(), batch) for batch in range(1, 11)]
+    steady = [outcome(c, 100) for c in candidates]
+    drifting = [outcome(c, 100, 1 + 0.1 * i) for i, c in enumerate(candidates)]
+    assert not list(doubts.about_trials(steady))
+    assert [d.name for d in doubts.about_trials(drifting)] == ["drifting_machine"]
+
+
+def test_a_busy_machine_and_a_noisy_race_are_told() -> None:
+    assert [d.name for d in doubts.about_machine([90.0, 10.0])] == ["busy_machine"]
+    assert not list(doubts.about_machine([5.0, 5.0]))
+    assert [d.name for d in doubts.about_race(0.3)] == ["noisy_race"]
+    assert not list(doubts.about_race(0.02)) and not list(doubts.about_race(None))
+
+
+def test_throttling_is_counted_where_linux_tells(tmp_path: Path) -> None:
+    assert doubts.throttle_count(tmp_path) == 0
+    for core in ("cpu0", "cpu1"):
+        (tmp_path / core / "thermal_throttle").mkdir(parents=True)
+        (tmp_path / core / "thermal_throttle/core_throttle_count").write_text("3\n")
+    assert doubts.throttle_count(tmp_path) == 6
+    assert [d.name for d in doubts.about_throttling(4, 6)] == ["throttled"]

@@ -1,0 +1,161 @@
+"""From one champion to the next: the registered one is examined before a study, races in it, and may be succeeded."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tuner import artifact
+from tuner.build.prepare import Prepared
+from tuner.candidate import Candidate
+from tuner.champions.watch import Examined, Watch, notify
+from tuner.decide.judge import Incumbent
+from tuner.errors import RequestError
+from tuner.evaluate.evaluator import Evaluator
+from tuner.plugins.models.torch_module import TorchModel
+from tuner.request.request import Request
+from tuner.tracking.registry import Registry, registered_name
+from tuner.tracking.stores import default_uri
+from tuner.tracking.tracker import Tracker
+from tuner.trial import Outcome
+from tuner.verdict import Finding, Verdict
+
+
+class Succession:
+    """The registered champion of a study's model and target, in a `with` block that keeps its files.
+
+    `examined` is what became of it and `incumbent` how it enters the race; both are None unless `watch=true` or
+    `promote=auto` asks for them, and where there is no champion yet.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        prepared: Prepared,
+        evaluator: Evaluator,
+        study: str,
+        tracker: Tracker,
+        say: Callable[[str], None],
+    ) -> None:
+        self._request = request
+        self._watch = Watch(request, prepared, evaluator)
+        self._study = study
+        self._tracker = tracker
+        self._say = say
+        self._registry = Registry(request.tracking_uri or default_uri(request.out_dir))
+        self._name = registered_name(request.workload.name, request.target.name)
+        self._files = tempfile.TemporaryDirectory(prefix="tune-champion-")
+        self._alarm: str | None = None
+        self._registered: dict[str, Any] | None = None
+        self.examined: Examined | None = None
+        self.incumbent: Incumbent | None = None
+
+    def __enter__(self) -> "Succession":
+        version = self._registry.champion(self._name)
+        if version is not None and (self._request.watch or self._request.promote == "auto"):
+            self._examine(version)
+        if version is None and self._request.watch:
+            self._say(f"no registered champion to watch yet: tune promote {self._name} makes one")
+        if self.regressed and self._request.on_regression is not None and self.examined is not None:
+            self._alarm = notify(self._request.on_regression, {"study": self._study, **self.examined.to_json()})
+            if self._alarm is not None:
+                self._say(self._alarm)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._files.cleanup()
+
+    @property
+    def regressed(self) -> bool:
+        """Whether the registered champion is watched, and has regressed."""
+        return self._request.watch and self.examined is not None and self.examined.regression is not None
+
+    def conclude(self, verdict: Verdict, champion: Path) -> None:
+        """Registers the champion that lies packaged in the folder `champion`, unless the registered one stays."""
+        finding = verdict.champion
+        if finding is None:
+            return
+        if verdict.stays and self.examined is not None:
+            self._registered = {"model": self._name, "version": self.examined.version, "new": False, "champion": True}
+            return
+        self._say(f"registering {finding.candidate.label} as {self._name}")
+        record = self._watch.record(finding.candidate, champion, finding.measurement)
+        tags = {"study": self._study, "candidate": finding.candidate.label, "verdict": verdict.verdict}
+        tags |= {f"limit_{name}": f"{limit:g}" for name, limit in self._request.constraints.limits().items()}
+        why = self._reason(verdict) if self._request.promote == "auto" else None
+        try:
+            version = self._registry.register(
+                self._name, self._tracker.run_id, champion, record, self._code(finding.candidate), tags,
+                _described(finding),
+            )  # fmt: skip
+            if why is not None:
+                self._registry.promote(self._name, version, f"promote=auto, study {self._study}", why)
+        except RequestError as error:  # the verdict stands, and the artifact lies in the study's folder
+            self._say(f"not registered: {error}")
+            return
+        self._registered = {"model": self._name, "version": version, "new": True, "champion": why is not None}
+
+    @property
+    def registered(self) -> bool:
+        """Whether the study's champion is in the registry, so that its files need not be logged again."""
+        return self._registered is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys `watch` and `registered` of result.json."""
+        watched = None
+        if self._request.watch and self.examined is not None:
+            watched = {**self.examined.to_json(), "on_regression": self._alarm}
+        return {"watch": watched, "registered": self._registered}
+
+    def tags(self) -> dict[str, str]:
+        """What the study's run in MLflow says of it."""
+        tags = {}
+        if self._registered is not None:
+            tags["registered"] = f"{self._registered['model']} version {self._registered['version']}"
+        if self._request.watch and self.examined is not None:
+            tags |= {"regression": self.examined.regression or "none", "watch": self.examined.sentence}
+        return tags
+
+    def _examine(self, version: str) -> None:
+        self._say(f"examining the champion, {self._name} version {version}")
+        try:
+            folder = self._registry.fetch(self._name, version, Path(self._files.name))
+        except RequestError as error:
+            self.examined = Examined(self._name, version, regression="does not load", why=str(error))
+        else:
+            self.examined = found = self._watch.examine(self._name, version, folder)
+            if found.measurement is not None and not found.differing and found.regression != "less accurate":
+                champion = folder / "champion"
+                outcome = Outcome(artifact.read_manifest(champion).candidate, "complete", found.measurement)
+                self.incumbent = Incumbent(outcome, champion, favoured=found.regression is None)
+        self._say(self.examined.sentence)
+
+    def _reason(self, verdict: Verdict) -> str | None:
+        """Why the new version becomes champion without being asked; None where a person must say so."""
+        held = self.examined
+        if held is None:
+            return "there was no champion"
+        if held.differing:
+            self._say(f"not promoted: {held.model} version {held.version} is of another {', '.join(held.differing)}")
+            return None
+        if held.regression is not None:
+            return f"version {held.version} {held.regression}"
+        if verdict.incumbent is None or not self._request.constraints.feasible(verdict.incumbent.measurement):
+            return f"version {held.version} did not finish the race within the limits"
+        return f"better than version {held.version} beyond the noise of their race"
+
+    def _code(self, candidate: Candidate) -> set[str]:
+        """The modules that the artifact may need to load: those of its plugins, and of the model."""
+        model = self._request.workload.model
+        modules = {type(part).__module__ for part in (*candidate.transforms, candidate.backend, model)}
+        return modules | ({model.factory.partition(":")[0]} if isinstance(model, TorchModel) else set())
+
+
+def _described(finding: Finding) -> str:
+    measured = finding.measurement
+    told = [finding.candidate.label]
+    if measured.throughput is not None and measured.latency_ms is not None:
+        told.append(f"{measured.throughput:,.0f} samples/s, p95 {measured.latency_ms.p95:.3f} ms")
+    if measured.accuracy is not None:
+        told.append(f"accuracy {measured.accuracy:.4f} ({measured.accuracy_drop:+.4f} lost)")
+    return ", ".join(told)

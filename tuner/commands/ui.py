@@ -1,0 +1,107 @@
+"""`tune ui`: MLflow's UI on the store in use, with the address of a view that is useful at first sight."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from tuner.errors import RequestError
+from tuner.request import compose
+from tuner.tracking import view
+
+_FIRST_PORT = 5000
+_START_S = 120.0
+_END_S = 10.0
+
+
+def ui(arguments: Sequence[str]) -> int:
+    """Serves the UI on loopback until Ctrl-C or SIGTERM and prints where to look; `--open` opens it in a browser.
+
+    Where `tracking.uri` is a server, only prints that server's addresses.
+    """
+    config = compose.composed([argument for argument in arguments if argument != "--open"])
+    out_dir = Path(config.out_dir).expanduser().absolute()
+    uri = config.tracking.uri or f"sqlite:///{out_dir / 'mlflow.db'}"
+    if not config.tracking.uri and not (out_dir / "mlflow.db").exists():
+        raise RequestError(f"out_dir={out_dir}: no study has been recorded there; run one, or name its out_dir=")
+    from tuner.tracking.experiment import landing
+
+    experiment_id, study_run = landing(uri, config.tracking.experiment)
+
+    def tell(base: str) -> None:
+        table = view.address(base, experiment_id, "TABLE")
+        sys.stdout.write(f"every trial    {table}\n")
+        sys.stdout.write(f"charts         {view.address(base, experiment_id, 'CHART')}\n")
+        if study_run is not None:
+            sys.stdout.write(f"latest verdict {view.run_address(base, experiment_id, study_run)}\n")
+        sys.stdout.flush()
+        if "--open" in arguments:
+            webbrowser.open(table)
+
+    if uri.startswith("http"):
+        tell(uri)
+        return 0
+    with _serving(uri) as (process, base), contextlib.suppress(KeyboardInterrupt):
+        tell(base)
+        sys.stdout.write("Ctrl-C ends it\n")
+        sys.stdout.flush()
+        return process.wait()
+    return 0
+
+
+@contextlib.contextmanager
+def _serving(uri: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """MLflow's UI in a process group of its own, which ends with this block, and its address once it answers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    port = _free_port()
+    base = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
+    # it runs no jobs; and calls nobody, as `tuner.tracking.tracker` has seen to
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            _await(process, base, log)
+            yield process, base
+        finally:
+            _end(process)
+
+
+def _await(process: "subprocess.Popen[bytes]", base: str, log: IO[bytes]) -> None:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            urllib.request.urlopen(f"{base}/health", timeout=1).close()
+            return
+        time.sleep(0.2)
+    log.seek(0)
+    said = log.read().decode(errors="replace").strip().splitlines()
+    raise RequestError(f"MLflow's UI did not start: {said[-1] if said else f'no answer within {_START_S:.0f} s'}")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ends the whole group: MLflow's command starts the server as a child."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+
+
+def _free_port() -> int:
+    for port in range(_FIRST_PORT, _FIRST_PORT + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise RequestError(f"no free port from {_FIRST_PORT} to {_FIRST_PORT + 99}")

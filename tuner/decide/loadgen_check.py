@@ -1,0 +1,55 @@
+"""The champion once more, by MLCommons LoadGen's clock and queries: an opinion that owes nothing to our own timing."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from tuner.candidate import Candidate
+from tuner.errors import CandidateError
+from tuner.evaluate.evaluator import Evaluator
+from tuner.goal import Constraints
+from tuner.measure import host, loadgen, timing
+from tuner.measurement import Measurement
+from tuner.system.deadline import Deadline
+
+_SECONDS = 3.0
+_LIMIT_S = 120.0
+_SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3)
+_QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late ones
+
+
+def check(
+    evaluator: Evaluator, candidate: Candidate, constraints: Constraints, measured: Measurement
+) -> tuple[Measurement, dict[str, Any] | None]:
+    """The measurement, and what LoadGen says of it; None where it is not installed or could not run.
+
+    In the Server scenario the simulated rate is a promise that only real arrivals can keep: it is lowered to the
+    largest share of it at which the limit held.
+    """
+    if loadgen.available() is not None:
+        return measured, None
+    folder, log = evaluator.built(candidate), evaluator.log(candidate)
+    try:
+        with (
+            timing.alone(evaluator.device),
+            evaluator.hosting(folder, log, Deadline(_LIMIT_S)) as worker,
+        ):
+            worker.run_for(_LIMIT_S, host.warm_up, 1.0)
+            if constraints.scenario == "SingleStream":
+                return measured, asdict(worker.run_for(_LIMIT_S, loadgen.single_stream, _SECONDS))
+            if constraints.scenario == "Offline":
+                return measured, asdict(worker.run_for(_LIMIT_S, loadgen.offline, _SECONDS))
+            assert constraints.latency_ms is not None and measured.throughput and measured.latency_ms
+            found = None
+            for share in _SHARES:
+                rate = share * measured.throughput
+                seconds = max(_SECONDS, _QUERIES / rate)
+                found = worker.run_for(
+                    _LIMIT_S, loadgen.server, rate, constraints.latency_ms, float(constraints.percentile), seconds
+                )
+                if getattr(found, f"p{constraints.percentile}") <= constraints.latency_ms:
+                    break
+            assert found is not None
+            latency = replace(measured.latency_ms, p50=found.p50, p90=found.p90, p95=found.p95, p99=found.p99)
+            return replace(measured, throughput=rate, latency_ms=latency), {**asdict(found), "share": share}
+    except CandidateError as error:
+        return measured, {"problem": error.sentence}

@@ -1,0 +1,98 @@
+"""A packaged champion as an MLflow model: signature, example, requirements, and the code that loads it."""
+
+import importlib.util
+import json
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+
+from tuner import artifact
+from tuner.system.environment import library_versions
+from tuner.workload import Arrays
+
+CHAMPION = "champion"  # as `tuner/deploy/mlflow_served.py` asks for it
+RECORD = "record.json"
+
+
+def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: Model, out: Path) -> None:
+    """Writes the folder `out` that `mlflow.pyfunc` loads and serves, from the packaged champion.
+
+    `record` is what was measured of it, kept beside it as `record.json`. `code` names the modules that loading it
+    imports, besides the tuner itself: they travel with the model, or are required where pip installed them. `model`
+    says of which run it is.
+    """
+    manifest = artifact.read_manifest(champion)
+    with np.load(champion / artifact.EXAMPLE) as example:
+        inputs: Arrays = {spec.name: example[f"input:{spec.name}"] for spec in manifest.inputs}
+        outputs: list[NDArray[Any]] = [example[f"output:{i}"] for i in range(len(example.files) - len(inputs))]
+    answers = [TensorSpec(o.dtype, (-1, *o.shape[1:]), f"output_{i}") for i, o in enumerate(outputs)]
+    if len(answers) == 1:
+        answers = [TensorSpec(outputs[0].dtype, (-1, *outputs[0].shape[1:]))]
+    takes = [TensorSpec(np.dtype(spec.dtype), (-1, *spec.shape), spec.name) for spec in manifest.inputs]
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        shipped = Path(scratch) / "code"
+        libraries = _copy_code(code, shipped) | {"mlflow", "numpy", *manifest.candidate.backend.libraries}
+        mlflow.pyfunc.save_model(
+            out,
+            python_model=str(Path(__file__).with_name("mlflow_served.py")),
+            artifacts={CHAMPION: str(champion), RECORD: str(Path(scratch) / RECORD)},
+            code_paths=[str(path) for path in sorted(shipped.iterdir())],
+            signature=ModelSignature(inputs=Schema(takes), outputs=Schema(answers)),
+            input_example={name: array[:1] for name, array in inputs.items()},
+            pip_requirements=_requirements(champion, libraries),
+            mlflow_model=model,
+        )
+
+
+def _requirements(champion: Path, libraries: AbstractSet[str]) -> list[str]:
+    """What pip must install, at the versions with which the champion was measured."""
+    measured: dict[str, str] = json.loads((champion / artifact.MANIFEST).read_text())["versions"]
+    versions = library_versions(set(libraries)) | {k: v for k, v in measured.items() if k in libraries}
+    # a local version such as 2.13.0+cpu is known to one index only
+    return [f"{name}=={found.partition('+')[0]}" for name, found in sorted(versions.items()) if found != "absent"]
+
+
+def _copy_code(modules: AbstractSet[str], to: Path) -> set[str]:
+    """Copies the tuner, and the packages of those modules, as source; returns the distributions of what pip installed.
+
+    The plugins lie beside the package in a repository and inside it where it is installed: here always inside.
+    """
+    _copy_package("tuner", to / "tuner")
+    _copy_package("tuner.plugins", to / "tuner/plugins")
+    distributions: set[str] = set()
+    for package in sorted({module.partition(".")[0] for module in modules} - {"tuner"}):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None and _installed(Path(spec.origin)):
+            distributions |= set(importlib.metadata.packages_distributions().get(package, []))
+        else:
+            _copy_package(package, to / package)
+    return distributions
+
+
+def _copy_package(name: str, to: Path) -> None:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None, f"{name} has been imported"
+    if not spec.submodule_search_locations:
+        assert spec.origin is not None
+        shutil.copyfile(spec.origin, to.with_suffix(".py"))
+        return
+    shutil.copytree(next(iter(spec.submodule_search_locations)), to, ignore=_all_but_source, dirs_exist_ok=True)
+
+
+def _all_but_source(folder: str, names: list[str]) -> set[str]:
+    kept = {name for name in names if name.endswith(".py") or (Path(folder) / name).is_dir()}
+    return set(names) - {name for name in kept if name != "__pycache__" and not name.startswith(".")}
+
+
+def _installed(file: Path) -> bool:
+    return any(file.is_relative_to(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib"))

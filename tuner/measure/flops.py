@@ -1,0 +1,154 @@
+"""What one sample costs a model at the least: arithmetic, weights to read, inputs and outputs to move.
+
+It is the numerator of the roofline (`tuner.measure.roofline`), read from the ONNX form of a model.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.workload import TensorSpec
+
+_WEIGHT_AT = {
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gemm": 1,
+    "MatMul": 1,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "QLinearConv": 3,  # x, its scale and zero point come first
+    "QLinearMatMul": 3,
+}
+"""The operators that are counted, and where their second factor is among their inputs."""
+_UNKNOWN = {"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"}
+"""Operators that multiply matrices too, but are not counted."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The least that a model must do.
+
+    `flops` per sample: two for each multiply-add of its convolutions and matrix products, in whatever precision they
+    run. What is done element by element (activations, normalisations, pooling, softmax, quantization) is not counted,
+    as is usual: compilers fuse it away. `weights` counts the constants of the graph and `weight_bytes` their size as
+    stored. `activation_bytes` per sample are the model's own inputs and outputs; what passes between its layers may
+    stay in a cache.
+    """
+
+    flops: int
+    weights: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+def work(path: Path, inputs: tuple[TensorSpec, ...]) -> Work | None:
+    """The work of one sample of the ONNX file, whose inputs are those; shapes come from ONNX's inference at batch 1.
+
+    None where it would be understated: a counted operator whose shape cannot be inferred, an operator from outside
+    the ONNX standard, one of `_UNKNOWN`, or a product inside a branch or a loop.
+    """
+    import onnx
+    from onnx.inliner import inline_local_functions
+
+    proto = onnx.load(str(path))
+    if proto.functions:
+        proto = inline_local_functions(proto)
+    graph = proto.graph
+    if not all(_countable(node) for node in graph.node):
+        return None
+    graph = _inferred_at_one(proto, inputs).graph
+    constants = _constants(graph)
+    shapes = {value.name: _shape(value) for value in [*graph.input, *graph.output, *graph.value_info]}
+    shapes |= {name: tuple(tensor.dims) for name, tensor in constants.items()}
+
+    counted = [_flops(node, shapes) for node in graph.node if node.op_type in _WEIGHT_AT]
+    given = [math.prod(spec.shape) * _item_bytes(graph, spec.name) for spec in inputs]
+    answered = [_bytes(value, shapes[value.name]) for value in graph.output]
+    if None in counted or None in answered:
+        return None
+    sizes = {name: math.prod(tensor.dims) for name, tensor in constants.items()}
+    return Work(
+        flops=_total(counted),
+        weights=sum(sizes.values()),
+        weight_bytes=sum(sizes[name] * _dtype_bytes(tensor.data_type) for name, tensor in constants.items()),
+        activation_bytes=sum(given) + _total(answered),
+    )
+
+
+def _countable(node: Any) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type in _UNKNOWN:
+        return False
+    return not any(_multiplies(graph) for attribute in node.attribute for graph in [attribute.g, *attribute.graphs])
+
+
+def _multiplies(graph: Any) -> bool:
+    return any(node.op_type in _WEIGHT_AT or not _countable(node) for node in graph.node)
+
+
+def _inferred_at_one(proto: Any, inputs: tuple[TensorSpec, ...]) -> Any:
+    """The model with every shape that can be known of a batch of one."""
+    import onnx
+
+    shapes = {spec.name: (1, *spec.shape) for spec in inputs}
+    del proto.graph.value_info[:]
+    for value in proto.graph.input:
+        if value.name in shapes:
+            del value.type.tensor_type.shape.dim[:]
+            for size in shapes[value.name]:
+                value.type.tensor_type.shape.dim.add().dim_value = size
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+def _constants(graph: Any) -> dict[str, Any]:
+    """The tensors stored in the graph, as initializers or as `Constant` nodes."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    tensors[node.output[0]] = attribute.t
+    return tensors
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """None where an axis, or their number, is unknown."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        return None
+    return tuple(dim.dim_value for dim in tensor.shape.dim)
+
+
+def _flops(node: Any, shapes: dict[str, tuple[int, ...] | None]) -> int | None:
+    """Two for each multiply-add; None where a shape is not known."""
+    first, second = shapes.get(node.input[0]), shapes.get(node.input[_WEIGHT_AT[node.op_type]])
+    result = shapes.get(node.output[0])
+    if first is None or second is None or result is None:
+        return None
+    if node.op_type == "ConvTranspose":  # weights (in, out / groups, *kernel): each input meets its row of them
+        return 2 * math.prod(first) * math.prod(second[1:])
+    if "Conv" in node.op_type:  # weights (out, in / groups, *kernel): each output sums over its row of them
+        return 2 * math.prod(result) * math.prod(second[1:])
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return 2 * math.prod(result) * first[0 if transposed else -1]
+
+
+def _bytes(value: Any, shape: tuple[int, ...] | None) -> int | None:
+    return None if shape is None else math.prod(shape) * _dtype_bytes(value.type.tensor_type.elem_type)
+
+
+def _item_bytes(graph: Any, name: str) -> int:
+    return next(_dtype_bytes(value.type.tensor_type.elem_type) for value in graph.input if value.name == name)
+
+
+def _dtype_bytes(dtype: int) -> int:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    return int(tensor_dtype_to_np_dtype(dtype).itemsize)
+
+
+def _total(numbers: Iterable[int | None]) -> int:
+    return sum(number or 0 for number in numbers)

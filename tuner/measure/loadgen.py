@@ -1,0 +1,243 @@
+"""MLCommons LoadGen as an independent clock: the benchmark that MLPerf results are made with times the artifact.
+
+The functions run in the process that hosts a loaded artifact, through a `Worker`, as those of `tuner.measure.host` do.
+LoadGen makes the arrivals, takes both times of every query and computes the percentiles; what is here answers
+queries, and reads `result_…` from its detailed log. A Server latency counts from when a query was due, not from when it
+was issued.
+
+Percentiles are plain order statistics of every query. LoadGen's early stopping asks for more: that the share of late
+queries be within the percentile with 99 % confidence, for which it takes 459 queries with none late, or about 3,300
+with 20 late, of a p99; it calls a run with fewer invalid, and in SingleStream replaces its percentile by a longer
+one (MLPerf inference rules, appendix on early stopping). So `valid` is LoadGen's own verdict with that rule, and
+a percentile that is within its limit in a run that is not valid was just not shown to be: run for longer.
+"""
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from tuner.artifact import Artifact
+from tuner.measure import host
+from tuner.workload import Arrays
+
+_PROBED = 5  # calls that tell LoadGen how many queries to prepare
+_SPARE = 2.0  # it prepares this many times more: a run that uses them up is invalid
+
+
+@dataclass(frozen=True)
+class LoadgenResult:
+    """What LoadGen found: latencies in ms, and samples per second.
+
+    `latency_ms` of Offline is the time from the start of the run, and says little. `valid` is LoadGen's verdict, and
+    `problem` its reason where it is not. `batch_fill` is the mean number of samples in a call, `service_ms` the median
+    duration of a call under that load, assembly and answer included.
+    """
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    qps: float
+    samples: int
+    valid: bool
+    problem: str | None
+    batch_fill: float
+    service_ms: float
+
+
+def available() -> str | None:
+    """Why LoadGen cannot be used here, in one line; None where it can."""
+    try:
+        import mlperf_loadgen  # noqa: F401
+    except ImportError as error:
+        return f"LoadGen does not import ({error}); pip install 'inference-tuner[loadgen]'"
+    return None
+
+
+def single_stream(seconds: float) -> LoadgenResult:
+    """One query at a time, each of one sample, for that long: the latency of a call. `qps` counts queries, each of
+    which costs a whole padded call."""
+    system = _System(host._loaded())
+    call_s = system.probe()
+    return _run(
+        "SingleStream",
+        system.answer,
+        system,
+        seconds,
+        single_stream_expected_latency_ns=max(1, int(call_s / _SPARE * 1e9)),
+    )
+
+
+def offline(seconds: float) -> LoadgenResult:
+    """All samples at once, answered in full batches: the throughput `qps`. Takes at least that long, and up to about
+    three times."""
+    system = _System(host._loaded())
+    call_s = system.probe()
+    return _run(
+        "Offline",
+        system.answer,
+        system,
+        seconds,
+        offline_expected_qps=system.batch_size / call_s * _SPARE,
+    )
+
+
+def server(rate: float, limit_ms: float, percentile: float, seconds: float, seed: int = 0) -> LoadgenResult:
+    """Poisson arrivals of single samples at `rate` a second, for that long, in front of dynamic batching.
+
+    A thread takes whatever is queued, at most a batch, pads it, calls the session and answers. `valid` tells whether
+    that percentile of latency is within the limit, with early stopping's confidence. At a rate that the session
+    cannot serve, it takes as long as answering every query does.
+    """
+    system = _System(host._loaded())
+    system.probe()
+    with _batching(system) as issue:
+        return _run(
+            "Server",
+            issue,
+            system,
+            seconds,
+            server_target_qps=rate,
+            server_target_latency_ns=int(limit_ms * 1e6),
+            server_target_latency_percentile=percentile / 100,
+            server_coalesce_queries=True,  # those due together come together: it spends less of the session's processor
+            schedule_rng_seed=seed,
+        )
+
+
+class _System:
+    """The artifact as LoadGen's system under test. Samples are the rows of the host's batches."""
+
+    def __init__(self, hosted: Any) -> None:
+        artifact: Artifact = hosted.artifact
+        self._session = artifact.session
+        self.batch_size = artifact.batch_size
+        pool: list[Arrays] = hosted.pool
+        self._rows: Arrays = {name: np.concatenate([batch[name] for batch in pool]) for name in pool[0]}
+        self.count = self.batch_size * len(pool)
+        self.calls: list[tuple[int, float]] = []
+        """Samples and seconds of each call."""
+        self.error: Exception | None = None
+
+    def probe(self) -> float:
+        """The median seconds of a call."""
+        for _ in range(_PROBED):
+            self._call([0] * self.batch_size)
+        seconds = [s for _, s in self.calls]
+        self.calls.clear()
+        return float(np.median(seconds))
+
+    def answer(self, queries: Sequence[Any]) -> None:
+        """Answers queries in batches; LoadGen knows of each when its batch is done."""
+        import mlperf_loadgen
+
+        for first in range(0, len(queries), self.batch_size):
+            batch = queries[first : first + self.batch_size]
+            if self.error is None:
+                try:
+                    self._call([query.index for query in batch])
+                except Exception as error:  # LoadGen waits for every answer, and cannot be told to stop
+                    self.error = error
+            mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(query.id, 0, 0) for query in batch])
+
+    def _call(self, rows: list[int]) -> None:
+        start = time.perf_counter()
+        padded = rows + [0] * (self.batch_size - len(rows))
+        self._session.run({name: array.take(padded, axis=0) for name, array in self._rows.items()})
+        self.calls.append((len(rows), time.perf_counter() - start))
+
+
+@contextmanager
+def _batching(system: _System) -> Iterator[Callable[[Sequence[Any]], None]]:
+    """Dynamic batching with no added wait: what to give queries to, while a thread answers them."""
+    queue: SimpleQueue[Any] = SimpleQueue()
+
+    def issue(queries: Sequence[Any]) -> None:
+        for query in queries:
+            queue.put(query)
+
+    def serve() -> None:
+        while (query := queue.get()) is not None:
+            batch = [query]
+            # nobody else takes from the queue, and the end comes only once every query is answered
+            while len(batch) < system.batch_size and not queue.empty():
+                batch.append(queue.get())
+            system.answer(batch)
+
+    thread = threading.Thread(target=serve, name="batching", daemon=True)
+    thread.start()
+    try:
+        yield issue
+    finally:
+        queue.put(None)
+        thread.join()
+
+
+def _run(
+    scenario: str, issue: Callable[[Sequence[Any]], None], system: _System, seconds: float, **settings: float
+) -> LoadgenResult:
+    """One run of LoadGen. Raises what the session raised."""
+    import mlperf_loadgen as lg
+
+    test = lg.TestSettings()
+    test.scenario = getattr(lg.TestScenario, scenario)
+    test.mode = lg.TestMode.PerformanceOnly
+    test.min_duration_ms = int(seconds * 1e3)
+    test.min_query_count = 1
+    for name, value in settings.items():
+        setattr(test, name, value)
+    with tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
+        output = lg.LogOutputSettings()
+        output.outdir = folder
+        output.copy_summary_to_stdout = False
+        log = lg.LogSettings()
+        log.log_output = output
+        log.enable_trace = False
+        sut = lg.ConstructSUT(issue, lambda: None)
+        library = lg.ConstructQSL(system.count, system.count, lambda _: None, lambda _: None)
+        try:
+            # the last argument names a file that it would otherwise look for in the working directory
+            lg.StartTestWithLogSettings(sut, library, test, log, str(Path(folder, "audit.config")))
+        finally:
+            lg.DestroyQSL(library)
+            lg.DestroySUT(sut)
+        if system.error is not None:
+            raise system.error
+        return _result(_entries(Path(folder, "mlperf_log_detail.txt")), system)
+
+
+_RATES = ("result_samples_per_second", "result_completed_samples_per_sec", "result_qps_with_loadgen_overhead")
+
+
+def _result(entries: dict[str, Any], system: _System) -> LoadgenResult:
+    sizes, seconds = np.array(system.calls).T
+    p50, p90, p95, p99 = (entries[f"result_{q}.00_percentile_latency_ns"] / 1e6 for q in (50, 90, 95, 99))
+    valid = entries["result_validity"] == "VALID"
+    reasons = " ".join(str(entries.get(key, "")) for key in ("result_invalid_reason", "early_stopping_result"))
+    return LoadgenResult(
+        p50=p50,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        qps=float(next(entries[key] for key in _RATES if key in entries)),
+        samples=int(sizes.sum()),
+        valid=valid,
+        problem=None if valid else " ".join(reasons.replace("*", " ").split()) or "LoadGen gave no reason",
+        batch_fill=float(sizes.mean()),
+        service_ms=float(np.median(seconds)) * 1e3,
+    )
+
+
+def _entries(log: Path) -> dict[str, Any]:
+    """The last value of each key in LoadGen's detailed log: one JSON object a line, after a marker."""
+    lines = (line.partition(":::MLLOG ")[2] for line in log.read_text().splitlines())
+    return {entry["key"]: entry["value"] for entry in map(json.loads, filter(None, lines))}

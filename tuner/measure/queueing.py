@@ -1,0 +1,159 @@
+"""The Server scenario: the largest rate of queries that a session serves within a latency limit, by simulation.
+
+MLPerf's Server scenario (Reddi et al., MLPerf Inference Benchmark, ISCA 2020) sends queries of one sample each at
+Poisson arrivals and asks for the largest rate at which a percentile of their latency, waiting included, holds. Here it
+is found from the durations of calls that were measured anyway, in a fraction of a second for each candidate.
+`tuner.measure.loadgen` checks a rate with real arrivals and real calls.
+
+The model is the bulk-service queue M/G(1,b)/1 (Bailey, J. Royal Statistical Society B 16, 1954; Neuts, Annals of
+Mathematical Statistics 38, 1967; of inference servers: Inoue, Performance Evaluation 147, 2021). One session with a
+fixed batch; whenever it is free it takes all that wait, at most a batch, and at least one query: nothing waits for a
+batch to fill. A short batch is padded, so a call takes as long whatever it holds, and its queries end together.
+
+Assumed, and therefore optimistic where it fails:
+
+- A call takes under load what it took when it was timed back to back. Assembling a batch and answering its queries
+  take nothing; arrivals take no processor time from the session. For calls well under a millisecond neither is so.
+  On a machine that others load too, a session that has just been paused is preferred by the scheduler: short turns
+  look better than sustained work.
+- Queries do not know of each other, none is refused, and the queue has no end.
+
+Against LoadGen with calls that sleep 2 ms in batches of 8, median and mean batch agreed within a tenth and p95 and
+p99 mostly within a quarter. Announce a rate for a real session only once `tuner.measure.loadgen.server`
+has shown that it holds.
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_QUERIES = 20_000  # simulated at least, at every rate
+_CALLS = 16_000  # and at least: large batches need more queries for as many calls, …
+_MOST_QUERIES = 500_000  # … up to here
+_WARM = 10  # the first tenth of the queries finds an emptier queue than those that follow: not counted
+_FULLEST = 0.99  # a session busier than this never settles in so few calls: not promised
+_EMPTIEST = 0.01  # the lowest rate worth telling: this share of the session's time, with one query a call
+_STEP = 1.01  # the rate is found to one per cent
+
+
+@dataclass(frozen=True)
+class Served:
+    """What queries get at `rate` samples per second: latency from arrival to answer in ms, waiting included.
+
+    `batch_fill` is the mean number of queries in a call.
+    """
+
+    rate: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    batch_fill: float
+
+
+def largest_rate(
+    service_ms: NDArray[Any], batch_size: int, limit_ms: float, percentile: float, seed: int = 0
+) -> Served | None:
+    """The largest rate at which that percentile of latency stays within the limit.
+
+    `service_ms` are durations of calls with a whole batch, in the order they were measured. The rate is halved until
+    the limit holds, then found between the two by bisection. Every rate meets the same arrivals, only denser, and the
+    same calls, and all limits try the same rates: a wider limit never gets a lower rate. Seeds differ by some per cent,
+    by more where the limit is barely more than a call takes or cuts into a long tail.
+
+    None where a lone query misses the limit already, or where it holds only in a session that idles 99 % of its time.
+    Raises ValueError where there is no call or one took no time.
+    """
+    traffic = _Traffic(service_ms, batch_size, seed)
+    if np.percentile(traffic.measured_ms, percentile) > limit_ms:
+        return None
+
+    def within(rate: float) -> Served | None:
+        latency_ms, fill = traffic.at(rate)
+        return _served(rate, latency_ms, fill) if np.percentile(latency_ms, percentile) <= limit_ms else None
+
+    rate = _FULLEST * traffic.capacity
+    found = within(rate)
+    if found:
+        return found
+    while not found:
+        rate /= 2
+        if rate < _EMPTIEST * traffic.capacity / batch_size:
+            return None
+        found = within(rate)
+    high = 2 * rate
+    while high > _STEP * found.rate:
+        rate = math.sqrt(found.rate * high)
+        better = within(rate)
+        found, high = (better, high) if better else (found, rate)
+    return found
+
+
+def at_rate(service_ms: NDArray[Any], batch_size: int, rate: float, seed: int = 0) -> Served:
+    """What queries get at a given rate, samples per second.
+
+    At rates of `batch_size` over the mean call and more the queue grows without end: the latencies then only tell
+    how long was simulated. Raises ValueError as `largest_rate` does.
+    """
+    return _served(rate, *_Traffic(service_ms, batch_size, seed).at(rate))
+
+
+class _Traffic:
+    """Arrivals and calls, drawn once, for any rate. Time runs in mean gaps between arrivals: a rate only stretches
+    the calls, and the arrivals stay as they are."""
+
+    def __init__(self, service_ms: NDArray[Any], batch_size: int, seed: int) -> None:
+        self.measured_ms = np.asarray(service_ms, dtype=np.float64).ravel()
+        if not len(self.measured_ms) or not (self.measured_ms > 0).all():
+            raise ValueError("durations of calls must be more than 0 ms, and at least one")
+        self.capacity = batch_size / float(self.measured_ms.mean()) * 1e3
+        """Samples per second with every batch full: at this rate and beyond the queue grows without end."""
+        self._batch_size = batch_size
+        random = np.random.default_rng(seed)
+        self._calls = min(_CALLS, _MOST_QUERIES // batch_size)
+        self._arrivals = np.cumsum(random.exponential(size=max(_QUERIES, self._calls * batch_size)))
+        self._arrival_list: list[float] = self._arrivals.tolist()
+        self._service_s: list[float] = (_resampled(self.measured_ms, _QUERIES, random) / 1e3).tolist()
+
+    def at(self, rate: float) -> tuple[NDArray[Any], float]:
+        """The latencies of the queries in ms, in order of arrival, and the mean number in a call."""
+        arrivals, most = self._arrival_list, self._batch_size
+        ends: list[float] = []
+        taken = [0]
+        free, first = 0.0, 0
+        for service_s in self._service_s:
+            start = max(free, arrivals[first])
+            first = bisect_right(arrivals, start, first, min(first + most, len(arrivals)))
+            free = start + rate * service_s
+            ends.append(free)
+            taken.append(first)
+            if first == len(arrivals) or (first >= _QUERIES and len(ends) >= self._calls):
+                break
+        sizes = np.diff(taken)
+        latency = (np.repeat(ends, sizes) - self._arrivals[:first]) / rate * 1e3
+        return latency[first // _WARM :], float(sizes.mean())
+
+
+def _resampled(measured: NDArray[Any], count: int, random: np.random.Generator) -> NDArray[Any]:
+    """Draws from the measured calls, in runs of successive ones.
+
+    Slow calls come in clusters, and a cluster makes a longer queue than the same calls scattered would: the circular
+    block bootstrap keeps clusters together (Politis & Romano, in Exploring the Limits of Bootstrap, 1992), in blocks
+    of the cube root of their number. Every call is drawn equally often (Davison, Hinkley & Schechtman, Biometrika 73,
+    1986): the tail is as long as it was measured, whatever the seed.
+    """
+    length = max(1, round(len(measured) ** (1 / 3)))
+    blocks = -(-count // length)
+    rounds = -(-blocks // len(measured))
+    starts = np.concatenate([random.permutation(len(measured)) for _ in range(rounds)])[:blocks]
+    picks = (starts[:, None] + np.arange(length)) % len(measured)
+    return np.asarray(measured[picks.ravel()[:count]])
+
+
+def _served(rate: float, latency_ms: NDArray[Any], fill: float) -> Served:
+    p50, p90, p95, p99 = (float(p) for p in np.percentile(latency_ms, (50, 90, 95, 99)))
+    return Served(rate, p50, p90, p95, p99, fill)

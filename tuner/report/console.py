@@ -1,0 +1,202 @@
+"""What a person at the terminal sees. Progress goes to standard error, the verdict to standard output."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import rich.console
+from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tuner.candidate import Candidate
+from tuner.measurement import Measurement
+from tuner.report.rows import rows
+from tuner.report.words import counted, sentence
+from tuner.request.request import Request
+from tuner.trial import Outcome
+from tuner.verdict import Doubt
+
+_FILE_COLUMNS = 120  # where the output is no terminal
+
+
+class Console:
+    """Prints one study."""
+
+    def __init__(self) -> None:
+        self._out = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
+        self._err = rich.console.Console(
+            stderr=True, highlight=False, width=None if sys.stderr.isatty() else _FILE_COLUMNS
+        )
+
+    def begin(self, request: Request, study: str, device: str) -> None:
+        limits = ", ".join(f"{name} ≤ {value:g}" for name, value in request.constraints.limits().items())
+        threads = f"{request.target.cores} thread{'s' * (request.target.cores > 1)}"
+        self._err.print(f"[bold]{study}[/]: {request.workload.name} on {request.target.name} ({device}, {threads})")
+        self._err.print(f"most {request.objective.name} within {limits or 'no limit'}")
+
+    @contextlib.contextmanager
+    def training(self, name: str) -> Iterator[Callable[[float, str], None]]:
+        """A bar that appears with the first report."""
+        with self._progress(TextColumn("{task.fields[text]}")) as bar:
+            task = bar.add_task(f"preparing {name}", total=1.0, text="", visible=False)
+
+            def report(fraction: float, text: str) -> None:
+                bar.update(task, completed=fraction, text=text, visible=True)
+
+            yield report
+
+    def left_out(self, reasons: Mapping[str, str]) -> None:
+        for label, reason in reasons.items():
+            self._err.print(f"left out {label}: {reason}", style="yellow", markup=False)
+
+    def float_model(self, accuracy: float, samples: Mapping[Any, int]) -> None:
+        counted = ", ".join(f"{count} {role}" for role, count in samples.items() if count)
+        self._err.print(f"float model: accuracy {accuracy:.4f} ({counted} samples)")
+
+    def outlook(self, seconds_per_trial: float | None, trials: int, timeout_s: float, earlier: int) -> None:
+        """What the search is likely to cost, before it starts."""
+        if earlier:
+            self._err.print(
+                f"starting from {earlier} of the best candidates of earlier studies (warm_start=false: none)"
+            )
+        most = f"at most {timeout_s / 60:.0f} min" if timeout_s >= 120 else f"at most {timeout_s:.0f} s"
+        if seconds_per_trial is None:
+            self._err.print(f"the search: {trials} candidates, {most} (nothing was tuned here before to estimate from)")
+            return
+        likely_s = min(seconds_per_trial * trials, timeout_s)
+        likely = f"about {likely_s / 60:.0f} min" if likely_s >= 120 else f"about {likely_s:.0f} s"
+        each = f"{seconds_per_trial:.1f} s each in earlier studies"
+        self._err.print(f"the search: {trials} candidates, {likely} ({each}), {most}")
+
+    @contextlib.contextmanager
+    def trials(self, total: int, request: Request) -> Iterator["TrialBar"]:
+        with self._progress(MofNCompleteColumn(), TextColumn("{task.fields[text]}")) as bar:
+            yield TrialBar(bar, total, request)
+
+    @contextlib.contextmanager
+    def baselines(self, total: int) -> Iterator[Callable[[Candidate], None]]:
+        """A bar over the baselines' batch sizes."""
+        with self._progress(MofNCompleteColumn(), TextColumn("{task.fields[text]}")) as bar:
+            task = bar.add_task("baselines", total=total, text="", completed=-1 if total else 0)
+
+            def advance(candidate: Candidate) -> None:
+                bar.update(task, advance=1, text=candidate.label)
+
+            yield advance
+            bar.update(task, completed=total, text="")
+
+    def doubts(self, doubts: Sequence[Doubt]) -> None:
+        for doubt in doubts:
+            self._err.print(doubt.sentence, style="yellow", markup=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self._err.print(text, style="dim", markup=False)
+
+    def verdict(self, result: Mapping[str, Any], folder: Path) -> None:
+        """Prints what `result.json` says."""
+        self._out.print()
+        self._out.print(sentence(result), style="bold", markup=False, soft_wrap=True)
+        for remark in (*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])):
+            self._out.print(remark, style="yellow", markup=False, soft_wrap=True)
+        self._out.print(_table(result))
+        self._out.print(counted(result), soft_wrap=True)
+        if champion := result["champion"]:
+            if champion["roofline"]:
+                self._out.print(f"it {champion['roofline']['sentence']}", markup=False, soft_wrap=True)
+            self._out.print(f"artifact  {folder / 'champion'}", markup=False, soft_wrap=True)
+        if registered := result.get("registered"):
+            self._out.print(f"model     {_registered(registered)}", markup=False, soft_wrap=True)
+        if watch := result.get("watch"):
+            style = "red" if watch["regression"] else None
+            self._out.print(f"watch     {watch['sentence']}", style=style, markup=False, soft_wrap=True)
+        self._out.print(f"result    {folder / 'result.json'}", markup=False, soft_wrap=True)
+        if (folder / "report.html").exists():
+            self._out.print(f"report    {folder / 'report.html'}", markup=False, soft_wrap=True)
+        self._out.print(f"review    {result['review']}", markup=False, soft_wrap=True)
+
+    def _progress(self, *columns: Any) -> Progress:
+        return Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), *columns, TimeElapsedColumn(),
+            console=self._err, transient=True,
+        )  # fmt: skip
+
+
+class TrialBar:
+    """Trials done, the one running, the best feasible so far and the time left."""
+
+    def __init__(self, bar: Progress, total: int, request: Request) -> None:
+        self._bar = bar
+        self._request = request
+        self._task = bar.add_task("trials", total=total, text="")
+        self._best: Outcome | None = None
+        self._durations: list[float] = []
+        self._started = time.monotonic()
+        self._done = 0
+        self._total = total
+
+    def started(self, candidate: Candidate, budget_s: float) -> None:
+        self._started = time.monotonic()
+        left_s = budget_s
+        if self._durations:
+            left_s = min(left_s, (self._total - self._done) * sum(self._durations) / len(self._durations))
+        left = f"≤ {left_s:.0f} s left"
+        self._bar.update(self._task, text=f"{candidate.label} · {self._best_text()} · {left}")
+
+    def waiting(self) -> None:
+        self._bar.update(self._task, text="waiting for the other processes of this study")
+
+    def finished(self, outcome: Outcome) -> None:
+        self._durations.append(sum(outcome.seconds.values()))
+        self._done += 1
+        objective = self._request.objective
+        if outcome.state == "complete" and self._request.constraints.feasible(outcome.measurement):
+            score = objective.score(outcome.measurement)
+            best = None if self._best is None else objective.score(self._best.measurement)
+            if score is not None and (best is None or score > best):
+                self._best = outcome
+        self._bar.update(self._task, completed=self._done, text=self._best_text())
+
+    def _best_text(self) -> str:
+        if self._best is None:
+            return "nothing feasible yet"
+        rate = self._best.measurement.throughput or 0.0
+        return f"best {rate:,.0f}/s {self._best.candidate.label}"
+
+
+def _registered(found: Mapping[str, Any]) -> str:
+    name = f"{found['model']} version {found['version']}"
+    if found["champion"]:
+        return f"{name}, now the champion" if found["new"] else f"{name} stays the champion"
+    return f"{name}, a candidate: tune promote {found['model']}"
+
+
+def _table(result: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("candidate", overflow="fold")
+    quantile = result["constraints"]["latency_percentile"]
+    for name in ("samples/s", "p50 ms", f"p{quantile} ms", "accuracy", "drop", "MB"):
+        table.add_column(name, justify="right")
+    for role, _, label, measured in rows(result):
+        table.add_row(role, label, *_cells(measured, quantile))
+    return table
+
+
+def _cells(measured: Measurement, quantile: int) -> list[str]:
+    latency = measured.latency_ms
+
+    def number(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    return [
+        number(measured.throughput, ",.0f"),
+        number(None if latency is None else latency.p50, ".3f"),
+        number(None if latency is None else latency.percentile(quantile), ".3f"),
+        number(measured.accuracy, ".4f"),
+        number(measured.accuracy_drop, "+.4f"),
+        number(measured.size_mb, ".2f"),
+    ]

@@ -1,0 +1,73 @@
+"""Where Hydra is: from the command line and conf/ to a request of checked values.
+
+Everything wrong with a request is a RequestError with one message that names the key and the nearest valid
+spelling, before anything is spent or written.
+"""
+
+import importlib.resources
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tuner.errors import RequestError
+from tuner.request.checked import from_config
+from tuner.request.request import Request
+from tuner.request.schema import GROUPS, Schema
+from tuner.request.spelling import explained, group_options, known_keys, unknown_name
+from tuner.system.code import importable
+from tuner.system.secret import masked
+
+_SPACE = "search_space."
+_ABSENT = object()
+
+
+def request(overrides: Sequence[str]) -> Request:
+    """The request that those command-line overrides make. Raises RequestError."""
+    importable()
+    return from_config(composed(overrides), tuple(map(masked, overrides)))  # they are recorded
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """conf/ with the overrides applied. Raises RequestError for a key, value, group or type that does not fit."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself
+    _register()
+    with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
+        for override in overrides:
+            group, _, value = override.partition("=")
+            if group in GROUPS and value in ("", "null"):
+                raise RequestError(f"{override}: must be one of {', '.join(group_options(group))}")
+        try:
+            config = compose("config", overrides=[o for o in overrides if not o.startswith(_SPACE)])
+            _replace_in_space(config, [o for o in overrides if o.startswith(_SPACE)])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise RequestError(explained(error, overrides)) from error
+    unknown = [str(key) for key in config if key not in {f.name for f in fields(Schema)}]
+    if unknown:
+        raise RequestError(unknown_name(unknown[0], [f.name for f in fields(Schema)]))
+    return config
+
+
+def _replace_in_space(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Sets nodes of the search space. Hydra would merge them: a choice could not take the place of a range."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = str(override.key_or_group)
+        if OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
+            raise RequestError(unknown_name(key, known_keys([])))
+        OmegaConf.update(config, key, override.value(), merge=False)
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Schema)
+    # an ordinary Hydra group, although the files lie in the top-level search_spaces/
+    for file in importlib.resources.files("tuner.search_spaces").iterdir():
+        if file.name.endswith(".yaml"):
+            node = OmegaConf.create(file.read_text())
+            store.store(group="search_space", name=file.name.removesuffix(".yaml"), node=node)

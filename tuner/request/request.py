@@ -1,0 +1,43 @@
+"""Everything a study needs to know, checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.goal import Constraints, Objective
+from tuner.plugin import Backend
+from tuner.search.space import Space
+from tuner.target import Target
+from tuner.trial import TrialLimits
+from tuner.workload import Form, Workload
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a study needs to know, checked. `resolved` is the configuration it came from, as plain JSON."""
+
+    target: Target
+    workload: Workload
+    constraints: Constraints
+    objective: Objective
+    space: Space
+    reference: dict[Form, Backend]
+    sampler: Any
+    n_trials: int
+    timeout_s: float
+    patience: int | None
+    stop_when_feasible: bool
+    warm_start: bool
+    limits: TrialLimits
+    seed: int
+    promote: str
+    watch: bool
+    on_regression: str | None
+    study: str | None
+    out_dir: Path
+    cache_dir: Path
+    tracking_uri: str | None
+    storage: str | None
+    experiment: str
+    overrides: tuple[str, ...]
+    resolved: dict[str, Any]

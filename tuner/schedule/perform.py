@@ -1,0 +1,89 @@
+"""One run of a schedule: `tune` started as a process, watched and ended."""
+
+import contextlib
+import fcntl
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from tuner.errors import RequestError
+from tuner.schedule.runs import MEANING, By, History, Schedule, lock_path
+from tuner.system import process
+from tuner.system.files import locked
+
+TIMED_OUT = 124  # as timeout(1) has it
+
+
+def perform(schedule: Schedule, state: Path, by: By) -> int:
+    """Runs a schedule once, now, and returns the exit code of what it runs (124 where its time was up).
+
+    Raises RequestError where it is running already, which is recorded. Runs of different schedules on one machine
+    take turns, for they would disturb each other's timings; the wait does not count against `timeout_s`.
+    """
+    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    process.adopt_orphans()
+    history = History(state)
+    for folder in ("locks", "logs"):
+        (state / folder).mkdir(exist_ok=True)
+    with lock_path(state, schedule.name).open("w") as lock:
+        if not locked(lock):
+            history.skipped(schedule.name, by)
+            raise RequestError(f"{schedule.name} is still running; this start is skipped (tune schedule history)")
+        run = history.began(schedule.name, by)
+        log = history.log(run, schedule.name)
+        process.say(f"{schedule.name}: {schedule.command}; its output goes to {log}")
+        code, outcome = None, "interrupted"
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the scheduler blocked it up to here
+            with _turn(state), log.open("wb") as output:
+                code, outcome = _watched(schedule, output, lock.fileno())
+        except KeyboardInterrupt:
+            pass
+        finally:
+            process.end_descendants()
+            history.ended(run, code, outcome)
+    process.say(f"{schedule.name}: {outcome}" + ("" if code is None else f", exit code {code}"))
+    if outcome == "timeout":
+        return TIMED_OUT
+    return 130 if code is None else code if code >= 0 else 128 - code
+
+
+def _watched(schedule: Schedule, output: IO[bytes], lock: int) -> tuple[int, str]:
+    """Runs the command to its end and returns the exit code and what it means."""
+    command = [sys.executable, "-m", "tuner.cli", *schedule.arguments]
+    # it holds the lock too: while it lives nobody starts it again
+    running = process.start(command, folder=Path(schedule.folder), output=output, kept_open=[lock])
+    reason = None
+    deadline = time.monotonic() + schedule.timeout_s
+    while True:
+        try:
+            code = running.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            if reason is not None:
+                running.kill()
+                deadline = time.monotonic() + 1
+                continue
+            reason = "timeout"
+            deadline = time.monotonic() + schedule.grace_s
+        except KeyboardInterrupt:
+            if reason is None:
+                reason = "interrupted"
+                deadline = time.monotonic() + schedule.grace_s
+        else:
+            finished = MEANING.get(code, "failed")
+            return code, finished if reason is None or code in (0, 3, 4, 5) else reason
+        running.send_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _turn(state: Path) -> Iterator[None]:
+    """Waits until no other schedule runs on this machine."""
+    with (state / "locks" / f".{socket.gethostname()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,70 @@
+"""A study from a request to its exit code."""
+
+import contextlib
+import errno
+import signal
+import time
+from pathlib import Path
+
+from tuner.build.prepare import prepare
+from tuner.build.store import Store
+from tuner.decide import doubts
+from tuner.errors import RequestError
+from tuner.report.console import Console
+from tuner.request.request import Request
+from tuner.search.storage import storage
+from tuner.study.folder import study_folder
+from tuner.study.study import Study
+from tuner.system import machine
+from tuner.system.files import require_room
+from tuner.tracking.stores import default_uri, reachable
+from tuner.tracking.tracker import Tracker
+
+
+def run(request: Request, console: Console) -> int:
+    """Runs the study and returns the exit code: 0 feasible, 3 not, 4 a watched champion has regressed, 130 interrupted.
+
+    Raises RequestError for what cannot be had, before the first trial. Side effects: the study's folder under
+    `out_dir`, the Optuna journal and the MLflow store there, built stages under `cache_dir`.
+    """
+    start = time.monotonic()
+    device = request.target.check()
+    for name in ("out_dir", "cache_dir"):
+        require_room(getattr(request, name), name)
+    uri = request.tracking_uri or default_uri(request.out_dir)
+    reachable(uri)
+    storage(request.storage, request.out_dir / "optuna.journal")  # refused now rather than after the preparation
+    machine_doubts = list(doubts.about_machine(machine.load_before()))
+    store = Store(request.cache_dir)
+    # a terminated study is decided and saved like an interrupted one
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(store.scratch()))
+        with console.training(request.workload.name) as progress:
+            prepared = prepare(request.workload, request.target, store, scratch, request.limits.memory_mb, progress)
+        folder = stack.enter_context(study_folder(request, prepared.content))
+        with folder.turn():
+            tracker = Tracker(
+                uri,
+                request.experiment,
+                folder.path.name,
+                identity=folder.identity,
+                artifacts=request.out_dir / "mlartifacts",
+            )
+        study = Study(request, console, prepared, store, folder, tracker, device, start, machine_doubts)
+        status = "FAILED"
+        stack.callback(lambda: tracker.close(status))
+        try:
+            code = study.run()
+            status = "KILLED" if code == 130 else "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            console.say("interrupted while deciding: nothing is lost, the same command decides")
+            raise
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise RequestError(
+                f"out_dir: the disk is full; what is done is kept in {folder.path}; free some and repeat the command"
+            ) from error
+        return code

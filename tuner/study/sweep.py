@@ -1,0 +1,235 @@
+"""`tune -m …` and `tune sweep=NAME`: one study for every combination of choices, one after the other."""
+
+import contextlib
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import RequestError
+from tuner.report.summary import show
+from tuner.request import compose
+from tuner.request.members import Member
+from tuner.request.members import members as members_of
+from tuner.request.request import Request
+from tuner.system import process
+from tuner.system.digests import digest
+from tuner.system.files import locked, require_room, write_whole
+
+_FOUND = (0, 4)  # a champion; a champion, and a regression of the one before
+_VERDICT = {0: "all", 1: "failed", 3: "none", 4: "regression", 5: "some", 130: "interrupted"}
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    return any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in arguments)
+
+
+@dataclass
+class Entry:
+    """What `summary.json` says of one member. `exit_code` is None until it ended, negative where a signal ended it."""
+
+    member: str
+    chosen: str
+    overrides: list[str]
+    command: str
+    exit_code: int | None = None
+    verdict: str | None = None
+    champion: str | None = None
+    throughput: float | None = None
+    latency_ms: float | None = None
+    accuracy_drop: float | None = None
+    vs_eager: float | None = None
+    vs_best_untuned: float | None = None
+    study: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.exit_code not in (None, 130)
+
+    def take(self, code: int, folder: Path | None) -> None:
+        """Notes how the member ended, and what its study says, if it got that far."""
+        self.exit_code = code
+        self.verdict = "interrupted" if code == 130 else "failed"
+        if folder is None or not (folder / "result.json").exists():
+            return
+        self.study = folder.name
+        if code not in (*_FOUND, 3):
+            return
+        result = json.loads((folder / "result.json").read_text())
+        self.verdict = result["verdict"]
+        if champion := result["champion"]:
+            self.champion, self.throughput = champion["label"], champion["throughput"]
+            self.latency_ms = (champion["latency_ms"] or {}).get(f"p{result['constraints']['latency_percentile']}")
+            self.accuracy_drop = champion["accuracy_drop"]
+            self.vs_eager = result["speedup"]["vs_eager"]
+            self.vs_best_untuned = result["speedup"]["vs_best_untuned"]
+
+
+def checked(arguments: Sequence[str]) -> list[tuple[Member, Request]]:
+    """The members of a sweep with their requests, all of them valid. Raises RequestError naming the member."""
+    members = members_of([a for a in arguments if a not in ("-m", "--multirun")])
+    found = []
+    for member in members:
+        try:
+            found.append((member, compose.request(member.overrides)))
+        except RequestError as error:
+            raise RequestError(
+                f"{error} (the sweep's member {member.chosen})" if member.chosen else str(error)
+            ) from error
+    first = found[0][1]
+    for member, asked in found:
+        if (asked.out_dir, asked.tracking_uri, asked.experiment) != (
+            first.out_dir, first.tracking_uri, first.experiment
+        ):  # fmt: skip
+            raise RequestError(f"out_dir and tracking must be the same for all members of a sweep ({member.chosen})")
+    named = [asked.study for _, asked in found if asked.study is not None]
+    if len(set(named)) < len(named):
+        raise RequestError(f"study={named[0]}: a sweep has {len(found)} studies; leave the name out, they are numbered")
+    return found
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a sweep and returns the exit code.
+
+    0 every member found a champion, 5 some did, 3 none did, 1 every member failed, 4 a member reported a regression,
+    130 interrupted: the same command runs the members left. Side effects: those of the studies, a run in MLflow above
+    theirs, and `<out_dir>/sweep-…/summary.json`, written anew after each member.
+    """
+    found = checked(arguments)
+    asked = found[0][1]
+    require_room(asked.out_dir, "out_dir")
+    name = next((a.removeprefix("sweep=") for a in arguments if a.startswith("sweep=")), None)
+    entries = [
+        Entry(f"{n:03d}", member.chosen, list(member.overrides), "tune " + shlex.join(member.overrides))
+        for n, (member, _) in enumerate(found, 1)
+    ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _folder(asked.out_dir, "sweep" if name is None else f"sweep-{name}", entries) as folder:
+        return _Sweep(asked, entries, folder, "tune " + shlex.join(arguments)).run()
+
+
+def exit_code(members: Sequence[int | None]) -> int:
+    """The sweep's exit code, from those of its members; None is one that did not run."""
+    if None in members or 130 in members:
+        return 130
+    if 4 in members:
+        return 4
+    found = members.count(0)
+    if found == len(members):
+        return 0
+    return 5 if found else 3 if 3 in members else 1
+
+
+class _Sweep:
+    def __init__(self, asked: Request, entries: list[Entry], folder: Path, command: str) -> None:
+        from tuner.tracking.stores import default_uri, reachable
+        from tuner.tracking.tracker import Tracker
+
+        self._asked = asked
+        self._entries = entries
+        self._folder = folder
+        self._command = command
+        self._interrupted = False
+        uri = asked.tracking_uri or default_uri(asked.out_dir)
+        reachable(uri)
+        self._tracker = Tracker(uri, asked.experiment, folder.name, kind="sweep")
+        self._tracker.describe({}, {"command": command, "members": str(len(entries))})
+        self._write()
+
+    def run(self) -> int:
+        status = "FAILED"
+        try:
+            for entry in self._entries:
+                if not entry.ended and not self._interrupted:
+                    process.say(f"[{int(entry.member)}/{len(self._entries)}] {entry.chosen or entry.command}")
+                    code = self._member(entry)
+                    study = self._tracker.study_of(entry.member)
+                    entry.take(code, None if study is None else self._asked.out_dir / study)
+                    self._write()
+            status = "KILLED" if self._interrupted else "FINISHED"
+            code = exit_code([entry.exit_code for entry in self._entries])
+            self._tracker.verdict(self._folder / "summary.json", None, self._counts(), {"verdict": _VERDICT[code]})
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            self._tracker.close(status)
+        show(self._summary())
+        process.say(f"summary   {self._folder / 'summary.json'}")
+        return code
+
+    def _member(self, entry: Entry) -> int:
+        """The member's exit code. Ctrl-C and SIGTERM are passed on, a second one too, and it may end in its way."""
+        from tuner.tracking.tracker import SWEEP_MEMBER, SWEEP_RUN
+
+        member = None
+        while True:
+            try:
+                if member is None:
+                    member = process.start(
+                        [sys.executable, "-m", "tuner.cli", *entry.overrides],
+                        environment={SWEEP_RUN: self._tracker.run_id, SWEEP_MEMBER: entry.member},
+                    )
+                code = member.wait()
+            except KeyboardInterrupt:
+                self._interrupted = True
+                if member is None:
+                    return 130
+                member.send_signal(signal.SIGTERM)
+                continue
+            # a member that had not yet learned to end well when the signal came did not fail
+            return 130 if self._interrupted and code == -signal.SIGTERM else code
+
+    def _counts(self) -> dict[str, float]:
+        found = sum(entry.exit_code in _FOUND for entry in self._entries)
+        infeasible = sum(entry.exit_code == 3 for entry in self._entries)
+        failed = sum(entry.ended for entry in self._entries) - found - infeasible
+        return {
+            "members": len(self._entries),
+            "members_found": found,
+            "members_infeasible": infeasible,
+            "members_failed": failed,
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "sweep": self._folder.name,
+            "command": self._command,
+            "key": _key(self._entries),
+            "finished": all(entry.ended for entry in self._entries),
+            "members": [asdict(entry) for entry in self._entries],
+        }
+
+    def _write(self) -> None:
+        write_whole(self._folder / "summary.json", json.dumps(self._summary(), indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def _folder(out_dir: Path, stem: str, entries: list[Entry]) -> Iterator[Path]:
+    """The sweep's folder, locked: the last one of this command if members of it are left, or the next.
+
+    Of the last one, `entries` take what is done already.
+    """
+    numbered = sorted(path.parent for path in out_dir.glob(f"{stem}-[0-9]*/summary.json"))
+    number = int(numbered[-1].name.rpartition("-")[2]) + 1 if numbered else 1
+    for folder in [*numbered[-1:], *(out_dir / f"{stem}-{n:03d}" for n in range(number, number + 100))]:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            if not locked(lock):
+                continue
+            if (folder / "summary.json").exists():
+                known = json.loads((folder / "summary.json").read_text())
+                if known["finished"] or known["key"] != _key(entries):
+                    continue
+                entries[:] = [Entry(**entry) for entry in known["members"]]
+            yield folder
+            return
+    raise RequestError(f"out_dir={out_dir}: no folder {stem}-… is free there")
+
+
+def _key(entries: Sequence[Entry]) -> str:
+    return digest([entry.overrides for entry in entries])

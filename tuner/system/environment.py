@@ -1,0 +1,19 @@
+"""What a child process finds around it: variables and library versions."""
+
+import importlib.metadata
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What makes every library of a child use that many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TVM_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+def library_versions(libraries: set[str]) -> dict[str, str]:
+    found = {}
+    for library in sorted(libraries):
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "absent"
+    return found

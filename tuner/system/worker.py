@@ -1,0 +1,191 @@
+"""Child processes with a wall-clock limit and a memory limit: where every build, training and call happens.
+
+Children are forked from a small clean server that has loaded NumPy and nothing heavier, so each starts in
+milliseconds, in a session of its own: Ctrl-C does not reach it, and killing its process group takes its own children
+along. It dies with the parent, however the parent dies.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import psutil
+
+from tuner.errors import CandidateError, RequestError
+from tuner.system.forkserver import CONTEXT, REPORT, fork_server, importable_main, serve, single_threaded_server
+
+Progress = Callable[[float, str], None]
+P = ParamSpec("P")
+R = TypeVar("R")
+_POLL_S = 0.05
+_TREE_POLL_S = 0.5  # looking for a child's own children walks /proc: seldom
+
+
+# a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
+os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+
+
+CONTEXT.set_forkserver_preload(["tuner.system.worker", "tuner.measure.host", "tuner.build.builder"])
+
+
+class Worker:
+    """One child process that runs functions one after the other, in a `with` block.
+
+    `log` receives its standard output and error. `environment` is set before anything heavy is imported;
+    `memory_mb` limits the resident memory of the child and its own children together.
+    """
+
+    def __init__(self, log: Path, *, memory_mb: float, environment: Mapping[str, str] | None = None) -> None:
+        self._memory_mb = memory_mb
+        self._connection, theirs = CONTEXT.Pipe()
+        arguments = (theirs, str(log), dict(environment or {}), list(sys.path))
+        self._process = CONTEXT.Process(target=serve, args=arguments, daemon=False)
+        with importable_main(), single_threaded_server():
+            self._process.start()
+        theirs.close()
+        self._seen = psutil.Process(self._process.pid)
+        self._server = psutil.Process(fork_server()._forkserver_pid)
+        self._tree_checked = 0.0
+
+    def run(
+        self,
+        function: Callable[P, R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """The result of `function(*args, **kwargs)` in the child, however long it takes."""
+        return self.run_for(None, function, *args, **kwargs)
+
+    def run_for(self, timeout_s: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same with a wall-clock limit.
+
+        Raises CandidateError (`timeout`, `out_of_memory`, `crash`, `error`, or what the function raised), and
+        RequestError where the function raised one. After the first three the child is gone.
+        """
+        self._send(function, args, kwargs)
+        return self._receive(timeout_s, None)  # type: ignore[no-any-return]
+
+    def run_watched(
+        self,
+        progress: Progress,
+        function: Callable[Concatenate[Progress, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """Runs `function(progress, *args)`, whose calls of `progress` arrive at the one given here."""
+        self._send(function, (REPORT, *args), kwargs)
+        return self._receive(None, progress)  # type: ignore[no-any-return]
+
+    def pause(self) -> None:
+        """Stops every thread of the child, those that spin in wait of work too. Raises CandidateError where it died."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.kill(self._pid, number)
+        except ProcessLookupError:
+            raise self._death() from None
+
+    def close(self) -> None:
+        """Ends the child and its own children. Harmless when it is gone."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        # the group exists only once the child has made it
+        if not self._connection.closed:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    @property
+    def _pid(self) -> int:
+        pid = self._process.pid
+        assert pid is not None
+        return pid
+
+    def _send(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self._connection.send((function, args, kwargs))
+        except OSError:
+            raise self._death() from None
+
+    def _receive(self, timeout_s: float | None, progress: Progress | None) -> Any:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            wait_s = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
+            try:
+                if self._connection.poll(wait_s):
+                    kind, *rest = self._connection.recv()
+                    if kind != "progress":
+                        return _result(kind, rest)
+                    if progress is not None:
+                        progress(*rest)
+                    continue
+            except (EOFError, ConnectionResetError):
+                raise self._death() from None
+            if deadline is not None and time.monotonic() >= deadline:
+                self.close()
+                raise CandidateError("timeout", f"still running after its limit of {timeout_s:.0f} s")
+            self._check_memory()
+
+    def _check_memory(self) -> None:
+        try:
+            used = self._seen.memory_info().rss
+            if time.monotonic() - self._tree_checked > _TREE_POLL_S:
+                self._tree_checked = time.monotonic()
+                for child in self._seen.children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        used += child.memory_info().rss
+        except psutil.NoSuchProcess:
+            return  # the next read of the pipe says how it died
+        if used / 1e6 > self._memory_mb:
+            self.close()
+            raise CandidateError(
+                "out_of_memory",
+                f"its processes used {used / 1e6:.0f} MB; the limit is {self._memory_mb:.0f} MB",
+            )
+
+    def _death(self) -> CandidateError:
+        self._process.join(5)
+        code = self._process.exitcode
+        self.close()
+        # the fork server takes its children along, and what they ended with is not told
+        if code == -signal.SIGKILL or not _is_running(self._server):
+            return CandidateError("killed", "its process was killed from outside (out of memory on the machine?)")
+        if code is not None and code < 0:
+            return CandidateError("crash", f"its process died of {signal.Signals(-code).name}")
+        return CandidateError("crash", f"its process ended with exit code {code}")
+
+
+def _is_running(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _result(kind: str, rest: list[Any]) -> Any:
+    if kind == "ok":
+        return rest[0]
+    if kind == "request":
+        raise RequestError(rest[0])
+    raise CandidateError(*rest)

@@ -1,0 +1,46 @@
+"""The experiment that all studies are recorded in: its note, its view, where `tune ui` lands."""
+
+import sqlite3
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from tuner.errors import RequestError
+from tuner.tracking import view
+from tuner.tracking.stores import unusable
+
+NOTE = "mlflow.note.content"
+EXPERIMENT = """\
+Each run without a parent is a **study**: one search for the best deployable artifact of a model within declared \
+limits. Its description has the verdict, its artifact `report.html` the evidence, and its model is what was delivered.
+
+The runs under it are its **trials**, one for each candidate. `role` says what the final race made of one, `verdict` \
+whether it keeps the limits (`behind`: a few calls showed it far behind the best by then), `state` how far its trial \
+came, and its description why it was or was not good enough.
+"""
+
+
+def furnish(client: MlflowClient, experiment_id: str, percentile: int) -> None:
+    """Gives an experiment the view that `tune ui` opens, and a note for who sees it first, unless it has its own."""
+    client.set_experiment_tag(experiment_id, view.TAG, view.state(percentile))
+    if NOTE not in client.get_experiment(experiment_id).tags:
+        client.set_experiment_tag(experiment_id, NOTE, EXPERIMENT)
+
+
+def landing(uri: str, experiment: str) -> tuple[str, str | None]:
+    """The experiment's id and its latest study's run, for the addresses that `tune ui` prints.
+
+    Raises RequestError where the store cannot be used or nothing was recorded in it.
+    """
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise RequestError(f"tracking.experiment={experiment}: no study has been recorded in it at {uri}; run one")
+        if view.TAG not in found.tags:
+            furnish(client, found.experiment_id, 95)
+        studies = client.search_runs([found.experiment_id], "tags.role = 'study'", max_results=1)
+    except (MlflowException, sqlite3.Error, SQLAlchemyError) as error:
+        raise unusable(uri, error) from error
+    return str(found.experiment_id), studies[0].info.run_id if studies else None

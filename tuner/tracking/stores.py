@@ -1,0 +1,46 @@
+"""MLflow's stores: where they are, and why one cannot be used."""
+
+import contextlib
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from tuner.errors import RequestError
+from tuner.system import database
+from tuner.system.secret import masked
+
+_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
+
+
+def reachable(uri: str) -> None:
+    """Raises RequestError where no server answers at an address, or not to this user. A database gets its tables; a
+    file store is made when it is opened."""
+    if uri.startswith("sqlite"):
+        return
+    alone = database.alone(uri, "tracking.uri") if uri.startswith("postgresql") else contextlib.nullcontext()
+    with alone:
+        try:
+            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        except (MlflowException, SQLAlchemyError) as error:
+            raise unusable(uri, error) from error
+
+
+def sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def unusable(uri: str, error: Exception) -> RequestError:
+    text = str(error).strip().splitlines()[0]
+    mend = "start that server, or choose another store with tracking.uri="
+    if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
+        text, mend = "it does not know this user", f"set {_USER} and {_PASSWORD}"
+    elif "Max retries exceeded" in text:
+        text = "no server answers there"
+    return RequestError(f"tracking.uri={masked(uri)}: the MLflow store cannot be used: {text[:200]}; {mend}")
+
+
+def default_uri(out_dir: Path) -> str:
+    """MLflow's SQLite store under the output folder, absolute: its own default depends on the folder one stands in."""
+    return f"sqlite:///{(out_dir / 'mlflow.db').absolute()}"

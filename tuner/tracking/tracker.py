@@ -1,0 +1,253 @@
+"""Where MLflow is: a run per sweep, under it one per study, under that one per trial; the champion's artifact."""
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from tuner.candidate import Candidate
+from tuner.goal import Constraints
+from tuner.measurement import Measurement
+from tuner.plugin import encode
+from tuner.report.rows import rows
+from tuner.report.words import study_note, trial_fate
+from tuner.tracking.experiment import NOTE, furnish
+from tuner.tracking.stores import sqlite_file, unusable
+from tuner.trial import Outcome
+
+# a request that fails is told by us, once; and at once, where nothing listens
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
+
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a study tells nobody else
+
+
+for _name in ("mlflow", "alembic", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+# in the environment of a sweep's members: the run that their studies belong under, and which member each is
+SWEEP_RUN, SWEEP_MEMBER = "TUNER_SWEEP_RUN", "TUNER_SWEEP_MEMBER"
+_COLOURS = {
+    "champion": "#b8860b",
+    "feasible": "#1f77b4",
+    "infeasible": "#c7c7c7",
+    "behind": "#c7c7c7",
+    "failed": "#d62728",
+}
+_LOG_BYTES = 200_000  # of a trial's log, its end
+_PAGE = 200  # runs at a time
+
+
+class Tracker:
+    """The record of one study, or of one sweep (`kind`). Opening it proves that the store can be written.
+
+    Children's metrics have units in their names; the parent's begin with `champion_`, so that it does not sort among
+    its trials.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        name: str,
+        *,
+        kind: Literal["study", "sweep"] = "study",
+        identity: str | None = None,
+        artifacts: Path | None = None,
+    ) -> None:
+        """`identity` is the name where those of several machines meet; `artifacts` is where a bare database's lie."""
+        self._uri = uri
+        self._artifacts = artifacts
+        try:
+            if file := sqlite_file(uri):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            self._client = MlflowClient(tracking_uri=uri)
+            self._experiment = self._experiment_id(experiment)
+            self.run_id = self._run(kind, name, identity or name)
+        except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
+            raise unusable(uri, error) from error
+
+    def describe(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """The study's own parameters (its limits and settings) and tags."""
+        self._log(self.run_id, params=params, tags=tags)
+
+    def recorded(self) -> set[str]:
+        """The keys of the candidates that have a finished run. Those that a killed process left half told are
+        deleted."""
+        whole, half = set(), []
+        for run in self._trials():
+            if run.info.status == "RUNNING":
+                half.append(run.info.run_id)
+            else:
+                whole.add(str(run.data.tags["candidate"]))
+        for run_id in half:
+            self._client.delete_run(run_id)
+        return whole
+
+    def study_of(self, member: str) -> str | None:
+        """The name of the study that a member of this sweep recorded, the latest if it did so again."""
+        under = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.sweep_member = '{member}'"
+        found = self._client.search_runs([self._experiment], under, max_results=1)
+        return str(found[0].data.tags["study"]) if found else None
+
+    def trial(self, number: str, title: str, outcome: Outcome, constraints: Constraints, log: Path) -> None:
+        """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
+        candidate, measured = outcome.candidate, outcome.measurement
+        verdict = "feasible" if constraints.feasible(measured) else "infeasible"
+        if outcome.stopped_by == "behind":
+            verdict = "behind"
+        tags = {
+            "mlflow.parentRunId": self.run_id,
+            "mlflow.runType": "evaluation",  # the UI shows the studies of such runs expanded
+            "trial": number,
+            "state": outcome.state,
+            "verdict": "failed" if outcome.failure else verdict,
+            "candidate": candidate.key,
+            NOTE: trial_fate(outcome.to_json(), constraints),
+        }
+        tags["mlflow.runColor"] = _COLOURS[tags["verdict"]]
+        if outcome.failure is not None:
+            tags |= {"failure": outcome.failure.kind, "failure_sentence": outcome.failure.sentence}
+        if outcome.stopped_by is not None:
+            tags["stopped_by"] = outcome.stopped_by
+        run = self._client.create_run(self._experiment, tags=tags, run_name=f"{title} {candidate.label}")
+        metrics = measurement_metrics(measured)
+        metrics |= {f"excess_{name}": value for name, value in constraints.violations(measured).items()}
+        metrics |= {f"seconds_{stage}": value for stage, value in outcome.seconds.items()}
+        self._log(run.info.run_id, params=candidate_params(candidate), metrics=metrics)
+        if text := _end(log):
+            self._client.log_text(run.info.run_id, text, "trial.log")
+        # what was stopped early ended well: MLflow's UI shows a killed run as one that went wrong
+        self._client.set_terminated(run.info.run_id, "FAILED" if outcome.state == "failed" else "FINISHED")
+
+    def verdict(
+        self, result: Path, champion: Path | None, metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> None:
+        """The study's result and the champion's artifact, on the parent run."""
+        self._log(self.run_id, metrics={k: float(v) for k, v in metrics.items()}, tags=tags)
+        self._client.log_artifact(self.run_id, str(result))
+        if champion is not None:
+            self._client.log_artifacts(self.run_id, str(champion), "champion")
+
+    def present(self, result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], report: Path) -> None:
+        """What a reviewer reads first: the note, the report, and the role of each trial in the verdict."""
+        self._log(self.run_id, tags={"role": "study", NOTE: study_note(result, trials)})
+        self._client.log_artifact(self.run_id, str(report))
+        runs = {run.data.tags["candidate"]: run.info.run_id for run in self._trials()}
+        for row in reversed(rows(result)):  # a baseline may be the champion: the last word counts
+            colour = {"mlflow.runColor": _COLOURS["champion"]} if row.role == "champion" else {}
+            if row.key in runs:  # a registered champion that stays may be no trial of this study
+                self._log(runs[row.key], tags={"role": row.role, **colour})
+        furnish(self._client, self._experiment, result["constraints"]["latency_percentile"])
+
+    def close(self, status: str) -> None:
+        """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
+        self._client.set_terminated(self.run_id, status)
+
+    def _trials(self) -> Iterator[Run]:
+        """The runs under the study's, some at a time: each comes with all that was told of it."""
+        under = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        token = None
+        while True:
+            found = self._client.search_runs([self._experiment], under, max_results=_PAGE, page_token=token)
+            yield from found
+            token = found.token
+            if not token:
+                return
+
+    def _experiment_id(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # the artifacts of a file store lie beside it; MLflow's own default is the folder one happens to stand in
+        file = sqlite_file(self._uri)
+        folder = self._artifacts if file is None else file.parent / "mlartifacts"
+        location = None if folder is None or self._uri.startswith("http") else folder.as_uri()
+        try:
+            return str(self._client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._experiment_id(name)  # another study made it in this very moment
+
+    def _run(self, kind: str, name: str, identity: str) -> str:
+        tags = {kind: name, f"{kind}_id": identity}
+        if kind == "study" and (parent := os.environ.get(SWEEP_RUN)):
+            # the UI shows a sweep of such runs expanded
+            tags |= {"mlflow.parentRunId": parent, "sweep_member": os.environ[SWEEP_MEMBER]}
+            tags["mlflow.runType"] = "evaluation"
+        found = self._client.search_runs([self._experiment], f"tags.{kind}_id = '{identity}'", max_results=1)
+        if not found:
+            return str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
+        run_id = str(found[0].info.run_id)
+        self._client.update_run(run_id, status="RUNNING")
+        self._log(run_id, tags=tags)
+        return run_id
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, now, 0) for name, value in (metrics or {}).items()],
+            params=[Param(name, str(value)) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+        )
+
+
+def _end(log: Path) -> str:
+    """The last part of a trial's log; nothing where it wrote none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_BYTES))
+        return file.read().decode(errors="replace").strip()
+
+
+def candidate_params(candidate: Candidate) -> dict[str, Any]:
+    """Flat parameters that mean the same in every trial, then those of each plugin by its class."""
+    flat: dict[str, Any] = {
+        "backend": candidate.backend.label,
+        "transforms": " + ".join(t.label for t in candidate.transforms) or "none",
+        "batch_size": candidate.batch_size,
+    }
+    for plugin in (*candidate.transforms, candidate.backend):
+        flat |= {f"{type(plugin).__name__}.{k}": v for k, v in encode(plugin).items() if k != "_target_"}
+    return flat
+
+
+def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, float]:
+    """Metrics with units in their names; what was not measured is absent."""
+    latency = measured.latency_ms
+    found: dict[str, float | None] = {
+        "throughput_per_s": measured.throughput,
+        "throughput_normalised_per_s": measured.throughput_normalised,
+        "latency_vs_reference": measured.latency_vs_reference,
+        "cpu_ms": measured.cpu_ms,
+        "accuracy": measured.accuracy,
+        "accuracy_drop": measured.accuracy_drop,
+        "size_mb": measured.size_mb,
+        "memory_mb": measured.memory_mb,
+    }
+    if latency is not None:
+        found |= {f"latency_p{q}_ms": latency.percentile(q) for q in (50, 90, 95, 99)}
+    # what is measured is not known to more digits, and the UI's columns are narrow
+    return {prefix + name: float(f"{value:.5g}") for name, value in found.items() if value is not None}
