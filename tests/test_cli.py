@@ -109,7 +109,7 @@ def test_a_wrong_request_is_told_with_its_mend(arguments: list[str], mend: str, 
     [
         (["target=null"], "target"),
         (["model=null"], "model"),
-        (["trial=null"], "executor"),
+        (["trial=null"], "trial"),
         (["tracking=null"], "tracking"),
         (["sampler.name=null"], "sampler"),
         (["sampler.name=5"], "sampler"),

@@ -1,12 +1,9 @@
 """What a process of the engine has loaded: the parent no runtime, the help text nothing at all."""
 
-import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from tests import study
 
@@ -20,25 +17,6 @@ code = main(sys.argv[1:])
 print()
 print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]))
 """
-
-
-OWNERS = {  # who may import what, anywhere in its file
-    "hydra": {"configure"},
-    "optuna": {"search"},
-    "mlflow": {"track", "registry", "servable", "pyfunc"},
-}
-
-
-@pytest.mark.parametrize("library", OWNERS)
-def test_a_library_has_its_place(library: str) -> None:
-    def imports(file: Path) -> set[str]:
-        nodes = list(ast.walk(ast.parse(file.read_text())))
-        named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-        named += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-        return {name.partition(".")[0] for name in named}
-
-    files = [*(study.ROOT / "tuner").rglob("*.py"), *(study.ROOT / "plugins").rglob("*.py")]
-    assert {file.stem for file in files if library in imports(file)} == OWNERS[library]
 
 
 def run(*arguments: str) -> tuple[int, set[str]]:
@@ -82,11 +60,3 @@ def test_schedules_are_listed_without_hydra_or_mlflow(tmp_path: Path) -> None:
     assert code == 0
     assert "apscheduler" in loaded
     assert not loaded & (HEAVY | {"hydra", "mlflow", "optuna"})
-
-
-def test_one_module_knows_each_library() -> None:
-    knows = {"hydra": {"configure.py"}, "apscheduler": {"scheduler.py"}, "optuna": {"search.py"}}
-    sources = {path.name: path.read_text() for path in (study.ROOT / "tuner").glob("*.py")}
-    for library, modules in knows.items():
-        found = {name for name, text in sources.items() if f"from {library}" in text or f"import {library}" in text}
-        assert found == modules
