@@ -44,7 +44,7 @@ class Rig:
     def evaluator(self) -> Evaluator:
         asked = self.request
         return Evaluator(
-            self.prepared, asked.target, asked.constraints, asked.reference, self.store, self.scratch, asked.limits
+            self.prepared, asked.target, asked.goal, asked.reference, self.store, self.scratch, asked.limits
         )
 
     def built(self, candidate: Candidate) -> Path:

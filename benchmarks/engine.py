@@ -77,7 +77,7 @@ def _fill(scratch: Path, trials: int) -> None:
     storage = journal(scratch / "out/optuna.journal")
     identity = json.loads((scratch / "out/engine/request.json").read_text())["id"]
     (name,) = get_all_study_names(storage)
-    search = Search(storage, name, asked.space, "random", 1, asked.constraints, asked.objective, {})
+    search = Search(storage, name, asked.space, "random", 1, asked.goal, {})
     tracker = Tracker(default_uri(scratch / "out"), asked.experiment, "engine", identity=identity)
     (_, known), *_ = search.outcomes()
     for _ in range(trials):
@@ -86,7 +86,7 @@ def _fill(scratch: Path, trials: int) -> None:
         trial, candidate = proposed
         outcome = replace(known, candidate=candidate)
         search.tell(trial, outcome)
-        tracker.trial(str(trial.number), f"{trial.number:03d}", outcome, asked.constraints, scratch / "none.log")
+        tracker.trial(str(trial.number), f"{trial.number:03d}", outcome, asked.goal, scratch / "none.log")
 
 
 def _journal(path: Path) -> tuple[list[float], list[dict[str, float]]]:

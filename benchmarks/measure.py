@@ -27,7 +27,7 @@ from tuner.candidate import Candidate
 from tuner.decide import race
 from tuner.decide.judge import Judge
 from tuner.evaluate.evaluator import Evaluator
-from tuner.goal import Constraints, Objective
+from tuner.goal import Goal
 from tuner.measure import host, timing
 from tuner.measurement import Measurement
 from tuner.plugins.backends.eager import Eager
@@ -83,12 +83,12 @@ def coverage(rig: Rig, repeats: int = 30) -> dict[str, object]:
 
     The trials between the races tell how the machine drifts, as those of a study do: 16 before the first, then 2 each.
     """
-    constraints = Constraints(latency_ms=1000.0, accuracy_drop=None)
+    goal = Goal(latency_ms=1000.0, accuracy_drop=None)
     candidates = [Candidate((), backend, 8) for backend in (OnnxRuntime(), Eager())]
     announced: dict[str, list[tuple[float, float]]] = {candidate.backend.label: [] for candidate in candidates}
     seen: dict[str, list[list[float]]] = {name: [] for name in announced}
     with rig.evaluator() as evaluator:
-        judge = Judge(evaluator, constraints, Objective(), lambda text: None)
+        judge = Judge(evaluator, goal, lambda text: None)
         trials = [evaluator.evaluate(candidate) for _ in range(8) for candidate in candidates]
         for _ in range(repeats):
             trials += [evaluator.evaluate(candidate) for candidate in candidates]
@@ -138,7 +138,7 @@ def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:
 
 
 def _judge(rig: Rig, evaluator: Evaluator) -> Judge:
-    return Judge(evaluator, Constraints(latency_ms=1000.0), Objective(), lambda text: None)
+    return Judge(evaluator, Goal(latency_ms=1000.0), lambda text: None)
 
 
 def _outcome(rig: Rig, candidate: Candidate) -> Outcome:

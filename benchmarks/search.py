@@ -76,8 +76,8 @@ def _brute_force(scratch: Path) -> tuple[dict[str, float], float]:
         start = time.monotonic()
         for number, (_, candidate) in enumerate(points):
             outcome = evaluator.evaluate(candidate)
-            feasible = outcome.state == "complete" and rig.request.constraints.feasible(outcome.measurement)
-            score = rig.request.objective.score(outcome.measurement) if feasible else None
+            feasible = outcome.state == "complete" and rig.request.goal.feasible(outcome.measurement)
+            score = rig.request.goal.score(outcome.measurement) if feasible else None
             truth[candidate.key] = -math.inf if score is None else score
             print(
                 f"{number:3d} {time.monotonic() - start:5.0f} s  {truth[candidate.key]:6.2f}  {candidate.label}",
@@ -102,8 +102,8 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
         clocked: Any = _Clocked(evaluator)
         study.pursue(study.opened(space), space, clocked)
     told = [outcome for at_s, outcome in clocked.told if at_s <= limit_s]  # the last may have outlasted the limit
-    feasible = [o for o in told if o.state == "complete" and asked.constraints.feasible(o.measurement)]
-    champion = max(feasible, key=lambda o: asked.objective.score(o.measurement) or -math.inf).candidate
+    feasible = [o for o in told if o.state == "complete" and asked.goal.feasible(o.measurement)]
+    champion = max(feasible, key=lambda o: asked.goal.score(o.measurement) or -math.inf).candidate
     print(f"seed {seed}: {champion.label}, {len(told)} candidates", flush=True)
     return champion.key, len(told)
 

@@ -8,9 +8,10 @@ import pytest
 from tests.fakes import Null
 from tuner.candidate import Candidate
 from tuner.decide import doubts
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
+from tuner.system import machine
 from tuner.trial import Outcome
 
 
@@ -24,7 +25,7 @@ def outcome(candidate: Candidate, rate: float, reference_ms: float = 1.0) -> Out
 
 @pytest.mark.parametrize(("count", "raised"), [(50, True), (99, True), (380, True), (1000, False)])
 def test_too_few_samples_are_told(count: int, raised: bool) -> None:
-    told = list(doubts.about_samples(np.ones(count), Constraints(accuracy_drop=0.01)))
+    told = list(doubts.about_samples(np.ones(count), Goal(accuracy_drop=0.01)))
     assert [d.name for d in told] == ["evaluation_too_small"] * raised
 
 
@@ -51,9 +52,9 @@ def test_a_busy_machine_and_a_noisy_race_are_told() -> None:
 
 
 def test_throttling_is_counted_where_linux_tells(tmp_path: Path) -> None:
-    assert doubts.throttle_count(tmp_path) == 0
+    assert machine.throttle_count(tmp_path) == 0
     for core in ("cpu0", "cpu1"):
         (tmp_path / core / "thermal_throttle").mkdir(parents=True)
         (tmp_path / core / "thermal_throttle/core_throttle_count").write_text("3\n")
-    assert doubts.throttle_count(tmp_path) == 6
+    assert machine.throttle_count(tmp_path) == 6
     assert [d.name for d in doubts.about_throttling(4, 6)] == ["throttled"]

@@ -1,4 +1,4 @@
-"""Real Optuna, no process: constraints are honoured, failures are not proposed for ever, outcomes survive."""
+"""Real Optuna, no process: limits are honoured, failures are not proposed for ever, outcomes survive."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from tests.fakes import Faulty, Null, Rounding
 from tests.study import node
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
-from tuner.goal import Constraints, Objective
+from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
 from tuner.search.samplers import SamplerName, chosen
 from tuner.search.search import Search
@@ -30,7 +30,7 @@ SPACE = Space.parse(
         "deploy": [{"backend": node(Null)}, {"backend": node(Null, ms=1.0)}, {"backend": node(Faulty)}],
     }
 )
-LIMITS = Constraints(latency_ms=10.0)
+LIMITS = Goal(latency_ms=10.0)
 
 
 def outcome(candidate: Candidate) -> Outcome:
@@ -50,7 +50,7 @@ def outcome(candidate: Candidate) -> Outcome:
 
 def search(sampler: SamplerName = "random", seed: int = 0, storage: object = None, name: str = "s") -> Search:
     about = {"target": "cpu", "device": "a CPU", "model": name, "content": name}
-    return Search(storage or InMemoryStorage(), name, SPACE, sampler, seed, LIMITS, Objective(), about)  # type: ignore[arg-type]
+    return Search(storage or InMemoryStorage(), name, SPACE, sampler, seed, LIMITS, about)  # type: ignore[arg-type]
 
 
 def asked(found: Search) -> tuple[Trial, Candidate]:
@@ -89,7 +89,7 @@ def test_the_constraints_steer_the_sampler() -> None:
     found.enqueue(params for params, _ in SPACE.uncompressed())
     best = max(
         (candidate for _, candidate in play(found, 22)),
-        key=lambda c: (LIMITS.feasible(outcome(c).measurement), Objective().score(outcome(c).measurement) or -math.inf),
+        key=lambda c: (LIMITS.feasible(outcome(c).measurement), LIMITS.score(outcome(c).measurement) or -math.inf),
     )
     assert (best.backend, best.batch_size) == (Null(1.0), 32)
 
@@ -183,9 +183,7 @@ def test_earlier_studies_suggest_their_best_within_the_present_limits(tmp_path: 
     later = search(storage=journal(path), name="two")
     assert [SPACE.at(params) for params in later.earlier(2)] == [best, Candidate((), Null(1.0), 8)]
     assert later.seconds_per_trial() == 1.0
-    elsewhere = Search(
-        journal(path), "three", SPACE, "random", 0, LIMITS, Objective(), {"target": "cpu", "device": "another CPU"}
-    )
+    elsewhere = Search(journal(path), "three", SPACE, "random", 0, LIMITS, {"target": "cpu", "device": "another CPU"})
     assert elsewhere.earlier(2) == [] and elsewhere.seconds_per_trial() is None
 
 

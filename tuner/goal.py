@@ -1,4 +1,4 @@
-"""The declared limits, and the only definition of feasible: sampler, early stops and final choice all ask here."""
+"""What is wanted, within which limits. The only definition of feasible: sampler, early stops and choice ask here."""
 
 import math
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ _POINT = 0.01  # one point of accuracy: the unit of excess where the limit itsel
 
 
 @dataclass(frozen=True)
-class Constraints:
+class Goal:
     """`latency_ms` bounds that percentile of what the scenario calls latency (`tuner.measure.scenario`): of one call,
     by default. `accuracy_drop` bounds what is lost against the float model, in the metric's unit; `size_mb` the
     artifact's files; `memory_mb` the peak of the process that runs it. None is no limit. Without a percentile it is the
-    95th, in the Server scenario the 99th."""
+    95th, in the Server scenario the 99th. `objective` is what is wanted most among the feasible."""
 
     latency_ms: float | None = None
     latency_percentile: int | None = None
@@ -26,6 +26,7 @@ class Constraints:
     accuracy_drop: float | None = 0.01
     size_mb: float | None = None
     memory_mb: float | None = None
+    objective: ObjectiveName = "throughput"
 
     def __post_init__(self) -> None:
         for name in ("latency_ms", "size_mb", "memory_mb"):
@@ -44,6 +45,8 @@ class Constraints:
             raise RequestError("scenario=Offline has no latency; leave out latency_ms, or take scenario=SingleStream")
         if self.scenario == "Server" and self.latency_ms is None:
             raise RequestError("scenario=Server needs a limit: latency_ms=…")
+        if self.objective not in get_args(ObjectiveName):
+            raise RequestError(f"objective={self.objective!r} must be throughput, latency or size_mb")
 
     @property
     def percentile(self) -> int:
@@ -102,22 +105,11 @@ class Constraints:
             return math.inf
         return sum(max(0.0, value) for value in excess.values())
 
-
-@dataclass(frozen=True)
-class Objective:
-    """What is wanted most among the feasible."""
-
-    name: ObjectiveName = "throughput"
-
-    def __post_init__(self) -> None:
-        if self.name not in ("throughput", "latency", "size_mb"):
-            raise RequestError(f"objective={self.name!r} must be throughput, latency or size_mb")
-
     def score(self, measurement: Measurement) -> float | None:
         """Larger is better, and equal ratios are equal steps (a logarithm); None where not measured."""
-        if self.name == "throughput":
+        if self.objective == "throughput":
             rate = measurement.throughput_normalised or measurement.throughput
             return None if rate is None else math.log(rate)
-        if self.name == "latency":
+        if self.objective == "latency":
             return None if measurement.latency_ms is None else -math.log(measurement.latency_ms.p50)
         return None if measurement.size_mb is None else -math.log(measurement.size_mb)

@@ -81,7 +81,7 @@ class Succession:
         self._say(f"registering {finding.candidate.label} as {self._name}")
         record = self._watch.record(finding.candidate, champion, finding.measurement)
         tags = {"study": self._study, "candidate": finding.candidate.label, "verdict": verdict.verdict}
-        tags |= {f"limit_{name}": f"{limit:g}" for name, limit in self._request.constraints.limits().items()}
+        tags |= {f"limit_{name}": f"{limit:g}" for name, limit in self._request.goal.limits().items()}
         why = self._reason(verdict) if self._request.promote == "auto" else None
         try:
             version = self._registry.register(
@@ -140,7 +140,7 @@ class Succession:
             return None
         if held.regression is not None:
             return f"version {held.version} {held.regression}"
-        if verdict.incumbent is None or not self._request.constraints.feasible(verdict.incumbent.measurement):
+        if verdict.incumbent is None or not self._request.goal.feasible(verdict.incumbent.measurement):
             return f"version {held.version} did not finish the race within the limits"
         return f"better than version {held.version} beyond the noise of their race"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measure.statistics import samples_to_certify
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
@@ -16,9 +16,9 @@ DRIFT = 1.3  # the reference's slowest over its fastest trial
 NOISY = 0.1
 
 
-def about_samples(float_scores: NDArray[np.float64], constraints: Constraints) -> Iterator[Doubt]:
+def about_samples(float_scores: NDArray[np.float64], goal: Goal) -> Iterator[Doubt]:
     """Whether the evaluation set can decide the declared accuracy limit at all."""
-    limit, count = constraints.accuracy_drop, len(float_scores)
+    limit, count = goal.accuracy_drop, len(float_scores)
     if limit is None:
         return
     if 0 < limit < 1 / count:

@@ -16,7 +16,7 @@ from tuner.decide.package import deliver
 from tuner.decide.race import Race
 from tuner.evaluate.evaluator import WORTH, Evaluator
 from tuner.evaluate.rounds import Contender, fresh_round
-from tuner.goal import Constraints, Objective
+from tuner.goal import Goal
 from tuner.measure import timing
 from tuner.measure.scenario import figures, interval
 from tuner.measure.statistics import RESAMPLES, Interval, drift
@@ -54,13 +54,11 @@ class Judge:
     def __init__(
         self,
         evaluator: Evaluator,
-        constraints: Constraints,
-        objective: Objective,
+        goal: Goal,
         say: Callable[[str], None],
     ) -> None:
         self._evaluator = evaluator
-        self._constraints = constraints
-        self._objective = objective
+        self._goal = goal
         self._say = say
         self._drift: Interval = (0.0, 0.0)
 
@@ -107,7 +105,7 @@ class Judge:
             problem, champion, opinion = self._packaged(finding, kept, champion_folder)
             if problem is None:
                 return Verdict(
-                    "certified" if self._constraints.certified(champion.measurement) else "feasible",
+                    "certified" if self._goal.certified(champion.measurement) else "feasible",
                     champion,
                     tuple(f for f in ranked if f not in (finding, holder) and f.candidate.key in labels),
                     found["eager"],
@@ -139,12 +137,12 @@ class Judge:
         problem = deliver(self._evaluator, finding.candidate, finding.measurement, folder)
         if problem is not None:
             return problem, finding, None
-        measured, opinion = check(self._evaluator, finding.candidate, self._constraints, finding.measurement)
+        measured, opinion = check(self._evaluator, finding.candidate, self._goal, finding.measurement)
         checked = Finding(finding.candidate, measured)
         return None if self._holds(checked) else "LoadGen found it outside the limits", checked, opinion
 
     def _finalists(self, done: list[Outcome]) -> list[Outcome]:
-        feasible = [o for o in done if self._constraints.feasible(o.measurement)]
+        feasible = [o for o in done if self._goal.feasible(o.measurement)]
         feasible.sort(key=lambda o: self._score(o.measurement), reverse=True)
         return [
             o for o in feasible[:FINALISTS] if self._score(o.measurement) > self._score(feasible[0].measurement) - WORTH
@@ -153,7 +151,7 @@ class Judge:
     def _rivals(self, done: list[Outcome], kind: Callable[[Candidate], bool]) -> list[Outcome]:
         """The best outcomes of a kind, those within the limits first: the race tells which is its best."""
         them = [o for o in done if kind(o.candidate)]
-        them.sort(key=lambda o: (self._constraints.feasible(o.measurement), self._score(o.measurement)), reverse=True)
+        them.sort(key=lambda o: (self._goal.feasible(o.measurement), self._score(o.measurement)), reverse=True)
         return them[:RIVALS]
 
     def _infeasible(self, outcomes: Sequence[Outcome], rivals: Mapping[str, list[Outcome]]) -> Verdict:
@@ -162,8 +160,8 @@ class Judge:
         nearest = min(
             misses,
             key=lambda f: (
-                self._constraints.miss(f.measurement),
-                sum(max(0.0, v) for v in self._constraints.violations(f.measurement).values()),
+                self._goal.miss(f.measurement),
+                sum(max(0.0, v) for v in self._goal.violations(f.measurement).values()),
             ),
             default=None,
         )
@@ -192,7 +190,7 @@ class Judge:
 
         def score(name: str, timed: timing.Timing) -> float:
             outcome = entrants[entrant(name)]
-            latency, rate = figures(self._constraints, timed.wall_ms, outcome.candidate.batch_size)
+            latency, rate = figures(self._goal, timed.wall_ms, outcome.candidate.batch_size)
             return self._score(
                 replace(outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None)
             )
@@ -209,7 +207,7 @@ class Judge:
         """Those still feasible, best first; ties with the best go to the simpler: fewer transforms, then smaller.
 
         Before an incumbent that is `favoured` come only those that are better beyond the noise."""
-        feasible = [key for key, f in raced.items() if self._constraints.feasible(f.measurement)]
+        feasible = [key for key, f in raced.items() if self._goal.feasible(f.measurement)]
         if not feasible:
             return []
         order = held.ranked(feasible)
@@ -225,16 +223,16 @@ class Judge:
         batch_size = outcome.candidate.batch_size
         turns = [turn for turns in rounds for turn in turns]
         alone = RESAMPLES if len(rounds) == 1 else 0
-        latency, rate = figures(self._constraints, turns, batch_size, resamples=alone)
+        latency, rate = figures(self._goal, turns, batch_size, resamples=alone)
         if len(rounds) > 1:
-            latency = replace(latency, ci95=interval(self._constraints, rounds, batch_size, rate, self._drift))
+            latency = replace(latency, ci95=interval(self._goal, rounds, batch_size, rate, self._drift))
         return replace(
             outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None, timing_precise=None
         )
 
     def _holds(self, finding: Finding) -> bool:
-        return self._constraints.feasible(finding.measurement)
+        return self._goal.feasible(finding.measurement)
 
     def _score(self, measured: Measurement) -> float:
-        score = self._objective.score(measured)
+        score = self._goal.score(measured)
         return -math.inf if score is None else score

@@ -6,7 +6,7 @@ from typing import Any
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.evaluate.evaluator import Evaluator
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measure import host, loadgen, timing
 from tuner.measurement import Measurement
 from tuner.system.deadline import Deadline
@@ -18,7 +18,7 @@ _QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late
 
 
 def check(
-    evaluator: Evaluator, candidate: Candidate, constraints: Constraints, measured: Measurement
+    evaluator: Evaluator, candidate: Candidate, goal: Goal, measured: Measurement
 ) -> tuple[Measurement, dict[str, Any] | None]:
     """The measurement, and what LoadGen says of it; None where it is not installed or could not run.
 
@@ -34,19 +34,17 @@ def check(
             evaluator.hosting(folder, log, Deadline(_LIMIT_S)) as worker,
         ):
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
-            if constraints.scenario == "SingleStream":
+            if goal.scenario == "SingleStream":
                 return measured, asdict(worker.run_for(_LIMIT_S, loadgen.single_stream, _SECONDS))
-            if constraints.scenario == "Offline":
+            if goal.scenario == "Offline":
                 return measured, asdict(worker.run_for(_LIMIT_S, loadgen.offline, _SECONDS))
-            assert constraints.latency_ms is not None and measured.throughput and measured.latency_ms
+            assert goal.latency_ms is not None and measured.throughput and measured.latency_ms
             found = None
             for share in _SHARES:
                 rate = share * measured.throughput
                 seconds = max(_SECONDS, _QUERIES / rate)
-                found = worker.run_for(
-                    _LIMIT_S, loadgen.server, rate, constraints.latency_ms, float(constraints.percentile), seconds
-                )
-                if getattr(found, f"p{constraints.percentile}") <= constraints.latency_ms:
+                found = worker.run_for(_LIMIT_S, loadgen.server, rate, goal.latency_ms, float(goal.percentile), seconds)
+                if getattr(found, f"p{goal.percentile}") <= goal.latency_ms:
                     break
             assert found is not None
             latency = replace(measured.latency_ms, p50=found.p50, p90=found.p90, p95=found.p95, p99=found.p99)

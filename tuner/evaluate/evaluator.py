@@ -21,7 +21,7 @@ from tuner.build.prepare import Prepared
 from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measure import host, roofline, timing
 from tuner.measure.scenario import figures
 from tuner.measure.statistics import RESAMPLES, drop_interval, samples_to_certify, score_interval
@@ -56,7 +56,7 @@ class Evaluator:
         self,
         prepared: Prepared,
         target: Target,
-        constraints: Constraints,
+        goal: Goal,
         references: Mapping[Form, Backend],
         store: Store,
         logs: Path,
@@ -65,7 +65,7 @@ class Evaluator:
         self._workload = prepared.workload
         self._prepared = prepared
         self._target = target
-        self._constraints = constraints
+        self._goal = goal
         self._references = references
         self._store = store
         self._logs = logs
@@ -119,10 +119,10 @@ class Evaluator:
             return Outcome(candidate, state, measured, seconds=clock.seconds(), **more)
 
         def refusal() -> str | None:
-            limit_ms, latency = self._constraints.latency_ms, measured.latency_ms
+            limit_ms, latency = self._goal.latency_ms, measured.latency_ms
             if limit_ms is not None and latency is not None and latency.p50 > WIDE_MARGIN * limit_ms:
                 return "latency_ms"
-            if self._constraints.violations(measured).get("size_mb", 0) > 0:
+            if self._goal.violations(measured).get("size_mb", 0) > 0:
                 return "size_mb"
             # what is uncompressed is a baseline, and measured in full
             return "behind" if (candidate.transforms or climbs) and behind(measured) > WORTH else None
@@ -137,14 +137,14 @@ class Evaluator:
                     return outcome("stopped_early", stopped_by=reason)
                 clock.enter("transform")
                 measured = self._half_trained(candidate.transforms, builder, deadline)
-                if self._constraints.violations(measured).get("accuracy_drop", 0) > _LOST:
+                if self._goal.violations(measured).get("accuracy_drop", 0) > _LOST:
                     return outcome("stopped_early", stopped_by="accuracy_drop")
             clock.enter("transform")
             model, key = builder.transformed(candidate.transforms, deadline)
             clock.enter("check")
             found = self._scores_on_reference(builder, candidate.transforms, model.form, deadline)
             measured = self._with_accuracy(Measurement(), found)
-            if self._constraints.violations(measured).get("accuracy_drop", 0) > 0:
+            if self._goal.violations(measured).get("accuracy_drop", 0) > 0:
                 return outcome("stopped_early", stopped_by="accuracy_drop")
             for rung in rungs[:-1]:
                 clock.enter("compile")
@@ -188,7 +188,7 @@ class Evaluator:
     def _probed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: Deadline) -> Measurement:
         """With latency and throughput by the least of a few calls: what disturbs the machine can only have raised
         it."""
-        limit_ms = self._constraints.latency_ms
+        limit_ms = self._goal.latency_ms
         probe_ms = worker.run_for(deadline.left_s(), host.warm_up, _PROBE_S)
         if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
             probe_ms = min(probe_ms, worker.run_for(deadline.left_s(), host.warm_up, 3 * _PROBE_S))
@@ -203,7 +203,7 @@ class Evaluator:
         for chain in unrolled(transforms[:trained])[1:-1]:
             found = self._scores_on_reference(builder, chain, chain[-1].gives, deadline)
             measured = self._with_accuracy(measured, found)
-            if self._constraints.violations(measured).get("accuracy_drop", 0) > _LOST:
+            if self._goal.violations(measured).get("accuracy_drop", 0) > _LOST:
                 break
         return measured
 
@@ -290,17 +290,17 @@ class Evaluator:
         worker.resume()
         mine, theirs = timings["candidate"], timings["reference"]
         ratio = mine.ratio_to(theirs)
-        latency, throughput = figures(self._constraints, mine.wall_ms, candidate.batch_size, resamples=RESAMPLES)
+        latency, throughput = figures(self._goal, mine.wall_ms, candidate.batch_size, resamples=RESAMPLES)
         # as fast as the machine was when the study began; beyond a factor of two it is disturbed, not drifting
         drift = float(np.clip(self._reference_ms / theirs.percentile(_UNDISTURBED), 0.5, 2.0))
-        _, normalised = figures(self._constraints, [turn * drift for turn in mine.wall_ms], candidate.batch_size)
+        _, normalised = figures(self._goal, [turn * drift for turn in mine.wall_ms], candidate.batch_size)
         return replace(
             measured,
             latency_ms=latency,
             throughput=throughput,
             throughput_normalised=normalised,
             latency_vs_reference=ratio,
-            reference_ms=theirs.percentile(self._constraints.percentile),
+            reference_ms=theirs.percentile(self._goal.percentile),
             timing_precise=precise,
             cpu_ms=mine.cpu,
             energy_j=None if mine.energy is None else mine.energy / candidate.batch_size,
@@ -337,7 +337,7 @@ class Evaluator:
         return np.asarray(np.load(self._store.make("scores", made_from, fill, deadline.stopped) / "scores.npy"))
 
     def _with_accuracy(self, measured: Measurement, found: NDArray[Any]) -> Measurement:
-        limit = self._constraints.accuracy_drop
+        limit = self._goal.accuracy_drop
         return replace(
             measured,
             accuracy=float(found.mean()),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measure import queueing as serving
 from tuner.measure.statistics import Interval, percentile_interval
 from tuner.measurement import Latency
@@ -22,20 +22,18 @@ from tuner.measurement import Latency
 _IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lone query sees
 
 
-def figures(
-    constraints: Constraints, turns: Sequence[NDArray[Any]], batch_size: int, *, resamples: int = 0
-) -> tuple[Latency, float]:
+def figures(goal: Goal, turns: Sequence[NDArray[Any]], batch_size: int, *, resamples: int = 0) -> tuple[Latency, float]:
     """Latency in ms, and samples per second, of calls (in ms) that came in turns. The latency's interval is had by
     resampling the turns so many times; without, it is the estimate alone."""
     calls = np.concatenate(turns)
-    if constraints.scenario != "Server":
+    if goal.scenario != "Server":
         p50, p90, p95, p99 = (float(np.percentile(calls, q)) for q in (50, 90, 95, 99))
         latency = Latency(p50, p90, p95, p99, (0.0, 0.0))
-        limited = latency.percentile(constraints.percentile)
-        ci95 = percentile_interval(turns, constraints.percentile, resamples) if resamples else (limited, limited)
+        limited = latency.percentile(goal.percentile)
+        ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else (limited, limited)
         return replace(latency, ci95=ci95), batch_size / p50 * 1e3
-    assert constraints.latency_ms is not None
-    served = serving.largest_rate(calls, batch_size, constraints.latency_ms, constraints.percentile)
+    assert goal.latency_ms is not None
+    served = serving.largest_rate(calls, batch_size, goal.latency_ms, goal.percentile)
     if served is None:
         served = serving.at_rate(calls, batch_size, _IDLE * 1e3 / float(calls.mean()))
     latency = Latency(served.p50, served.p90, served.p95, served.p99, (served.p50, served.p99))
@@ -43,7 +41,7 @@ def figures(
 
 
 def interval(
-    constraints: Constraints,
+    goal: Goal,
     rounds: Sequence[Sequence[NDArray[Any]]],
     batch_size: int,
     rate: float,
@@ -56,11 +54,11 @@ def interval(
     The least and the greatest of six or more hold the median at 97 % and more, whatever the distribution (order
     statistics: Conover, Practical Nonparametric Statistics, 1999, section 3.2).
     """
-    if constraints.scenario != "Server":
-        found = [float(np.percentile(np.concatenate(turns), constraints.percentile)) for turns in rounds]
+    if goal.scenario != "Server":
+        found = [float(np.percentile(np.concatenate(turns), goal.percentile)) for turns in rounds]
     else:
         at = [serving.at_rate(np.concatenate(turns), batch_size, rate) for turns in rounds]
-        found = [float(getattr(served, f"p{constraints.percentile}")) for served in at]
+        found = [float(getattr(served, f"p{goal.percentile}")) for served in at]
     centre = float(np.median(found))
     low, high = math.log(min(found) / centre), math.log(max(found) / centre)
     return centre * math.exp(-math.hypot(low, drift[0])), centre * math.exp(math.hypot(high, drift[1]))

@@ -33,10 +33,10 @@ class Console:
         )
 
     def begin(self, request: Request, study: str, device: str) -> None:
-        limits = ", ".join(f"{name} ≤ {value:g}" for name, value in request.constraints.limits().items())
+        limits = ", ".join(f"{name} ≤ {value:g}" for name, value in request.goal.limits().items())
         threads = f"{request.target.cores} thread{'s' * (request.target.cores > 1)}"
         self._err.print(f"[bold]{study}[/]: {request.workload.name} on {request.target.name} ({device}, {threads})")
-        self._err.print(f"most {request.objective.name} within {limits or 'no limit'}")
+        self._err.print(f"most {request.goal.objective} within {limits or 'no limit'}")
 
     @contextlib.contextmanager
     def training(self, name: str) -> Iterator[Callable[[float, str], None]]:
@@ -152,10 +152,10 @@ class TrialBar:
     def finished(self, outcome: Outcome) -> None:
         self._durations.append(sum(outcome.seconds.values()))
         self._done += 1
-        objective = self._request.objective
-        if outcome.state == "complete" and self._request.constraints.feasible(outcome.measurement):
-            score = objective.score(outcome.measurement)
-            best = None if self._best is None else objective.score(self._best.measurement)
+        goal = self._request.goal
+        if outcome.state == "complete" and self._request.goal.feasible(outcome.measurement):
+            score = goal.score(outcome.measurement)
+            best = None if self._best is None else goal.score(self._best.measurement)
             if score is not None and (best is None or score > best):
                 self._best = outcome
         self._bar.update(self._task, completed=self._done, text=self._best_text())

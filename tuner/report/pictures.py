@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.report.rows import declared_limits, measurement
 
@@ -36,11 +36,11 @@ _SIZE = (5.0, 3.6)  # inches at 72 a point: about as wide as a phone, so that ty
 
 def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
     """Latency and `throughput` or `accuracy_drop` of every measured candidate, with the limits and the champion."""
-    constraints = declared_limits(result)
+    goal = declared_limits(result)
     figure, axes = _figure()
     done = [(t, measurement(t["measurement"])) for t in trials if t["state"] == "complete"]
     for colour, name in zip(_PALETTE * 3, dict.fromkeys(backend(t) for t, _ in done), strict=False):
-        mine = [(_place(m, constraints, against), constraints.feasible(m)) for t, m in done if backend(t) == name]
+        mine = [(_place(m, goal, against), goal.feasible(m)) for t, m in done if backend(t) == name]
         _dots(axes, [place for place, feasible in mine if feasible], colour, filled=True)
         _dots(axes, [place for place, feasible in mine if not feasible], colour, filled=False)
         axes.scatter([], [], s=26, color=colour, label=name)
@@ -50,19 +50,19 @@ def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
         ("best untuned", "D", result["baselines"]["best_untuned"]),
     ):
         if finding is not None:
-            x, y = _place(measurement(finding), constraints, against)
+            x, y = _place(measurement(finding), goal, against)
             size = 210 if marker == "*" else 46
             axes.scatter([x], [y], s=size, marker=marker, color=_BEST, edgecolors="black", zorder=4, label=role)
-    if constraints.latency_ms is not None:
-        axes.axvline(constraints.latency_ms, color=_LIMIT, linestyle="--", linewidth=1.2, label="limit")
-    axes.set(xscale="log", xlabel=f"p{constraints.percentile} latency of one call, ms")
+    if goal.latency_ms is not None:
+        axes.axvline(goal.latency_ms, color=_LIMIT, linestyle="--", linewidth=1.2, label="limit")
+    axes.set(xscale="log", xlabel=f"p{goal.percentile} latency of one call, ms")
     _plain_logarithm(axes.xaxis)
     if against == "throughput":
-        _staircase(axes, [_place(m, constraints, against) for _, m in done if _keeps_the_rest(m, constraints)])
+        _staircase(axes, [_place(m, goal, against) for _, m in done if _keeps_the_rest(m, goal)])
         axes.set(yscale="log", ylabel="samples/s")
         _plain_logarithm(axes.yaxis)
     else:
-        limit, declared = constraints.accuracy_drop or 0.01, constraints.accuracy_drop is not None
+        limit, declared = goal.accuracy_drop or 0.01, goal.accuracy_drop is not None
         drops = [0.0, *(m.accuracy_drop for _, m in done if m.accuracy_drop is not None)]
         # plain around the limit, logarithmic beyond it: a ruined model must not flatten the rest
         axes.set_yscale("symlog", linthresh=2 * limit)
@@ -79,7 +79,7 @@ def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
 
 def history(result: Mapping[str, Any], trials: Trials) -> str:
     """What each trial found, and the best feasible so far."""
-    constraints = declared_limits(result)
+    goal = declared_limits(result)
     figure, axes = _figure()
     better = max if result["objective"] == "throughput" else min
     good: list[Point] = []
@@ -90,7 +90,7 @@ def history(result: Mapping[str, Any], trials: Trials) -> str:
         value = score(result, trial)
         if value is None:
             unmeasured.append(number)
-        elif constraints.feasible(measurement(trial["measurement"])):
+        elif goal.feasible(measurement(trial["measurement"])):
             good.append((number, value))
             best.append((number, better(value, best[-1][1]) if best else value))
         else:
@@ -115,7 +115,7 @@ def history(result: Mapping[str, Any], trials: Trials) -> str:
 def choices(result: Mapping[str, Any], trials: Trials) -> str:
     """For each backend, combination of transforms and batch size: the best feasible candidate that has it. What was far
     behind after a few calls says nothing of the limits."""
-    constraints = declared_limits(result)
+    goal = declared_limits(result)
     up = result["objective"] == "throughput"
     bars: list[tuple[str, float, str] | None] = []
     for kind in (backend, transforms, batch):
@@ -123,7 +123,7 @@ def choices(result: Mapping[str, Any], trials: Trials) -> str:
         for t in trials:
             scores = tried.setdefault(kind(t), [])
             if t["stopped_by"] != "behind":
-                kept = constraints.feasible(measurement(t["measurement"]))
+                kept = goal.feasible(measurement(t["measurement"]))
                 scores.append(score(result, t) if kept else None)
         several = []
         for name, scores in tried.items():
@@ -189,17 +189,17 @@ def unit(result: Mapping[str, Any]) -> str:
     return {"throughput": "samples/s", "latency": "p50 latency, ms", "size_mb": "MB"}[result["objective"]]
 
 
-def _place(measured: Measurement, constraints: Constraints, against: str) -> Point:
+def _place(measured: Measurement, goal: Goal, against: str) -> Point:
     nan = float("nan")
     latency = measured.latency_ms
-    x = nan if latency is None else latency.percentile(constraints.percentile)
+    x = nan if latency is None else latency.percentile(goal.percentile)
     y = measured.accuracy_drop if against == "accuracy_drop" else measured.throughput
     return x, nan if y is None else y
 
 
-def _keeps_the_rest(measured: Measurement, constraints: Constraints) -> bool:
+def _keeps_the_rest(measured: Measurement, goal: Goal) -> bool:
     """Every limit but that of latency, which the picture shows."""
-    return all(value <= 0 for name, value in constraints.violations(measured).items() if name != "latency_ms")
+    return all(value <= 0 for name, value in goal.violations(measured).items() if name != "latency_ms")
 
 
 def _staircase(axes: Axes, places: Sequence[Point]) -> None:

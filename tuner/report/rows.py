@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.system.digests import digest
 
@@ -25,9 +25,9 @@ class Row(NamedTuple):
     measured: Measurement
 
 
-def declared_limits(result: Mapping[str, Any]) -> Constraints:
-    """The constraints of `result.json`, where a limit that was not declared does not stand."""
-    return Constraints(**{"accuracy_drop": None, **result["constraints"]})
+def declared_limits(result: Mapping[str, Any]) -> Goal:
+    """The goal of `result.json`, where a limit that was not declared does not stand."""
+    return Goal(**{"accuracy_drop": None, **result["constraints"]})
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:

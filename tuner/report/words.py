@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.report.rows import Row, declared_limits, measurement, rows
 
@@ -24,7 +24,7 @@ class Setback:
 
 def sentence(result: Mapping[str, Any]) -> str:
     """The verdict of `result.json` in one sentence."""
-    constraints = declared_limits(result)
+    goal = declared_limits(result)
     if champion := result["champion"]:
         rivals = {"torch eager": "vs_eager", "the best untuned float32 runtime": "vs_best_untuned"}
         ratios = [f"{result['speedup'][key]:.1f}× {name}" for name, key in rivals.items() if result["speedup"][key]]
@@ -33,61 +33,61 @@ def sentence(result: Mapping[str, Any]) -> str:
         untuned = result["baselines"]["best_untuned"]
         gained = "" if untuned is None or untuned["label"] != champion["label"] else " Tuning gained nothing here."
         return f"Champion ({result['verdict']}): {told}{gained}"
-    declared = ", ".join(f"{name} ≤ {limit:g}" for name, limit in constraints.limits().items())
+    declared = ", ".join(f"{name} ≤ {limit:g}" for name, limit in goal.limits().items())
     nearest = result["nearest_miss"]
     if nearest is None:
         return f"None: no candidate could be measured within {declared}."
-    missed = ", ".join(breaches(constraints, measurement(nearest)))
+    missed = ", ".join(breaches(goal, measurement(nearest)))
     return f"None within {declared}. Nearest: {nearest['label']} ({missed or 'not fully measured'})."
 
 
-def breaches(constraints: Constraints, measured: Measurement) -> list[str]:
+def breaches(goal: Goal, measured: Measurement) -> list[str]:
     """The limits that are broken, each with what was measured."""
     return [
-        f"{name} {constraints.value(name, measured):.4g} instead of {constraints.limits()[name]:g}"
-        for name, excess in constraints.violations(measured).items()
+        f"{name} {goal.value(name, measured):.4g} instead of {goal.limits()[name]:g}"
+        for name, excess in goal.violations(measured).items()
         if excess > 0
     ]
 
 
-def trial_fate(trial: Mapping[str, Any], constraints: Constraints) -> str:
+def trial_fate(trial: Mapping[str, Any], goal: Goal) -> str:
     """What became of a candidate of `trials.json`, and why it was not good enough if it was not."""
     if failure := trial["failure"]:
         return f"Failed ({failure['kind']}): {failure['sentence']}"
     measured = Measurement.from_json(trial["measurement"])
-    broken = ", ".join(breaches(constraints, measured))
+    broken = ", ".join(breaches(goal, measured))
     if trial["stopped_by"] == "behind":
         seen = f"{measured.throughput or 0.0:,.0f} samples/s in a few calls"
         return f"Stopped early: {seen}, far behind the best by then."
     if stopped_by := trial["stopped_by"]:
         return f"Stopped early: {broken or stopped_by}. Not measured any further."
-    if not constraints.feasible(measured):
+    if not goal.feasible(measured):
         return f"Outside the limits: {broken or 'not every limit was measured'}."
-    limits = constraints.limits().items()
-    kept = [f"{name} {constraints.value(name, measured):.4g} ≤ {limit:g}" for name, limit in limits]
+    limits = goal.limits().items()
+    kept = [f"{name} {goal.value(name, measured):.4g} ≤ {limit:g}" for name, limit in limits]
     return f"Within the limits: {', '.join(kept) or 'none are declared'}."
 
 
 def assurance(result: Mapping[str, Any]) -> Iterator[str]:
     """How surely the champion keeps its limits and is the best."""
-    constraints, champion = declared_limits(result), result["champion"]
+    goal, champion = declared_limits(result), result["champion"]
     if champion is None:
         return
     measured = measurement(champion)
     latency, drop = measured.latency_ms, measured.accuracy_drop_ci95
-    if constraints.latency_ms is not None and latency is not None:
-        quantile, (low, high) = constraints.percentile, latency.ci95
+    if goal.latency_ms is not None and latency is not None:
+        quantile, (low, high) = goal.percentile, latency.ci95
         yield (
             f"Latency p{quantile} is {latency.percentile(quantile):.3g} ms (95 % interval {low:.3g} to {high:.3g}); "
-            f"the limit is {constraints.latency_ms:g} ms."
+            f"the limit is {goal.latency_ms:g} ms."
         )
-    if constraints.accuracy_drop is not None and drop is not None:
+    if goal.accuracy_drop is not None and drop is not None:
         settled = ""
-        if drop[1] > constraints.accuracy_drop and measured.samples_to_certify:
+        if drop[1] > goal.accuracy_drop and measured.samples_to_certify:
             settled = f" About {measured.samples_to_certify:,} evaluation samples would settle it."
         yield (
             f"Accuracy drop is {measured.accuracy_drop:+.4f} (95 % interval {drop[0]:+.4f} to {drop[1]:+.4f}), sample "
-            f"by sample against the float model; the limit is {constraints.accuracy_drop:g}.{settled}"
+            f"by sample against the float model; the limit is {goal.accuracy_drop:g}.{settled}"
         )
     certified = "the bad end of each interval is within its limit"
     feasible = "the estimates are within the limits, but not the bad end of every interval"
@@ -108,8 +108,8 @@ def assurance(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"So {gain:.2f}× the best untuned float32 runtime may be no gain at all."
     if opinion := result["loadgen"]:
         held = "agrees that the limit holds" if opinion["valid"] else f"objects: {opinion['problem']}"
-        yield f"MLCommons LoadGen, an independent clock, {held} (p{constraints.percentile} " + (
-            f"{opinion[f'p{constraints.percentile}']:.3g} ms over {opinion['samples']:,} queries, "
+        yield f"MLCommons LoadGen, an independent clock, {held} (p{goal.percentile} " + (
+            f"{opinion[f'p{goal.percentile}']:.3g} ms over {opinion['samples']:,} queries, "
             f"{opinion['qps']:,.0f} a second)."
         )
     yield "The artifact was loaded again in a clean process and gave the recorded outputs and accuracy."
@@ -123,7 +123,7 @@ def _apart(row: Row, champion: Mapping[str, Any]) -> float:
 
 def setbacks(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> list[Setback]:
     """What was tried and did not do, by reason, failures first; at the end what could not be tried here."""
-    constraints = declared_limits(result)
+    goal = declared_limits(result)
     failed: dict[tuple[str, str], list[str]] = {}
     over: dict[tuple[str, str], list[tuple[float, str]]] = {}
     behind: list[str] = []
@@ -132,7 +132,7 @@ def setbacks(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> 
             failed.setdefault((failure["kind"], failure["sentence"]), []).append(trial["label"])
             continue
         measured = Measurement.from_json(trial["measurement"])
-        excess = constraints.violations(measured)
+        excess = goal.violations(measured)
         worst = trial["stopped_by"] or max(excess, key=excess.__getitem__, default=None)
         if worst is None or (trial["stopped_by"] is None and excess[worst] <= 0):
             continue
@@ -140,13 +140,13 @@ def setbacks(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> 
             behind.append(trial["label"])
             continue
         what = "stopped early" if trial["stopped_by"] else "over a limit"
-        over.setdefault((what, worst), []).append((constraints.value(worst, measured) or math.nan, trial["label"]))
+        over.setdefault((what, worst), []).append((goal.value(worst, measured) or math.nan, trial["label"]))
     found = [Setback(kind, why, tuple(labels)) for (kind, why), labels in sorted(failed.items())]
     for (what, name), several in sorted(over.items(), reverse=True):
         several.sort()
         low, high = f"{several[0][0]:.3g}", f"{several[-1][0]:.3g}"
         values = low if low == high else f"{low} to {high}"
-        why = f"{name} {values}, where {constraints.limits()[name]:g} is the limit"
+        why = f"{name} {values}, where {goal.limits()[name]:g} is the limit"
         found.append(Setback(what, why, tuple(label for _, label in several)))
     if behind:
         found.append(Setback("stopped early", "a few calls showed it far behind the best by then", tuple(behind)))

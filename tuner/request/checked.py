@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from tuner.errors import RequestError
-from tuner.goal import Constraints, Objective
+from tuner.goal import Goal
 from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.spelling import unknown_name
@@ -70,8 +70,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     return Request(
         target=built(values["target"], Target, "target"),
         workload=workload,
-        constraints=Constraints(**{f.name: values[f.name] for f in fields(Constraints)}),
-        objective=Objective(values["objective"]),
+        goal=Goal(**{f.name: values[f.name] for f in fields(Goal)}),
         space=Space.parse(values["search_space"]),
         reference={
             cast(Form, form): built(spec, Backend, f"reference.{form}") for form, spec in values["reference"].items()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.goal import Constraints, Objective
+from tuner.goal import Goal
 from tuner.plugin import Backend
 from tuner.search.space import Space
 from tuner.target import Target
@@ -18,8 +18,7 @@ class Request:
 
     target: Target
     workload: Workload
-    constraints: Constraints
-    objective: Objective
+    goal: Goal
     space: Space
     reference: dict[Form, Backend]
     sampler: Any

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
-from tuner.goal import Constraints, Objective
+from tuner.goal import Goal
 from tuner.search.recipe import Params
 from tuner.search.samplers import SamplerName, make_sampler
 from tuner.search.space import Space
@@ -50,8 +50,7 @@ class Search:
         space: Space,
         sampler: SamplerName,
         seed: int,
-        constraints: Constraints,
-        objective: Objective,
+        goal: Goal,
         about: Mapping[str, str],
         abandoned_s: float = 3600.0,
     ) -> None:
@@ -60,8 +59,7 @@ class Search:
         self._space = space
         self._sampler = sampler
         self._seed = seed
-        self._constraints = constraints
-        self._objective = objective
+        self._goal = goal
         self._about = dict(about)
         self._abandoned_s = abandoned_s
         self._front = sampler == "nsga2"
@@ -103,7 +101,7 @@ class Search:
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
         """Records the outcome; afterwards it survives the process."""
         others = [told for _, told in self.outcomes()]
-        for name, value in self._told_constraints(outcome, others).items():
+        for name, value in self._told_limits(outcome, others).items():
             trial.set_constraint(name, value)
         trial.set_user_attr(_OUTCOME, json.dumps(outcome.to_json()))
         self._study.tell(trial, self._values(outcome, others))
@@ -142,8 +140,8 @@ class Search:
         space: those of the same model first, then of others; of each study its best within the present limits."""
         found: dict[str, Params] = {}
         for _, done in sorted(self._earlier_studies, key=lambda study: study[0], reverse=True):
-            feasible = [o for o in done if o.state == "complete" and self._constraints.feasible(o.measurement)]
-            feasible.sort(key=lambda o: self._objective.score(o.measurement) or -math.inf, reverse=True)
+            feasible = [o for o in done if o.state == "complete" and self._goal.feasible(o.measurement)]
+            feasible.sort(key=lambda o: self._goal.score(o.measurement) or -math.inf, reverse=True)
             for outcome in feasible[:most]:
                 params = self._space.locate(outcome.candidate)
                 if params is not None and len(found) < most:
@@ -212,23 +210,23 @@ class Search:
         return bool(_started(pid) == started)
 
     def _values(self, outcome: Outcome, others: list[Outcome]) -> list[float]:
-        score = self._objective.score(outcome.measurement)
+        score = self._goal.score(outcome.measurement)
         if score is None:
-            score = _mean([s for o in others if (s := self._objective.score(o.measurement)) is not None])
+            score = _mean([s for o in others if (s := self._goal.score(o.measurement)) is not None])
         if not self._front:
             return [score]
         accuracy = outcome.measurement.accuracy
         known = [o.measurement.accuracy for o in others if o.measurement.accuracy is not None]
         return [score, _mean(known) if accuracy is None else accuracy]
 
-    def _told_constraints(self, outcome: Outcome, others: list[Outcome]) -> dict[str, float]:
-        mine = self._constraints.violations(outcome.measurement)
+    def _told_limits(self, outcome: Outcome, others: list[Outcome]) -> dict[str, float]:
+        mine = self._goal.violations(outcome.measurement)
         told = {}
-        for name in self._constraints.limits():
+        for name in self._goal.limits():
             if name in mine:
                 told[name] = _symlog(mine[name])
             else:
-                known = (self._constraints.violations(o.measurement) for o in others)
+                known = (self._goal.violations(o.measurement) for o in others)
                 told[name] = _mean([_symlog(excess[name]) for excess in known if name in excess])
         told[_FAILED] = 1.0 if outcome.state == "failed" else -1.0
         return told

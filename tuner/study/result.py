@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.candidate import Candidate
-from tuner.goal import Objective
+from tuner.goal import Goal
 from tuner.measure.roofline import Standing
 from tuner.request.request import Request
 from tuner.study.tally import Tally
@@ -53,11 +53,11 @@ def result_json(
         "model": request.workload.name,
         "verdict": verdict.verdict,
         "interrupted": interrupted,
-        "objective": request.objective.name,
+        "objective": request.goal.objective,
         "constraints": {
-            **request.constraints.limits(),
-            "latency_percentile": request.constraints.percentile,
-            "scenario": request.constraints.scenario,
+            **request.goal.limits(),
+            "latency_percentile": request.goal.percentile,
+            "scenario": request.goal.scenario,
         },
         "dataset": dict(samples),
         "metric": request.workload.metric,
@@ -89,7 +89,7 @@ def result_json(
         "left_out": dict(left_out),
         "front": [
             {"label": o.candidate.label, **{k: getattr(o.measurement, k) for k in ("throughput", "accuracy")}}
-            for o in front(list(tally.outcomes.values()), request.objective)
+            for o in front(list(tally.outcomes.values()), request.goal)
         ],
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "environment": {
@@ -107,10 +107,10 @@ def result_json(
     }
 
 
-def front(outcomes: Sequence[Outcome], objective: Objective) -> list[Outcome]:
+def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     """Those that no other beats in both the objective and accuracy, the best by the objective first."""
     done = [o for o in outcomes if o.state == "complete" and o.measurement.accuracy is not None]
-    done.sort(key=lambda o: (objective.score(o.measurement) or -math.inf, o.measurement.accuracy), reverse=True)
+    done.sort(key=lambda o: (goal.score(o.measurement) or -math.inf, o.measurement.accuracy), reverse=True)
     best, found = -math.inf, []
     for outcome in done:
         if (outcome.measurement.accuracy or 0.0) > best:

@@ -83,7 +83,7 @@ class Study:
         console.left_out(self._left_out)
         self._describe()
         evaluator = Evaluator(
-            self._prepared, request.target, request.constraints, request.reference, self._store, logs, request.limits
+            self._prepared, request.target, request.goal, request.reference, self._store, logs, request.limits
         )
         throttled = machine.throttle_count()
         with contextlib.ExitStack() as stack:
@@ -96,7 +96,7 @@ class Study:
                     f"the log is {logs / 'float.log'}"
                 ) from error
             console.float_model(evaluator.float_accuracy, self._prepared.samples)
-            self._doubts += doubts.about_samples(evaluator.float_scores, request.constraints)
+            self._doubts += doubts.about_samples(evaluator.float_scores, request.goal)
             console.doubts(self._doubts)
             succession = stack.enter_context(
                 Succession(request, self._prepared, evaluator, self._folder.name, self._tracker, console.say)
@@ -147,8 +147,7 @@ class Study:
             space,
             self._sampler,
             request.seed,
-            request.constraints,
-            request.objective,
+            request.goal,
             {
                 "target": request.target.name,
                 "device": self._device,
@@ -226,11 +225,11 @@ class Study:
 
     def _learn(self, search: Search, bar: TrialBar) -> None:
         """Takes in what was told since, by this process or another."""
-        constraints, objective = self._request.constraints, self._request.objective
+        goal = self._request.goal
         for number, outcome in search.news():
             if outcome.candidate not in self.tally.outcomes:
-                feasible = outcome.state == "complete" and constraints.feasible(outcome.measurement)
-                self.tally.add(number, outcome, objective.score(outcome.measurement) if feasible else None)
+                feasible = outcome.state == "complete" and goal.feasible(outcome.measurement)
+                self.tally.add(number, outcome, goal.score(outcome.measurement) if feasible else None)
                 bar.finished(outcome)
 
     def _untried_point(self, under_way: set[Candidate]) -> Params | None:
@@ -242,7 +241,7 @@ class Study:
 
     def _behind(self, measured: Measurement) -> float:
         """How far its score is behind the best feasible so far."""
-        score, best = self._request.objective.score(measured), self.tally.best
+        score, best = self._request.goal.score(measured), self.tally.best
         return 0.0 if score is None or best is None else best - score
 
     def _decided_elsewhere(self) -> int | None:
@@ -289,7 +288,7 @@ class Study:
                 self._log(f"baseline {outcome.candidate.key}", "base", outcome, evaluator)
 
     def _decide(self, evaluator: Evaluator, incumbent: Incumbent | None) -> Verdict:
-        judge = Judge(evaluator, self._request.constraints, self._request.objective, self._console.say)
+        judge = Judge(evaluator, self._request.goal, self._console.say)
         torch = self._prepared.source.model.form == "torch"
         eager = Candidate((), self._request.reference["torch"], 1) if torch else None
         outcomes = list(self.tally.outcomes.values())
@@ -346,13 +345,13 @@ class Study:
         return result
 
     def _log(self, number: str, title: str, outcome: Outcome, evaluator: Evaluator) -> None:
-        self._tracker.trial(number, title, outcome, self._request.constraints, evaluator.log(outcome.candidate))
+        self._tracker.trial(number, title, outcome, self._request.goal, evaluator.log(outcome.candidate))
 
     def _describe(self) -> None:
         request = self._request
         self._tracker.describe(
-            {f"limit_{name}": limit for name, limit in request.constraints.limits().items()}
-            | {"objective": request.objective.name, "scenario": request.constraints.scenario, "seed": request.seed},
+            {f"limit_{name}": limit for name, limit in request.goal.limits().items()}
+            | {"objective": request.goal.objective, "scenario": request.goal.scenario, "seed": request.seed},
             {
                 "n_trials": str(request.n_trials),  # a tag: the study may be continued with more
                 "model": request.workload.name,

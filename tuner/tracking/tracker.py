@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.candidate import Candidate
-from tuner.goal import Constraints
+from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.plugin import encode
 from tuner.report.rows import rows
@@ -102,10 +102,10 @@ class Tracker:
         found = self._client.search_runs([self._experiment], under, max_results=1)
         return str(found[0].data.tags["study"]) if found else None
 
-    def trial(self, number: str, title: str, outcome: Outcome, constraints: Constraints, log: Path) -> None:
+    def trial(self, number: str, title: str, outcome: Outcome, goal: Goal, log: Path) -> None:
         """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
         candidate, measured = outcome.candidate, outcome.measurement
-        verdict = "feasible" if constraints.feasible(measured) else "infeasible"
+        verdict = "feasible" if goal.feasible(measured) else "infeasible"
         if outcome.stopped_by == "behind":
             verdict = "behind"
         tags = {
@@ -115,7 +115,7 @@ class Tracker:
             "state": outcome.state,
             "verdict": "failed" if outcome.failure else verdict,
             "candidate": candidate.key,
-            NOTE: trial_fate(outcome.to_json(), constraints),
+            NOTE: trial_fate(outcome.to_json(), goal),
         }
         tags["mlflow.runColor"] = _COLOURS[tags["verdict"]]
         if outcome.failure is not None:
@@ -124,7 +124,7 @@ class Tracker:
             tags["stopped_by"] = outcome.stopped_by
         run = self._client.create_run(self._experiment, tags=tags, run_name=f"{title} {candidate.label}")
         metrics = measurement_metrics(measured)
-        metrics |= {f"excess_{name}": value for name, value in constraints.violations(measured).items()}
+        metrics |= {f"excess_{name}": value for name, value in goal.violations(measured).items()}
         metrics |= {f"seconds_{stage}": value for stage, value in outcome.seconds.items()}
         self._log(run.info.run_id, params=candidate_params(candidate), metrics=metrics)
         if text := _end(log):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import RequestError
-from tuner.goal import PERCENTILES, Constraints, Objective
+from tuner.goal import PERCENTILES, Goal
 from tuner.measurement import Latency, Measurement
 
 positive = st.floats(1e-3, 1e3)
@@ -35,7 +35,7 @@ measurements = st.builds(
     memory_mb=optional(positive),
 )
 limits = st.builds(
-    Constraints,
+    Goal,
     latency_ms=optional(positive),
     latency_percentile=st.sampled_from(PERCENTILES),
     accuracy_drop=optional(share),
@@ -44,53 +44,51 @@ limits = st.builds(
 )
 
 
-@given(constraints=limits, measured=measurements)
-def test_feasible_means_that_every_limit_was_measured_and_holds(constraints: Constraints, measured: Any) -> None:
+@given(goal=limits, measured=measurements)
+def test_feasible_means_that_every_limit_was_measured_and_holds(goal: Goal, measured: Any) -> None:
     seen = {
-        "latency_ms": measured.latency_ms and measured.latency_ms.percentile(constraints.latency_percentile),
+        "latency_ms": measured.latency_ms and measured.latency_ms.percentile(goal.latency_percentile),
         "accuracy_drop": measured.accuracy_drop,
         "size_mb": measured.size_mb,
         "memory_mb": measured.memory_mb,
     }
-    declared = constraints.limits()
+    declared = goal.limits()
     holds = all(seen[name] is not None and seen[name] <= limit for name, limit in declared.items())
-    assert constraints.feasible(measured) == holds
-    excess = constraints.violations(measured)
+    assert goal.feasible(measured) == holds
+    excess = goal.violations(measured)
     assert excess.keys() == {name for name in declared if seen[name] is not None}
     assert all((excess[name] <= 0) == (seen[name] <= declared[name]) for name in excess)
 
 
-@given(constraints=limits, measured=measurements)
-def test_a_miss_of_nothing_is_feasible(constraints: Constraints, measured: Measurement) -> None:
-    miss = constraints.miss(measured)
-    assert (miss == 0) == constraints.feasible(measured)
+@given(goal=limits, measured=measurements)
+def test_a_miss_of_nothing_is_feasible(goal: Goal, measured: Measurement) -> None:
+    miss = goal.miss(measured)
+    assert (miss == 0) == goal.feasible(measured)
     assert miss >= 0
-    unmeasured = constraints.violations(measured).keys() != constraints.limits().keys()
+    unmeasured = goal.violations(measured).keys() != goal.limits().keys()
     assert math.isinf(miss) == unmeasured
 
 
-@given(constraints=limits, measured=measurements, more=positive)
-def test_what_is_worse_misses_by_no_less(constraints: Constraints, measured: Measurement, more: float) -> None:
+@given(goal=limits, measured=measurements, more=positive)
+def test_what_is_worse_misses_by_no_less(goal: Goal, measured: Measurement, more: float) -> None:
     if measured.size_mb is None:
         return
     worse = Measurement(**{**vars(measured), "size_mb": measured.size_mb + more})
-    assert constraints.miss(worse) >= constraints.miss(measured)
+    assert goal.miss(worse) >= goal.miss(measured)
 
 
 def test_the_declared_percentile_is_the_one_that_counts() -> None:
     measured = Measurement(latency_ms=Latency(1, 2, 3, 4, (3, 3)))
     feasible = [
-        q
-        for q in PERCENTILES
-        if Constraints(latency_ms=2.5, latency_percentile=q, accuracy_drop=None).feasible(measured)
+        q for q in PERCENTILES if Goal(latency_ms=2.5, latency_percentile=q, accuracy_drop=None).feasible(measured)
     ]
     assert feasible == [50, 90]
 
 
 def test_a_point_of_accuracy_counts_for_as_much_as_the_whole_limit() -> None:
-    excess = Constraints(accuracy_drop=0).violations(Measurement(accuracy_drop=0.02))
+    excess = Goal(accuracy_drop=0).violations(Measurement(accuracy_drop=0.02))
     assert excess == {"accuracy_drop": pytest.approx(2)}
-    excess = Constraints(accuracy_drop=0.1).violations(Measurement(accuracy_drop=0.12))
+    excess = Goal(accuracy_drop=0.1).violations(Measurement(accuracy_drop=0.12))
     assert excess == {"accuracy_drop": pytest.approx(0.2)}
 
 
@@ -103,7 +101,7 @@ def test_a_measurement_survives_json(measured: Measurement) -> None:
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_a_limit_is_a_positive_number(field: str, value: float) -> None:
     with pytest.raises(RequestError, match=field):
-        Constraints(**{field: value})
+        Goal(**{field: value})
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,7 @@ def test_a_limit_is_a_positive_number(field: str, value: float) -> None:
 )
 def test_a_limit_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(RequestError, match=field):
-        Constraints(**{field: value})
+        Goal(**{field: value})
 
 
 @given(one=measurements, other=measurements)
@@ -122,8 +120,8 @@ def test_objectives_prefer_what_their_names_say(one: Measurement, other: Measure
         ("latency", lambda m: m.latency_ms and m.latency_ms.p50, -1),
         ("size_mb", lambda m: m.size_mb, -1),
     ):
-        objective = Objective(name)
-        first, second = objective.score(one), objective.score(other)
+        goal = Goal(objective=name)
+        first, second = goal.score(one), goal.score(other)
         assert (first is None) == (value(one) is None)
         if first is not None and second is not None and sign * value(one) > sign * value(other):
             assert first >= second
@@ -131,4 +129,4 @@ def test_objectives_prefer_what_their_names_say(one: Measurement, other: Measure
 
 def test_an_unknown_objective_is_refused() -> None:
     with pytest.raises(RequestError, match="throughput, latency or size_mb"):
-        Objective("speed")  # type: ignore[arg-type]
+        Goal(objective="speed")  # type: ignore[arg-type]
