@@ -1,0 +1,120 @@
+"""The float model on disk: loaded or trained, described and keyed, before the first trial."""
+
+from tuner.workload import Role, evaluation
+from tuner.workload import Workload
+from tuner.system.code import source_digest
+from dataclasses import dataclass
+from typing import Any
+from tuner.build.builder import Source
+from dataclasses import replace
+from tuner.system.worker import Worker
+import json
+from tuner.system.digests import digest
+from pathlib import Path
+from tuner.errors import RequestError
+from dataclasses import asdict
+from tuner.errors import CandidateError
+from tuner.build.samples import keep
+from tuner.workload import Model
+from tuner.build.store import Store
+from tuner.system.worker import Progress
+from tuner.system.environment import environment
+from tuner.target import Target
+from tuner.build.samples import Kept
+import numpy as np
+from tuner.measure import host
+from tuner.workload import ROLES
+from tuner.workload import TensorSpec
+from tuner.workload import Dataset
+import hashlib
+from tuner.workload import FILES
+from tuner.system.digests import files_digest
+import inspect
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The workload with its samples on disk, the float model there, and how many samples each role has (0: none)."""
+
+    workload: Workload
+    source: Source
+    samples: dict[Role, int]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the study is about, by content: the model, the samples, the metric's code."""
+        dataset, metric = self.workload.dataset, self.workload.metric
+        return {"model": self.source.key, "dataset": dataset.key(), "metric": metric, "code": source_digest(metric)}
+
+
+def prepare(
+    workload: Workload, target: Target, store: Store, scratch: Path, memory_mb: float, progress: Progress
+) -> Prepared:
+    """Loads or trains the model in a worker. `progress` hears of training.
+
+    Raises RequestError where the model, the dataset or the metric cannot be had, naming the key and the mend.
+    """
+    source, dataset = workload.model, workload.dataset
+    log = store.root / f"{workload.name}.log"
+    with Worker(log, memory_mb=memory_mb, environment=environment(target.cores)) as worker:
+        try:
+            identity = dataset.key()
+            folder = store.make("samples", identity, lambda out: worker.run(keep, dataset, out))
+            dataset = Kept(folder, json.dumps(identity))
+            workload = replace(workload, dataset=dataset)
+            samples, inputs = worker.run(_describe, dataset)
+            key = source.key(dataset)
+            if key is None:
+                worker.run_watched(progress, _write, workload, scratch)
+                folder = scratch
+            else:
+                folder = store.make("float", key, lambda out: worker.run_watched(progress, _write, workload, out))
+            weights = worker.run(_content_key, Model(source.form, folder, inputs))
+            content = digest({"model": weights, "inputs": [asdict(spec) for spec in inputs]})
+        except CandidateError as error:
+            raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
+    return Prepared(workload, Source(Model(source.form, folder, inputs), content, dataset), samples)
+
+
+def _describe(dataset: Dataset) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:
+    counts: dict[Role, int] = {}
+    seen: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
+    for role in ROLES:
+        samples = dataset.load(role)
+        counts[role] = 0 if samples is None else len(samples)
+        if samples is not None and len(samples):
+            found = {name: (value.shape, value.dtype.name) for name, value in samples[0][0].items()}
+            if (first := seen.setdefault("evaluation", found)) != found:
+                raise RequestError(f"dataset: its {role} samples have {found}, its evaluation samples {first}")
+    if not counts["evaluation"]:
+        raise RequestError("dataset: it has no evaluation samples")
+    sample, _ = evaluation(dataset)[0]
+    arrays = {name: np.asarray(value) for name, value in sample.items()}
+    return counts, tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in arrays.items())
+
+
+def _write(progress: Progress, workload: Workload, out: Path) -> None:
+    workload.model.write(workload.dataset, out, progress)
+
+
+def _content_key(model: Model) -> str:
+    """A torch module by its structure, weights and code (its pickle differs between runs); a graph by its files."""
+    if model.form != "torch":
+        from tuner.forms.onnx import check_inputs
+
+        check_inputs(model.path, model.inputs)
+        return digest({FILES[model.form]: files_digest(model.directory)})
+    import torch
+
+    module = torch.load(model.path, weights_only=False)
+    doubles = [spec.name for spec in model.inputs if spec.dtype == "float64"]
+    if doubles and not any(p.dtype == torch.float64 for p in module.parameters()):
+        raise RequestError(f"dataset: {doubles[0]!r} is float64, the model is not; save it as array.astype('float32')")
+    seen = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        seen.update(name.encode())
+        seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    files = {inspect.getsourcefile(type(part)) for part in module.modules()}
+    for file in sorted(f for f in files if f and "/torch/nn/" not in f):
+        seen.update(Path(file).read_bytes())
+    return seen.hexdigest()[:16]

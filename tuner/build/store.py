@@ -1,0 +1,158 @@
+"""Results kept on disk by the content of what went into them: one folder an entry.
+
+An entry is made in a temporary folder and renamed into place, so it is whole or absent. Several processes that want the
+same one wait for the first to make it. A digest of its files goes with it; an entry that no longer matches is made
+again. The time of that digest's file is when the entry was last asked for.
+"""
+
+from pathlib import Path
+from dataclasses import dataclass
+import os
+import fcntl
+import shutil
+import contextlib
+from tuner.system.deadline import Waiting
+from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
+import json
+import tempfile
+from tuner.system.digests import digest
+from tuner.system.digests import SEAL
+import time
+from tuner.system.digests import digests
+
+
+_DRAFT = ".draft-"
+_IN_USE_S = 3600.0  # an entry asked for within this time may belong to a running study
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the store keeps of one stage's result. Seconds are those of the system's clock."""
+
+    stage: str
+    path: Path
+    size_mb: float
+    used_s: float
+
+
+class Store:
+    """Entries under `root`, addressed by a JSON value: everything that decides their content."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._believed: set[Path] = set()
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder that is gone afterwards. Drafts that killed processes left behind go too, after a day."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for draft in (*self.root.glob(f"{_DRAFT}*"), *self.root.glob(f"*/{_DRAFT}*")):
+            if time.time() - draft.stat().st_mtime > 86_400:
+                shutil.rmtree(draft, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=self.root) as path:
+            yield Path(path)
+
+    def folder(self, name: str) -> Path:
+        """A plain folder that outlives studies, for records a plugin keeps itself."""
+        path = self.root / "plugins" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def get(self, stage: str, key: dict[str, Any]) -> Path | None:
+        """The entry's folder, or None where there is none that holds together."""
+        path = self._path(stage, key)
+        if path in self._believed:
+            with contextlib.suppress(OSError):  # unless somebody removed it
+                os.utime(path / SEAL)
+                return path
+        if not path.exists():
+            return None
+        if _whole(path):
+            self._believed.add(path)
+            with contextlib.suppress(OSError):
+                os.utime(path / SEAL)
+            return path
+        _remove(path)
+        return None
+
+    def make(
+        self,
+        stage: str,
+        key: dict[str, Any],
+        fill: Callable[[Path], None],
+        waiting: Waiting = contextlib.nullcontext,
+    ) -> Path:
+        """The entry, filled by `fill(folder)` where it is not there yet. Whatever `fill` raises passes through.
+        `waiting` is entered while another process makes it."""
+        if found := self.get(stage, key):
+            return found
+        path = self._path(stage, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (path.parent / f".lock-{path.name[:2]}").open("a") as lock:  # few files, and few wait for a neighbour
+            with waiting():
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if found := self.get(stage, key):
+                return found
+            draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
+            try:
+                fill(draft)
+                seal = {"key": key, "files": digests(draft)}
+                (draft / SEAL).write_text(json.dumps(seal, indent=1))
+                draft.rename(path)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        self._believed.add(path)
+        return path
+
+    def entries(self) -> list[Entry]:
+        """Every whole entry, and each plugin's own folder (stage `plugins`), the longest unused first."""
+        found = []
+        for path in self.root.glob("*/*"):
+            with contextlib.suppress(OSError):  # another process may remove it meanwhile
+                seal = path / SEAL
+                own = path.parent.name == "plugins"
+                if path.is_dir() and not path.name.startswith(".") and (own or seal.exists()):
+                    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+                    used_s = (
+                        max((f.st_mtime for f in files), default=path.stat().st_mtime) if own else seal.stat().st_mtime
+                    )
+                    found.append(Entry(path.parent.name, path, sum(f.st_size for f in files) / 1e6, used_s))
+        return sorted(found, key=lambda entry: entry.used_s)
+
+    def trim(self, max_mb: float | None, max_age_s: float | None) -> list[Entry]:
+        """Removes what was not asked for within `max_age_s`, then the longest unused until `max_mb` are left.
+
+        What was asked for in the last hour stays: a study may be using it. Returns what is gone.
+        """
+        now, entries = time.time(), self.entries()
+        left_mb = sum(entry.size_mb for entry in entries)
+        removed = []
+        for entry in entries:
+            old = max_age_s is not None and now - entry.used_s > max_age_s
+            too_much = max_mb is not None and left_mb > max_mb
+            if (old or too_much) and now - entry.used_s > _IN_USE_S:
+                _remove(entry.path)
+                left_mb -= entry.size_mb
+                removed.append(entry)
+        return removed
+
+    def _path(self, stage: str, key: dict[str, Any]) -> Path:
+        return self.root / stage / digest(key)
+
+
+def _remove(path: Path) -> None:
+    """Gone at once for whoever looks, then from the disk."""
+    with contextlib.suppress(OSError):  # somebody else was first
+        gone = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
+        path.rename(gone / path.name)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _whole(path: Path) -> bool:
+    try:
+        seal = json.loads((path / SEAL).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(seal, dict) and seal.get("files") == digests(path)
