@@ -1,23 +1,19 @@
 """Which plugins can work here, and which candidates a model can become."""
 
-from tuner.system.environment import library_versions
-from tuner.candidate import Candidate
-from tuner.workload import Form
 import hashlib
-from tuner import artifact
-from pathlib import Path
-import sys
-from tuner.plugin import Plugin
 import inspect
-from tuner.system.worker import Worker
-from tuner.measure.flops import work
-from tuner.errors import RequestError
+import sys
 from dataclasses import asdict
-from tuner.errors import CandidateError
-from tuner.plugin import encode
+from pathlib import Path
+
 from tuner.build.store import Store
-from tuner.system.environment import environment
+from tuner.candidate import Candidate
+from tuner.errors import CandidateError, RequestError
+from tuner.plugin import Plugin, encode
+from tuner.system.environment import environment, library_versions
+from tuner.system.worker import Worker
 from tuner.target import Target
+from tuner.workload import Form
 
 
 def route(form: Form, candidate: Candidate) -> str | None:

@@ -5,33 +5,24 @@ result: the model it starts from, the plugin with its parameters and code, libra
 the dataset, for compilation the target and the batch size.
 """
 
-from tuner.system.environment import library_versions
-from tuner.workload import Model
-from tuner.workload import Dataset
-from dataclasses import dataclass
-from tuner.plugin import Transform
-from dataclasses import replace
-from tuner.system.worker import Worker
-from tuner.candidate import Candidate
-from tuner.build.available import plugin_version
-from tuner.workload import Form
-from pathlib import Path
-from tuner import artifact
-from dataclasses import asdict
-from tuner.errors import CandidateError
-from collections.abc import Callable
-from tuner.build.store import Store
-from tuner.measure.flops import Work
-from typing import Any
-from tuner.system.environment import environment
 import json
-from tuner.measure.flops import work
-from tuner.system.digests import digest
-from tuner.system.deadline import Deadline
-from tuner.plugin import encode
-from tuner.target import Target
-from tuner.plugin import Backend
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from tuner import artifact
+from tuner.build.available import plugin_version
+from tuner.build.store import Store
+from tuner.candidate import Candidate
+from tuner.measure.flops import Work, work
+from tuner.plugin import Backend, Transform, encode
+from tuner.system.deadline import Deadline
+from tuner.system.digests import digest
+from tuner.system.environment import environment, library_versions
+from tuner.system.worker import Worker
+from tuner.target import Target
+from tuner.workload import Dataset, Form, Model
 
 EXPORT_LIBRARIES = {"torch", "onnx", "onnxscript"}
 

@@ -1,35 +1,24 @@
 """The float model on disk: loaded or trained, described and keyed, before the first trial."""
 
-from tuner.workload import Role, evaluation
-from tuner.workload import Workload
-from tuner.system.code import source_digest
-from dataclasses import dataclass
-from typing import Any
-from tuner.build.builder import Source
-from dataclasses import replace
-from tuner.system.worker import Worker
-import json
-from tuner.system.digests import digest
-from pathlib import Path
-from tuner.errors import RequestError
-from dataclasses import asdict
-from tuner.errors import CandidateError
-from tuner.build.samples import keep
-from tuner.workload import Model
-from tuner.build.store import Store
-from tuner.system.worker import Progress
-from tuner.system.environment import environment
-from tuner.target import Target
-from tuner.build.samples import Kept
-import numpy as np
-from tuner.measure import host
-from tuner.workload import ROLES
-from tuner.workload import TensorSpec
-from tuner.workload import Dataset
 import hashlib
-from tuner.workload import FILES
-from tuner.system.digests import files_digest
 import inspect
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.build.builder import Source
+from tuner.build.samples import Kept, keep
+from tuner.build.store import Store
+from tuner.errors import CandidateError, RequestError
+from tuner.system.code import source_digest
+from tuner.system.digests import digest, files_digest
+from tuner.system.environment import environment
+from tuner.system.worker import Progress, Worker
+from tuner.target import Target
+from tuner.workload import FILES, ROLES, Dataset, Model, Role, TensorSpec, Workload, evaluation
 
 
 @dataclass(frozen=True)

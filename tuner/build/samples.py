@@ -1,17 +1,13 @@
 """Samples on disk: a file of one's own, and the copy that the workers of a study share."""
 
-from tuner.workload import ArraySamples
-import numpy as np
 import json
-from tuner.workload import Role
 from dataclasses import dataclass
 from pathlib import Path
-from tuner.workload import Samples
-from tuner.workload import Dataset
 from typing import Any
-from tuner.workload import ROLES
-from tuner.workload import batches
 
+import numpy as np
+
+from tuner.workload import ROLES, ArraySamples, Dataset, Role, Samples, batches
 
 LABEL = "label"
 

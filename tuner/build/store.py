@@ -5,23 +5,20 @@ same one wait for the first to make it. A digest of its files goes with it; an e
 again. The time of that digest's file is when the entry was last asked for.
 """
 
-from pathlib import Path
-from dataclasses import dataclass
-import os
-import fcntl
-import shutil
 import contextlib
-from tuner.system.deadline import Waiting
-from collections.abc import Iterator
-from collections.abc import Callable
-from typing import Any
+import fcntl
 import json
+import os
+import shutil
 import tempfile
-from tuner.system.digests import digest
-from tuner.system.digests import SEAL
 import time
-from tuner.system.digests import digests
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from tuner.system.deadline import Waiting
+from tuner.system.digests import SEAL, digest, digests
 
 _DRAFT = ".draft-"
 _IN_USE_S = 3600.0  # an entry asked for within this time may belong to a running study
