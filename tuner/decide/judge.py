@@ -13,7 +13,7 @@ from tuner.candidate import Candidate
 from tuner.decide import race
 from tuner.decide.loadgen_check import check
 from tuner.decide.package import deliver
-from tuner.decide.race import Race
+from tuner.decide.race import Lap, Race
 from tuner.evaluate.evaluator import WORTH, Evaluator
 from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.goal import Goal
@@ -184,21 +184,22 @@ class Judge:
         def entrant(name: str) -> str:
             return first if name == race.TWIN else name
 
-        def round_of(names: Sequence[str], failed: dict[str, str]) -> dict[str, timing.Timing]:
-            contenders = {n: Contender(entrants[entrant(n)].candidate, folders.get(entrant(n))) for n in names}
-            return fresh_round(self._evaluator, contenders, failed)
-
-        def score(name: str, timed: timing.Timing) -> float:
+        def lap(name: str, timed: timing.Timing) -> Lap:
             outcome = entrants[entrant(name)]
             latency, rate = figures(self._goal, timed.wall_ms, outcome.candidate.batch_size)
-            return self._score(
-                replace(outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None)
-            )
+            measured = replace(outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None)
+            return Lap(timed, self._score(measured), rate)
 
-        held = race.run(list(challengers), [o.candidate.key for o in baselines], round_of, score, self._say)
+        def time_round(names: Sequence[str]) -> tuple[dict[str, Lap], dict[str, str]]:
+            failed: dict[str, str] = {}
+            contenders = {n: Contender(entrants[entrant(n)].candidate, folders.get(entrant(n))) for n in names}
+            timings = fresh_round(self._evaluator, contenders, failed)
+            return {name: lap(name, timed) for name, timed in timings.items()}, failed
+
+        held = race.run(list(challengers), [o.candidate.key for o in baselines], time_round, self._say)
         findings = {}
         for key, outcome in entrants.items():
-            if any(key in done for done in held.rounds):
+            if held.ran(key):
                 measured = replace(self._measured(outcome, held.turns(key)), cpu_ms=held.cpu(key))
                 findings[key] = Finding(outcome.candidate, measured)
         return held, findings
