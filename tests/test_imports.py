@@ -60,3 +60,10 @@ def test_schedules_are_listed_without_hydra_or_mlflow(tmp_path: Path) -> None:
     assert code == 0
     assert "apscheduler" in loaded
     assert not loaded & (HEAVY | {"hydra", "mlflow", "optuna"})
+
+
+def test_plugins_are_found_without_a_runtime() -> None:
+    find = "from tuner import catalog, plugin as p; catalog.members(p.Backend), catalog.members(p.Transform)"
+    script = f"{find}; import sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not {name.partition(".")[0] for name in loaded.split()} & HEAVY

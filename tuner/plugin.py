@@ -45,6 +45,7 @@ class Plugin:
 class Transform(Plugin, ABC):
     """Model in, model out: a quantizer, a pruner, a distiller."""
 
+    family: ClassVar[str] = "tuner.plugins.transforms"
     takes: ClassVar[Form]
     gives: ClassVar[Form]
     role: ClassVar[Role | None] = None
@@ -70,6 +71,12 @@ class Transform(Plugin, ABC):
         return None
 
 
+class Stage(Transform):
+    """A part of a transform, which names it in `stages` or `groundwork`; a space never does."""
+
+    family: ClassVar[str] = "tuner.plugins.transforms"
+
+
 class Session(ABC):
     """A loaded artifact, ready to answer. Made and used in one process."""
 
@@ -84,6 +91,7 @@ class Session(ABC):
 class Backend(Plugin, ABC):
     """A compiler and its runtime."""
 
+    family: ClassVar[str] = "tuner.plugins.backends"
     accepts: ClassVar[tuple[Form, ...]]
     """Forms it compiles, best first; the engine converts torch to ONNX where it must."""
 

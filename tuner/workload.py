@@ -87,6 +87,8 @@ def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray
 class Dataset(ABC):
     """Where samples come from, by role. Without a training role, transforms that train are left out."""
 
+    family: ClassVar[str] = "tuner.plugins.datasets"
+
     @abstractmethod
     def load(self, role: Role) -> Samples | None:
         """The samples of a role, or None where the dataset has none. Called in workers.
@@ -105,6 +107,7 @@ class Dataset(ABC):
 class ModelSource(ABC):
     """Where the float model comes from."""
 
+    family: ClassVar[str] = "tuner.plugins.models"
     form: ClassVar[Form]
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tuner.errors import CandidateError, RequestError
 from tuner.forms.torch import called_by_name
-from tuner.plugin import Transform
+from tuner.plugin import Stage
 from tuner.target import Target
 from tuner.workload import FILES, Arrays, Dataset, Form, Model, Role, batches
 
@@ -19,7 +19,7 @@ _STATE = "training.pt"
 
 
 @dataclass(frozen=True)
-class Answered(Transform):
+class Answered(Stage):
     """The network as it is, and beside it what it answers to the training samples: of every sparsity the teacher."""
 
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
@@ -45,8 +45,8 @@ class Answered(Transform):
 
 
 @dataclass(frozen=True)
-class Recovery(Transform):
-    """A stage: trains from step `since` to step `until` of `steps`. AdamW, its rate warmed up to `learning_rate` and
+class Recovery(Stage):
+    """Trains from step `since` to step `until` of `steps`. AdamW, its rate warmed up to `learning_rate` and
     annealed by a cosine over all of them. The optimizer's state goes with the model, and every step and every order of
     the samples has a seed of its own, so training in parts gives the weights that training at once does.
     """

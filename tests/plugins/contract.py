@@ -1,9 +1,6 @@
 """What the contract suite needs: every plugin there is, a small trained network, and made-up samples."""
 
 import dataclasses
-import importlib
-import inspect
-import pkgutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.build.builder import steps
+from tuner.catalog import members
 from tuner.metrics import top1
 from tuner.plugin import Backend, Plugin, Transform
 from tuner.target import Target
@@ -26,20 +24,8 @@ PAIR = (TensorSpec("ids", (4,), "int64"), TensorSpec("scores", (4,), "float32"))
 CLASSES = 4
 
 
-def plugins(package: str, kind: type) -> list[Any]:
-    """Every concrete public class that a module of `tuner.plugins.<package>` defines."""
-    root = importlib.import_module(f"tuner.plugins.{package}")
-    found = []
-    for info in pkgutil.iter_modules(root.__path__, f"{root.__name__}."):
-        module = importlib.import_module(info.name)
-        for value in vars(module).values():
-            if inspect.isclass(value) and value.__module__ == info.name and issubclass(value, kind):
-                found.append(value)
-    return [value for value in found if not inspect.isabstract(value) and not value.__name__.startswith("_")]
-
-
-TRANSFORMS = plugins("transforms", Transform)
-BACKENDS = plugins("backends", Backend)
+TRANSFORMS: list[type[Any]] = list(members(Transform))
+BACKENDS: list[type[Any]] = list(members(Backend))
 
 
 def choices(kind: type[Plugin]) -> dict[str, tuple[Any, ...]]:
