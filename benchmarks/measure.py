@@ -25,6 +25,7 @@ from benchmarks.planted import Planted
 from tuner import cli
 from tuner.candidate import Candidate
 from tuner.decide import race
+from tuner.decide.contest import drift_during
 from tuner.decide.judge import Judge
 from tuner.evaluate.evaluator import Evaluator
 from tuner.goal import Goal
@@ -42,8 +43,7 @@ def noise(rig: Rig, repeats: int = 20) -> dict[str, float]:
     raced, sequential = [], []
     with one_core_loaded():
         for _ in range(repeats):
-            held, _ = judge.race([outcome], [])
-            raced.append(abs(math.expm1(held.twin_gap)))
+            raced.append(abs(math.expm1(judge.race([outcome], []).race.twin_gap)))
             one_after_the_other = []
             for _ in range(2):
                 with rig.hosting([candidate]) as (worker,):
@@ -71,9 +71,9 @@ def planted(rig: Rig, repeats: int = 20) -> dict[str, int]:
         found = ties = 0
         for repeat in range(repeats):
             pair = [slow, fast] if repeat % 2 else [fast, slow]
-            held, _ = judge.race(pair, [])
+            held = judge.race(pair, []).race
             found += held.behind(slow.candidate.key, fast.candidate.key) > held.noise
-            held, _ = judge.race([slow, same], [])
+            held = judge.race([slow, same], []).race
             ties += abs(held.behind(slow.candidate.key, same.candidate.key)) <= held.noise
     return {"races": repeats, "ten_per_cent_faster_found": found, "identical_called_a_tie": ties}
 
@@ -92,13 +92,13 @@ def coverage(rig: Rig, repeats: int = 30) -> dict[str, object]:
         trials = [evaluator.evaluate(candidate) for _ in range(8) for candidate in candidates]
         for _ in range(repeats):
             trials += [evaluator.evaluate(candidate) for candidate in candidates]
-            judge.see(trials)
-            held, findings = judge.race(trials[-2:-1], trials[-1:])
+            contest = judge.race(trials[-2:-1], trials[-1:], machine_drift=drift_during(trials))
             for candidate in candidates:
-                latency = findings[candidate.key].measurement.latency_ms
+                latency = contest.findings[candidate.key].measurement.latency_ms
                 assert latency is not None
                 announced[candidate.backend.label].append(latency.ci95)
-                rounds = [math.log(np.percentile(np.concatenate(turns), 95)) for turns in held.turns(candidate.key)]
+                calls = [np.concatenate(turns) for turns in contest.race.turns(candidate.key)]
+                rounds = [math.log(np.percentile(round_, 95)) for round_ in calls]
                 seen[candidate.backend.label].append(rounds)
 
     def held_it(name: str) -> int:
@@ -127,7 +127,7 @@ def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:
             result = json.loads(next(Path(out).glob("*/result.json")).read_text())
             champions.append(Candidate.from_json(result["champion"]["candidate"]))
     distinct = [_outcome(rig, candidate) for candidate in dict.fromkeys(champions)]
-    held, _ = _judge(rig, rig.evaluator()).race(distinct[:1], distinct[1:])
+    held = _judge(rig, rig.evaluator()).race(distinct[:1], distinct[1:]).race
     best = held.ranked([o.candidate.key for o in distinct])[0]
     ratio = {o.candidate: math.exp(-held.behind(o.candidate.key, best)) for o in distinct}
     return {

@@ -18,6 +18,7 @@ from tuner.candidate import Candidate
 from tuner.champions.watch import RECORD, TOLERANCE, Watch
 from tuner.decide.package import deliver
 from tuner.measurement import Measurement
+from tuner.verdict import Finding
 
 REPEATS = 20
 RECORDED = 200
@@ -37,8 +38,7 @@ def main() -> None:
         champion = registered / "champion"
         with rig.evaluator() as evaluator:
             measured = evaluator.rescored(rig.built(candidate), candidate, Measurement())
-            problem = deliver(evaluator, candidate, measured, champion)
-            assert problem is None, problem
+            deliver(evaluator, Finding(candidate, measured), champion)
             watch = Watch(rig.request, rig.prepared, evaluator)
             for _ in range(REPEATS):
                 _plant(champion, RECORDED)

@@ -23,6 +23,7 @@ from tuner.decide.package import deliver
 from tuner.measurement import Measurement
 from tuner.tracking.registry import Registry
 from tuner.tracking.stores import default_uri
+from tuner.verdict import Finding
 
 NAME = "linear-cpu"
 
@@ -53,7 +54,7 @@ def kept(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
     with rig.evaluator() as evaluator:
         candidate = Candidate((), Moody(mood=str(mood)), 4)
         measured = Measurement(accuracy=1.0, accuracy_drop=0.0)
-        assert deliver(evaluator, candidate, measured, folder / "registered/champion") is None
+        deliver(evaluator, Finding(candidate, measured), folder / "registered/champion")
         watching = Watch(rig.request, rig.prepared, evaluator)
         record = watching.record(candidate, folder / "registered/champion", measured)
         (folder / "registered/record.json").write_text(json.dumps(record))

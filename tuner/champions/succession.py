@@ -9,7 +9,7 @@ from tuner import artifact
 from tuner.build.prepare import Prepared
 from tuner.candidate import Candidate
 from tuner.champions.watch import Examined, Watch, notify
-from tuner.decide.judge import Incumbent
+from tuner.decide.contest import Incumbent
 from tuner.errors import RequestError
 from tuner.evaluate.evaluator import Evaluator
 from tuner.plugins.models.torch_module import TorchModel

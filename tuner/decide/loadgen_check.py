@@ -3,13 +3,14 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.evaluate.evaluator import Evaluator
 from tuner.goal import Goal
 from tuner.measure import host, loadgen, timing
 from tuner.measurement import Measurement
 from tuner.system.deadline import Deadline
+from tuner.system.worker import Worker
+from tuner.verdict import Finding
 
 _SECONDS = 3.0
 _LIMIT_S = 120.0
@@ -17,18 +18,18 @@ _SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3)
 _QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late ones
 
 
-def check(
-    evaluator: Evaluator, candidate: Candidate, goal: Goal, measured: Measurement
-) -> tuple[Measurement, dict[str, Any] | None]:
-    """The measurement, and what LoadGen says of it; None where it is not installed or could not run.
+def check(evaluator: Evaluator, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str, Any] | None]:
+    """The measurement, and what LoadGen says of it; None where it is not installed. Where it could not run, what it
+    says is the `problem`.
 
     In the Server scenario the simulated rate is a promise that only real arrivals can keep: it is lowered to the
     largest share of it at which the limit held.
     """
+    measured = winner.measurement
     if loadgen.available() is not None:
         return measured, None
-    folder, log = evaluator.built(candidate), evaluator.log(candidate)
     try:
+        folder, log = evaluator.built(winner.candidate), evaluator.log(winner.candidate)
         with (
             timing.alone(evaluator.device),
             evaluator.hosting(folder, log, Deadline(_LIMIT_S)) as worker,
@@ -38,16 +39,20 @@ def check(
                 return measured, asdict(worker.run_for(_LIMIT_S, loadgen.single_stream, _SECONDS))
             if goal.scenario == "Offline":
                 return measured, asdict(worker.run_for(_LIMIT_S, loadgen.offline, _SECONDS))
-            assert goal.latency_ms is not None and measured.throughput and measured.latency_ms
-            found = None
-            for share in _SHARES:
-                rate = share * measured.throughput
-                seconds = max(_SECONDS, _QUERIES / rate)
-                found = worker.run_for(_LIMIT_S, loadgen.server, rate, goal.latency_ms, float(goal.percentile), seconds)
-                if getattr(found, f"p{goal.percentile}") <= goal.latency_ms:
-                    break
-            assert found is not None
-            latency = replace(measured.latency_ms, p50=found.p50, p90=found.p90, p95=found.p95, p99=found.p99)
-            return replace(measured, throughput=rate, latency_ms=latency), {**asdict(found), "share": share}
+            return _served(worker, goal, measured)
     except CandidateError as error:
         return measured, {"problem": error.sentence}
+
+
+def _served(worker: Worker, goal: Goal, measured: Measurement) -> tuple[Measurement, dict[str, Any]]:
+    """The rate and the latency under real arrivals, and LoadGen's run at the largest share of the simulated rate at
+    which the limit held, or else at the least that was tried."""
+    assert goal.latency_ms is not None and measured.throughput and measured.latency_ms
+    for share in _SHARES:
+        rate = share * measured.throughput
+        seconds = max(_SECONDS, _QUERIES / rate)
+        run = worker.run_for(_LIMIT_S, loadgen.server, rate, goal.latency_ms, float(goal.percentile), seconds)
+        if getattr(run, f"p{goal.percentile}") <= goal.latency_ms:
+            break
+    latency = replace(measured.latency_ms, p50=run.p50, p90=run.p90, p95=run.p95, p99=run.p99)
+    return replace(measured, throughput=rate, latency_ms=latency), {**asdict(run), "share": share}

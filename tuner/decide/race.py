@@ -130,9 +130,7 @@ def _lead(values: Sequence[Mapping[str, float]], name: str, other: str) -> float
     return float(np.median(gaps)) if gaps else None
 
 
-def run(
-    finalists: Sequence[str], baselines: Sequence[str], time_round: Round, say: Callable[[str], None]
-) -> Race:
+def run(finalists: Sequence[str], baselines: Sequence[str], time_round: Round, say: Callable[[str], None]) -> Race:
     """Races the finalists, the likely best first, beside the baselines; the twin is of the first.
 
     Finalists clearly behind drop out; baselines run to the end. Ends when one finalist is left, but not before

@@ -16,7 +16,9 @@ from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
 from tuner.decide import doubts
-from tuner.decide.judge import Incumbent, Judge, plain_runtime
+from tuner.decide.choice import plain_runtime
+from tuner.decide.contest import Incumbent
+from tuner.decide.judge import Judge
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.evaluator import Evaluator
 from tuner.measure.roofline import Standing
@@ -290,7 +292,7 @@ class Study:
     def _decide(self, evaluator: Evaluator, incumbent: Incumbent | None) -> Verdict:
         judge = Judge(evaluator, self._request.goal, self._console.say)
         torch = self._prepared.source.model.form == "torch"
-        eager = Candidate((), self._request.reference["torch"], 1) if torch else None
+        eager = self._request.reference["torch"] if torch else None
         outcomes = list(self.tally.outcomes.values())
         shutil.rmtree(self._folder / "champion", ignore_errors=True)  # of an interrupted session
         verdict = judge.decide(outcomes, eager, self._folder / "champion", incumbent)

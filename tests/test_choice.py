@@ -1,0 +1,198 @@
+"""Who races and who wins, on made-up outcomes and races."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as some
+
+from tests.fakes import Null, Rounding
+from tuner.candidate import Candidate
+from tuner.decide import choice
+from tuner.decide.contest import INCUMBENT, Contest, drift_during, raced_measurement
+from tuner.decide.race import LEAST_ROUNDS, TWIN, Lap, Race
+from tuner.evaluate.evaluator import WORTH
+from tuner.goal import Goal
+from tuner.measure.timing import Timing
+from tuner.measurement import Latency, Measurement
+from tuner.trial import Failure, Outcome
+from tuner.verdict import Finding
+
+GOAL = Goal(latency_ms=10.0)
+NO_CALLS = Timing((), ())
+NAMES = ("a", "b", "c", "d", INCUMBENT)
+
+
+def measured(rate: float = 100.0, ms: float = 5.0, drop: float = 0.0, size_mb: float = 1.0) -> Measurement:
+    return Measurement(Latency(ms, ms, ms, ms, (ms, ms)), rate, accuracy=1.0, accuracy_drop=drop, size_mb=size_mb)
+
+
+def contest(
+    scores: Mapping[str, float], findings: Mapping[str, Finding], jitter: float = 0.0, seed: int = 0
+) -> Contest:
+    """A race in which each has its score in every round, less what a normal `jitter` takes; nobody drops out."""
+    random = np.random.default_rng(seed)
+    rounds = [
+        {
+            name: Lap(NO_CALLS, noisy := score + random.normal(0, jitter), math.exp(noisy))
+            for name, score in scores.items()
+        }
+        for _ in range(LEAST_ROUNDS)
+    ]
+    return Contest(Race("a", list(rounds)), findings)
+
+
+contests = some.builds(
+    contest,
+    some.fixed_dictionaries({name: some.floats(-0.3, 0.3) for name in NAMES}),
+    some.fixed_dictionaries(
+        {
+            name: some.builds(
+                Finding,
+                some.builds(
+                    Candidate,
+                    some.lists(some.just(Rounding()), max_size=2).map(tuple),
+                    some.just(Null()),
+                    some.integers(1, 64),
+                ),
+                some.builds(measured, ms=some.sampled_from([5.0, 20.0]), size_mb=some.floats(0.1, 10)),
+            )
+            for name in NAMES
+        }
+    ),
+    some.floats(0, 0.1),
+    some.integers(0, 1000),
+)
+
+
+def simplicity(finding: Finding) -> tuple[int, float]:
+    return len(finding.candidate.transforms), finding.measurement.size_mb or 0.0
+
+
+@given(contests, some.booleans())
+def test_all_that_are_within_the_limits_are_ranked_and_nothing_else(held: Contest, favoured: bool) -> None:
+    within = {name for name, finding in held.findings.items() if GOAL.feasible(finding.measurement)}
+    order = choice.ranked(held, GOAL, favoured=favoured)
+    assert len(order) == len(within) and set(order) == within
+
+
+@given(contests)
+def test_a_tie_with_the_best_goes_to_the_simplest(held: Contest) -> None:
+    order = choice.ranked(held, GOAL, favoured=False)
+    if order:
+        best = held.race.ranked(order)[0]
+        tied = [name for name in order if held.race.behind(name, best) <= held.race.noise]
+        assert order[0] in tied
+        assert simplicity(held.findings[order[0]]) == min(simplicity(held.findings[name]) for name in tied)
+
+
+@given(contests)
+def test_behind_the_ties_the_order_is_that_of_the_race(held: Contest) -> None:
+    order = choice.ranked(held, GOAL, favoured=False)
+    by_race = held.race.ranked(order) if order else []
+    behind = [name for name in by_race if held.race.behind(name, by_race[0]) > held.race.noise]
+    assert order[len(order) - len(behind) :] == behind
+
+
+@given(contests)
+def test_before_a_favoured_incumbent_come_those_better_beyond_the_noise_alone(held: Contest) -> None:
+    order = choice.ranked(held, GOAL, favoured=True)
+    if INCUMBENT in order:
+        place = order.index(INCUMBENT)
+        better = [held.race.behind(INCUMBENT, name) > held.race.noise for name in order if name != INCUMBENT]
+        assert better == [True] * place + [False] * (len(order) - 1 - place)
+
+
+@given(contests)
+def test_favour_changes_nothing_among_the_others(held: Contest) -> None:
+    favoured, impartial = (choice.ranked(held, GOAL, favoured=flag) for flag in (True, False))
+    if INCUMBENT in favoured:
+        place = favoured.index(INCUMBENT)
+        for part in (favoured[:place], favoured[place + 1 :]):
+            assert part == [name for name in impartial if name in part]
+
+
+@given(contests, some.permutations(NAMES))
+def test_who_is_named_first_does_not_matter(held: Contest, names: list[str]) -> None:
+    shuffled = Contest(held.race, {name: held.findings[name] for name in names})
+    order, other = (choice.ranked(one, GOAL, favoured=False) for one in (held, shuffled))
+    assert [simplicity(held.findings[name]) for name in order] == [simplicity(held.findings[name]) for name in other]
+
+
+def test_one_that_dropped_out_is_behind_those_that_did_not() -> None:
+    scores = {"a": 0.0, "b": -0.01, "slow": -0.5}
+    findings = {name: Finding(Candidate((), Null(), batch), measured()) for batch, name in enumerate(scores, 1)}
+    held = contest(scores, findings)
+    held.race.rounds[4:] = [{name: laps[name] for name in ("a", "b")} for laps in held.race.rounds[4:]]
+    assert choice.ranked(held, GOAL, favoured=False) == ["a", "b", "slow"]
+
+
+def outcomes(rates: list[float], **more: float) -> list[Outcome]:
+    return [Outcome(Candidate((), Null(), n), "complete", measured(rate, **more)) for n, rate in enumerate(rates, 1)]
+
+
+rates = some.lists(some.floats(1, 1e4), max_size=9)
+
+
+@given(rates, rates)
+def test_finalists_are_the_best_feasible_that_a_race_may_change(feasible: list[float], over: list[float]) -> None:
+    chosen = choice.finalists([*outcomes(over, ms=20.0), *outcomes(feasible)], GOAL)
+    scores = [choice.score(GOAL, outcome.measurement) for outcome in chosen]
+    assert scores == sorted(scores, reverse=True)
+    assert len(chosen) <= choice.FINALISTS
+    assert all(GOAL.feasible(outcome.measurement) for outcome in chosen)
+    assert bool(chosen) == bool(feasible)
+    if chosen:
+        assert scores[0] == math.log(max(feasible))
+        pursued = [rate for rate in feasible if math.log(rate) > scores[0] - WORTH]
+        assert len(chosen) == min(choice.FINALISTS, len(pursued))
+
+
+@given(rates, rates)
+def test_rivals_within_the_limits_come_before_faster_ones_outside(feasible: list[float], over: list[float]) -> None:
+    best = choice.rivals([*outcomes(over, ms=20.0), *outcomes(feasible)], lambda candidate: True, GOAL)
+    assert len(best) == min(choice.RIVALS, len(feasible) + len(over))
+    assert [GOAL.feasible(outcome.measurement) for outcome in best[: len(feasible)]] == [True] * min(
+        len(feasible), choice.RIVALS
+    )
+
+
+def test_the_best_of_a_kind_is_one_within_the_limits_where_there_is_one() -> None:
+    findings = {
+        "a": Finding(Candidate((), Null(), 1), measured(ms=20.0)),
+        "b": Finding(Candidate((), Null(), 2), measured()),
+        "c": Finding(Candidate((Rounding(),), Null(), 2), measured()),
+    }
+    held = contest({"a": 1.0, "b": 0.5, "c": 2.0}, findings)
+    assert choice.best_of(held, choice.plain_runtime, GOAL) == "b"
+    assert choice.best_of(held, lambda candidate: candidate.batch_size == 1, GOAL) == "a"
+    assert choice.best_of(held, lambda candidate: False, GOAL) is None
+
+
+def test_the_nearest_miss_has_measured_every_limit_where_anything_has() -> None:
+    far = Outcome(Candidate((), Null(), 1), "complete", measured(ms=90.0))
+    stopped = Outcome(Candidate((), Null(), 2), "stopped_early", Measurement(accuracy_drop=0.02))
+    failed = Outcome(Candidate((), Null(), 3), "failed", Measurement(), Failure("error", "no"))
+    nearest = choice.nearest_miss([stopped, failed, far], GOAL)
+    assert nearest is not None and nearest.candidate == far.candidate
+    nearest = choice.nearest_miss([stopped, failed], GOAL)
+    assert nearest is not None and nearest.candidate == stopped.candidate
+    assert choice.nearest_miss([failed], GOAL) is None
+
+
+def test_a_race_gives_its_own_figures_and_the_drift_of_the_trials_widens_their_interval() -> None:
+    outcome = Outcome(Candidate((), Null(), 4), "complete", measured(size_mb=3.0))
+    laps = [{"a": Lap(Timing((np.full(20, ms),), (0.5,)), 0.0, 1.0)} for ms in (2.0, 2.1, 1.9, 2.0, 2.0, 2.05)]
+    narrow = raced_measurement(outcome, Race("a", list(laps)), "a", GOAL, (0.0, 0.0))
+    trials = [Outcome(outcome.candidate, "complete", Measurement(reference_ms=ms)) for ms in np.linspace(1, 2, 20)]
+    wide = raced_measurement(outcome, Race("a", list(laps)), "a", GOAL, drift_during(trials))
+    assert narrow.throughput == 2000.0 and narrow.size_mb == 3.0 and narrow.cpu_ms == 0.5
+    assert narrow.latency_ms is not None and wide.latency_ms is not None
+    assert narrow.latency_ms.ci95 == (1.9, 2.1)
+    assert wide.latency_ms.ci95[0] < 1.9 and wide.latency_ms.ci95[1] > 2.1
+
+
+def test_the_twin_is_nobody_s_rival() -> None:
+    held = contest({"a": 0.0, TWIN: 0.5}, {"a": Finding(Candidate((), Null(), 1), measured())})
+    assert choice.ranked(held, GOAL, favoured=True) == ["a"]

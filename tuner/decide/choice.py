@@ -1,0 +1,96 @@
+"""Who races and who wins: pure functions of outcomes, of a contest and of the goal."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from tuner.candidate import Candidate
+from tuner.decide.contest import INCUMBENT, Contest
+from tuner.evaluate.evaluator import WORTH
+from tuner.goal import Goal
+from tuner.measurement import Measurement
+from tuner.plugin import Backend, as_it_comes
+from tuner.trial import Outcome
+from tuner.verdict import Finding
+
+FINALISTS = 5
+RIVALS = 2  # of each baseline, so that each has its own best batch size
+Kind = Callable[[Candidate], bool]
+
+
+def plain_runtime(candidate: Candidate) -> bool:
+    """Float32 on a backend as it comes: what an engineer has before tuning."""
+    backend = candidate.backend
+    return candidate.uncompressed and backend.arithmetic == "f32" and as_it_comes(backend)
+
+
+def baselines(eager: Backend | None) -> Mapping[str, Kind]:
+    """Which candidates are a baseline, by its name in a verdict. `eager` runs the float model in its own framework;
+    None where there is none."""
+    return {
+        "eager": lambda candidate: candidate.uncompressed and candidate.backend == eager,
+        "best_untuned": plain_runtime,
+    }
+
+
+def finalists(complete: Sequence[Outcome], goal: Goal) -> list[Outcome]:
+    """The best feasible, best first: at most `FINALISTS`, none of them so far behind the first that a race would not
+    change it."""
+    feasible = sorted(
+        (o for o in complete if goal.feasible(o.measurement)), key=lambda o: score(goal, o.measurement), reverse=True
+    )
+    return [
+        o for o in feasible[:FINALISTS] if score(goal, o.measurement) > score(goal, feasible[0].measurement) - WORTH
+    ]
+
+
+def rivals(complete: Sequence[Outcome], kind: Kind, goal: Goal) -> list[Outcome]:
+    """The best of a kind, those within the limits first: the race tells which is its best."""
+    members = [o for o in complete if kind(o.candidate)]
+    members.sort(key=lambda o: (goal.feasible(o.measurement), score(goal, o.measurement)), reverse=True)
+    return members[:RIVALS]
+
+
+def best_of(contest: Contest, kind: Kind, goal: Goal) -> str | None:
+    """The best of a kind that raced, one within the limits where there is one; None where none of it raced."""
+    members = [name for name, finding in contest.findings.items() if kind(finding.candidate)]
+    within = [name for name in members if goal.feasible(contest.findings[name].measurement)]
+    return next(iter(contest.race.ranked(within or members)), None) if members else None
+
+
+def ranked(contest: Contest, goal: Goal, *, favoured: bool) -> list[str]:
+    """Those still feasible after the race, best first; ties with the best go to the simpler: fewer transforms, then
+    smaller.
+
+    Where the incumbent is `favoured`, before it come only those that are better beyond the noise."""
+    race, findings = contest.race, contest.findings
+    feasible = [name for name, finding in findings.items() if goal.feasible(finding.measurement)]
+    if not feasible:
+        return []
+    order = race.ranked(feasible)
+    tied = [name for name in order if race.behind(name, order[0]) <= race.noise]
+    tied.sort(key=lambda name: (len(findings[name].candidate.transforms), findings[name].measurement.size_mb or 0.0))
+    order = [*tied, *(name for name in order if name not in tied)]
+    if favoured and INCUMBENT in order:
+        better = [name for name in order if race.behind(INCUMBENT, name) > race.noise]
+        others = [name for name in order if name not in better and name != INCUMBENT]
+        order = [*better, INCUMBENT, *others]
+    return order
+
+
+def nearest_miss(outcomes: Sequence[Outcome], goal: Goal) -> Finding | None:
+    """What came nearest to the limits; None where everything failed."""
+    measured = [o for o in outcomes if o.state != "failed"]
+
+    def miss(outcome: Outcome) -> tuple[float, float]:
+        # a trial that stopped early did not measure every limit: it is the nearest only if nothing else is
+        excess = goal.violations(outcome.measurement).values()
+        return goal.miss(outcome.measurement), sum(max(0.0, value) for value in excess)
+
+    nearest = min(measured, key=miss, default=None)
+    return None if nearest is None else Finding(nearest.candidate, nearest.measurement)
+
+
+def score(goal: Goal, measurement: Measurement) -> float:
+    """The goal's score, for ordering; minus infinity where it was not measured."""
+    value = goal.score(measurement)
+    return -math.inf if value is None else value

@@ -1,0 +1,80 @@
+"""A race of candidates: who enters it, and what their measurements are afterwards."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuner.candidate import Candidate
+from tuner.decide.race import Race
+from tuner.goal import Goal
+from tuner.measure.scenario import figures, interval
+from tuner.measure.statistics import RESAMPLES, Interval, drift
+from tuner.measurement import Measurement
+from tuner.trial import Outcome
+from tuner.verdict import Finding
+
+INCUMBENT = "incumbent"  # its name in a race, where the same candidate may run as a challenger
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The registered champion as it enters the race: it runs from its own `folder`, and nothing is built.
+
+    Where it is `favoured`, a challenger must be better beyond the noise to win.
+    """
+
+    outcome: Outcome
+    folder: Path
+    favoured: bool
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A race that was held, and the measurements of those that ran, by their names in it: a candidate's key, or
+    `INCUMBENT`."""
+
+    race: Race
+    findings: Mapping[str, Finding]
+
+    def finding(self, name: str | None) -> Finding | None:
+        """None where it did not race."""
+        return None if name is None else self.findings.get(name)
+
+    def interval(self, name: str, other: str | None) -> Interval | None:
+        """The 95 % interval of the samples per second of `name` over those of `other`; None where it is not known."""
+        return None if other is None else self.race.interval(name, other)
+
+    def remeasured(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Those of the outcomes that raced, as the race measured them."""
+        raced = [outcome for outcome in outcomes if outcome.candidate.key in self.findings]
+        return [replace(o, measurement=self.findings[o.candidate.key].measurement) for o in raced]
+
+    def failures(self, candidates: Sequence[Candidate]) -> list[str]:
+        """A sentence for each of the candidates that failed in the race, and for the incumbent."""
+        labels = {candidate.key: candidate.label for candidate in candidates} | {INCUMBENT: "the registered champion"}
+        return [f"{labels[name]} failed in the race: {why}" for name, why in self.race.failed.items() if name in labels]
+
+
+def raced_measurement(outcome: Outcome, race: Race, name: str, goal: Goal, machine_drift: Interval) -> Measurement:
+    """The outcome's measurement with the figures of a race: timed side by side, nothing needs normalising.
+
+    `machine_drift` widens the interval of its latency: how the machine's speed changed during the trials.
+    """
+    rounds, batch_size = race.turns(name), outcome.candidate.batch_size
+    turns = [turn for turns in rounds for turn in turns]
+    latency, rate = figures(goal, turns, batch_size, resamples=RESAMPLES if len(rounds) == 1 else 0)
+    if len(rounds) > 1:
+        latency = replace(latency, ci95=interval(goal, rounds, batch_size, rate, machine_drift))
+    return replace(
+        outcome.measurement,
+        latency_ms=latency,
+        throughput=rate,
+        throughput_normalised=None,
+        timing_precise=None,
+        cpu_ms=race.cpu(name),
+    )
+
+
+def drift_during(outcomes: Sequence[Outcome]) -> Interval:
+    """How the machine drifted while those were measured, by the reference that each was timed beside."""
+    return drift([o.measurement.reference_ms for o in outcomes if o.measurement.reference_ms is not None])
