@@ -267,3 +267,18 @@ def test_doctor_says_what_can_run_here(tmp_path: Path, capsys: pytest.CaptureFix
     assert "nobody-has-it" in told
     assert "yes" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_keys_by_their_former_names_are_read_as_what_they_are_now(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["executor=local", "executor.timeout_s=77", "target.threads=4096"]) == 2
+    assert "executor.* is now trial.*; read as such" in (told := capsys.readouterr().err)
+    assert "target.threads=4096" in told
+    assert main(["executor.timeout_s=77", "plain.torch._target_=tests.fakes.Null", "--cfg"]) == 0
+    shown = capsys.readouterr().out
+    assert "timeout_s: 77" in shown
+    assert "tests.fakes.Null" in shown
+
+
+def test_a_class_by_its_former_path_is_found(tmp_path: Path, refused: Refused) -> None:
+    arguments = ["model=onnx", "model._target_=tuner.workload.OnnxModel", "dataset=digits"]
+    assert "no such file" in refused(*arguments, f"model.path={tmp_path / 'none.onnx'}")

@@ -19,7 +19,6 @@ RECORDING = {"request", "report", "tracking", "deploy"}
 STUDYING = EVALUATING | RECORDING | {"search", "decide", "champions"}
 MAY_KNOW = {
     "errors": set[str](),
-    "former": set[str](),
     "system": {"errors"},
     "nouns": GROUND,
     "forms": GROUND | {"nouns"},

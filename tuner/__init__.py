@@ -5,6 +5,6 @@ The command is `tune` (`tuner.cli`). From Python, `tuner.artifact.load(folder)` 
 
 __version__ = "0.1.0"
 
-from tuner import former
+from tuner.system import former
 
 former.install()

@@ -18,6 +18,7 @@ from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.spelling import unknown_name
 from tuner.search.space import Space
+from tuner.system import former
 from tuner.system.code import resolve
 from tuner.target import Target
 from tuner.trial import TrialLimits
@@ -104,7 +105,7 @@ def built(spec: Any, kind: type[T], key: str) -> T:
     """
     if not isinstance(spec, Mapping) or "_target_" not in spec:
         raise RequestError(f"{key} must be a mapping with _target_; it is {spec!r}")
-    path = str(spec["_target_"])
+    path = former.present(str(spec["_target_"]))
     module_name, _, class_name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)

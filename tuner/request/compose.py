@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tuner.errors import RequestError
+from tuner.request import former
 from tuner.request.checked import from_config
 from tuner.request.request import Request
 from tuner.request.schema import GROUPS, Schema
@@ -31,6 +32,7 @@ _ABSENT = object()
 def request(overrides: Sequence[str]) -> Request:
     """The request that those command-line overrides make. Raises RequestError."""
     importable()
+    overrides = former.present(overrides)
     return from_config(composed(overrides), tuple(map(masked, overrides)))  # they are recorded
 
 
@@ -38,6 +40,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """conf/ with the overrides applied. Raises RequestError for a key, value, group or type that does not fit."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself
     _register()
+    overrides = former.present(overrides)
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
         for override in overrides:
             group, _, value = override.partition("=")

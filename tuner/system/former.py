@@ -16,6 +16,11 @@ NAMES = {
     "tuner.workloads.digits": "tuner.plugins.datasets.digits",
     "tuner.workloads.networks": "tuner.plugins.models.digits_networks",  # classes inside saved modules
 }
+CLASSES = {  # as a file of one's own under conf/ may name them
+    "tuner.dataset.Npz": "tuner.plugins.datasets.npz.Npz",
+    "tuner.workload.OnnxModel": "tuner.plugins.models.onnx_file.OnnxModel",
+    "tuner.workload.TorchModel": "tuner.plugins.models.torch_module.TorchModel",
+}
 
 
 class _Former(MetaPathFinder, Loader):
@@ -35,6 +40,11 @@ class _Former(MetaPathFinder, Loader):
         """The module has run already; the import machinery has just given it the former name's spec."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
+
+
+def present(path: str) -> str:
+    """The dotted path that a class has now."""
+    return CLASSES.get(path, path)
 
 
 def install() -> None:
