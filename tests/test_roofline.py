@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from tuner.device import Peaks
 from tuner.errors import RequestError
 from tuner.measure.flops import Work
-from tuner.measure.roofline import Peaks, Standing, declared, last_level_cache, measure_peaks, standing
+from tuner.measure.roofline import Standing, standing
+from tuner.plugins.devices.cpu_peaks import last_level_cache, measure_peaks
 from tuner.system.environment import environment
 from tuner.system.worker import Worker
 from tuner.target import Target
@@ -88,7 +90,7 @@ def test_declared_for_gpus_only(name: str) -> None:
     config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert isinstance(config, dict)
     target = Target(**{str(key): value for key, value in config.items() if key != "_target_"})
-    peaks = declared(target)
+    peaks = target.peaks
     if target.device == "cpu":
         assert peaks is None
         return
@@ -99,7 +101,7 @@ def test_declared_for_gpus_only(name: str) -> None:
 
 
 def test_target_keeps_its_figures_through_json() -> None:
-    target = Target("h200", "cuda", peak_tflops={"f16": 989.0}, memory_gb_s=4800.0)
+    target = Target("h200", "nvidia", peak_tflops={"f16": 989.0}, memory_gb_s=4800.0)
     again = Target.from_json(json.loads(json.dumps(dataclasses.asdict(target))))
     assert again == target
     assert hash(again) == hash(target)
@@ -117,7 +119,7 @@ def test_target_keeps_its_figures_through_json() -> None:
 )
 def test_figures_that_cannot_be(figures: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        Target("mine", "cuda", **figures)  # type: ignore[arg-type]
+        Target("mine", "nvidia", **figures)  # type: ignore[arg-type]
 
 
 def test_last_level_cache(tmp_path: Path) -> None:

@@ -28,11 +28,21 @@ class Plugin:
     libraries: ClassVar[tuple[str, ...]] = ()
     """The distributions that do its work; their versions are part of every key and manifest."""
 
+    devices: ClassVar[tuple[str, ...] | None] = None
+    """The names of the devices that it works for; None is any."""
+
     @property
     def label(self) -> str:
         """A few characters for tables and run names, such as `int8-static`. It tells equal classes apart by
         the parameters that matter to a reader."""
         return type(self).__name__.lower()
+
+    def elsewhere(self, target: Target) -> str | None:
+        """Why it is not for the target's device, in one line; None if it is. Asked first, and without its library."""
+        if self.devices is None or target.device in self.devices:
+            return None
+        places = " and ".join(self.devices)
+        return f"{self.label} works for {places} devices only, and target={target.name} is {target.hardware.kind}"
 
     def unavailable(self, target: Target) -> str | None:
         """Why this plugin cannot work for the target on this machine, in one line with the mend; None if it can.

@@ -2,17 +2,18 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from tuner.device import Device, Peaks, device
 from tuner.errors import RequestError
-from tuner.system.machine import cpu_name, gpu_names
+from tuner.system.environment import environment
 
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One device. `device_name` must occur in the name that the driver reports (GPU only).
+    """One device: `device` names its kind, and `device_name` must occur in what it is called, where that is given.
 
     `threads` are those a session may use on the CPU; 0 stands for every core this process may run on.
     `tvm` is TVM's target as a mapping, `onnxruntime_providers` in order of preference.
@@ -21,7 +22,7 @@ class Target:
     """
 
     name: str
-    device: Literal["cpu", "cuda"]
+    device: str
     device_name: str | None = None
     threads: int = 0
     tvm: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -30,8 +31,7 @@ class Target:
     memory_gb_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.device not in ("cpu", "cuda"):
-            raise RequestError(f"target.device={self.device!r} must be cpu or cuda")
+        object.__setattr__(self, "device", device(self.device).name)  # it may be a name that the device had
         if self.threads < 0:
             raise RequestError(f"target.threads={self.threads} must be 0 (every core) or more")
         for name, peak in self.peak_tflops.items():
@@ -43,9 +43,26 @@ class Target:
             raise RequestError(f"target.memory_gb_s={self.memory_gb_s} must be more than 0, or null where unknown")
 
     @property
+    def hardware(self) -> Device:
+        return device(self.device)
+
+    @property
     def cores(self) -> int:
         """Threads a session uses, resolved on the machine that asks."""
         return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of every process that builds or runs something for it, set before its libraries load."""
+        return environment(self.cores) | self.hardware.variables(self)
+
+    @property
+    def peaks(self) -> Peaks | None:
+        """The peaks that it declares; None where they have to be measured."""
+        if self.memory_gb_s is None or not self.peak_tflops:
+            return None
+        rates = {precision: tflops * 1e12 for precision, tflops in self.peak_tflops.items()}
+        return Peaks(rates, self.memory_gb_s * 1e9)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Target":
@@ -57,20 +74,11 @@ class Target:
 
         Raises RequestError saying what was looked for, what was found and what to do.
         """
-        if self.device == "cpu":
-            available = len(os.sched_getaffinity(0))
-            if self.threads > available:
-                raise RequestError(
-                    f"target={self.name}: target.threads={self.threads}, but this process may use {available} "
-                    f"core{'s' * (available > 1)}; lower target.threads or start it on more"
-                )
-            return cpu_name()
-        found = gpu_names()
-        for name in found:
-            if self.device_name is None or self.device_name.lower() in name.lower():
-                return name
-        raise RequestError(
-            f"target={self.name}: looked for an NVIDIA GPU named {self.device_name!r}, found "
-            f"{', '.join(found) if found else 'no NVIDIA GPU (nvidia-smi lists none)'}; run this on such a machine "
-            "or name the one you have, for instance target=cpu"
-        )
+        found = self.hardware.check(self)
+        available = len(os.sched_getaffinity(0))
+        if self.threads > available:
+            raise RequestError(
+                f"target={self.name}: target.threads={self.threads}, but this process may use {available} "
+                f"core{'s' * (available > 1)}; lower target.threads or start it on more"
+            )
+        return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.forms.torch import TorchSession, called_by_name, in_order, torch_dtype
+from tuner.forms.torch import TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
 from tuner.plugin import Backend, Precision, Session, one_of
 from tuner.target import Target
 from tuner.workload import FILES, Form, Model, TensorSpec
@@ -33,12 +33,10 @@ class Eager(Backend):
 
     def unavailable(self, target: Target) -> str | None:
         try:
-            import torch
+            import torch  # noqa: F401
         except (ImportError, OSError) as error:
             return f"torch does not import ({error}); pip install torch"
-        if target.device == "cuda" and not torch.cuda.is_available():
-            return f"torch {torch.__version__} sees no CUDA device; install a CUDA build of torch and the driver"
-        return None
+        return no_torch_device(target)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         shutil.copyfile(model.path, out / FILES["torch"])
@@ -47,8 +45,8 @@ class Eager(Backend):
         import torch
 
         torch.set_num_threads(target.cores)
-        module = torch.load(folder / FILES["torch"], map_location=target.device, weights_only=False).eval()
+        module = torch.load(folder / FILES["torch"], map_location=target.hardware.torch, weights_only=False).eval()
         module = module.to(torch_dtype(self.precision))
         names = [spec.name for spec in inputs]
         call = in_order(module, names) if called_by_name(module, names) else module
-        return TorchSession(call, names, self.precision, target.device)
+        return TorchSession(call, names, self.precision, target)

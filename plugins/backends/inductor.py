@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TorchSession, called_by_name, in_order, torch_dtype
+from tuner.forms.torch import TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
 from tuner.plugin import Backend, Precision, Session, one_of
 from tuner.target import Target
 from tuner.workload import Form, Model, TensorSpec
@@ -44,16 +44,14 @@ class Inductor(Backend):
 
     def unavailable(self, target: Target) -> str | None:
         try:
-            import torch
             from torch._inductor.cpp_builder import get_cpp_compiler
             from torch._inductor.exc import InvalidCxxCompiler
         except (ImportError, OSError) as error:
             return f"torch does not import ({error}); pip install torch"
-        if target.device == "cuda":
-            if not torch.cuda.is_available():
-                return f"torch {torch.__version__} sees no CUDA device; install a CUDA build of torch and the driver"
-            if importlib.util.find_spec("triton") is None:
-                return "inductor needs triton for a GPU; pip install triton"
+        if reason := no_torch_device(target):
+            return reason
+        if not target.hardware.host and importlib.util.find_spec("triton") is None:
+            return "inductor needs triton for a GPU; pip install triton"
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
@@ -66,17 +64,19 @@ class Inductor(Backend):
         from torch._inductor.exc import CppCompileError
         from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-        module = torch.load(model.path, map_location=target.device, weights_only=False).eval()
+        module = torch.load(model.path, map_location=target.hardware.torch, weights_only=False).eval()
         dtype = torch_dtype(self.precision)
         samples = []
         for spec in model.inputs:
-            sample = torch.zeros(batch_size, *spec.shape, dtype=getattr(torch, spec.dtype), device=target.device)
+            sample = torch.zeros(
+                batch_size, *spec.shape, dtype=getattr(torch, spec.dtype), device=target.hardware.torch
+            )
             samples.append(sample.to(dtype) if sample.is_floating_point() else sample)
         names = [spec.name for spec in model.inputs]
         if called_by_name(module, names):
             module = in_order(module, names)
         # freezing folds the weights into the kernels' layout; torch supports it on CPUs first of all
-        config = {"freezing": target.device == "cpu", "compile_threads": 1}
+        config = {"freezing": target.hardware.host, "compile_threads": 1}
         with torch.no_grad(), _compile_cache(cache, out / "scratch"):
             try:
                 program = torch.export.export(module.to(dtype), tuple(samples))
@@ -96,7 +96,7 @@ class Inductor(Backend):
 
         torch.set_num_threads(target.cores)
         compiled = torch._inductor.aoti_load_package(str(folder / _PACKAGE))
-        return TorchSession(compiled, [spec.name for spec in inputs], self.precision, target.device)
+        return TorchSession(compiled, [spec.name for spec in inputs], self.precision, target)
 
 
 @contextlib.contextmanager

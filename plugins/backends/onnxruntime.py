@@ -25,8 +25,11 @@ class OnnxRuntime(Backend):
             import onnxruntime
         except (ImportError, OSError) as error:
             return f"onnxruntime does not import ({error}); pip install onnxruntime"
-        if target.device == "cuda" and set(target.onnxruntime_providers) == {"CPUExecutionProvider"}:
-            return f"target={target.name} lists only the CPU; put CUDAExecutionProvider in target.onnxruntime_providers"
+        if not target.hardware.host and set(target.onnxruntime_providers) <= {"CPUExecutionProvider"}:
+            return (
+                f"target={target.name} lists only the CPU; put its device's in target.onnxruntime_providers "
+                "(CUDAExecutionProvider for NVIDIA)"
+            )
         missing = set(target.onnxruntime_providers) - set(onnxruntime.get_available_providers())
         if missing:
             return f"this build of onnxruntime lacks {', '.join(sorted(missing))}; pip install onnxruntime-gpu"
@@ -39,7 +42,7 @@ class OnnxRuntime(Backend):
         import onnxruntime
 
         providers = list(target.onnxruntime_providers)
-        if target.device == "cuda":
+        if "CUDAExecutionProvider" in providers:
             onnxruntime.preload_dlls()  # CUDA libraries that pip installed, which the system loader does not find
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = target.cores  # they spin for a while after a call, as they do when deployed

@@ -26,6 +26,7 @@ class OpenVINO(Backend):
 
     accepts: ClassVar[tuple[Form, ...]] = ("openvino", "onnx")
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
+    devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
 
     def __post_init__(self) -> None:
         one_of(self.precision, _Precision, "openvino: precision")
@@ -43,8 +44,6 @@ class OpenVINO(Backend):
             import openvino
         except (ImportError, OSError) as error:
             return f"openvino does not import ({error}); pip install 'inference-tuner[openvino]'"
-        if target.device != "cpu":
-            return f"openvino runs on the CPU here, and target={target.name} is a {target.device} device"
         capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if self.precision.upper() not in {"F32", *capabilities}:
             return f"this CPU has no {self.precision} instructions ({', '.join(capabilities)}); use precision=f32"

@@ -46,6 +46,7 @@ class TVM(Backend):
 
     accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
     libraries: ClassVar[tuple[str, ...]] = ("apache-tvm", "apache-tvm-ffi")
+    devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
 
     def __post_init__(self) -> None:
         if self.trials_per_task != 0 and self.trials_per_task < _ROUND:
@@ -65,8 +66,8 @@ class TVM(Backend):
         return "tvm" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
-        if target.device != "cpu" or target.tvm.get("kind", "llvm") != "llvm":
-            return f"tvm compiles for CPUs only as yet (device cpu, tvm.kind llvm), and target={target.name} is none"
+        if target.tvm.get("kind", "llvm") != "llvm":
+            return f"tvm compiles for CPUs only as yet (tvm.kind llvm), and target={target.name} is none"
         for library in ("xgboost", "cloudpickle", "psutil"):
             if self.trials_per_task and importlib.util.find_spec(library) is None:
                 return f"tvm tunes with {library}, which is not installed; pip install 'inference-tuner[tvm]'"

@@ -34,6 +34,7 @@ class NncfInt8(Transform):
     role: ClassVar[Role | None] = "calibration"
     arithmetic: ClassVar[Literal["int8"] | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("nncf", "openvino")
+    devices: ClassVar[tuple[str, ...] | None] = ("cpu",)  # where OpenVINO runs
 
     def __post_init__(self) -> None:
         one_of(self.preset, _Preset, "int8-nncf: preset")
@@ -54,8 +55,6 @@ class NncfInt8(Transform):
             _nncf()
         except (ImportError, OSError) as error:
             return f"nncf does not import ({error}); pip install 'inference-tuner[openvino]'"
-        if target.device != "cpu":
-            return f"nncf quantizes for OpenVINO on the CPU, and target={target.name} is a {target.device} device"
         return None
 
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:

@@ -24,6 +24,7 @@ class OnnxDynamicInt8(Transform):
     gives: ClassVar[Form] = "onnx"
     arithmetic: ClassVar[Literal["int8"] | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
+    devices: ClassVar[tuple[str, ...] | None] = ("cpu",)  # where onnxruntime has kernels for it
 
     def __post_init__(self) -> None:
         if not isinstance(self.per_channel, bool):
@@ -38,10 +39,6 @@ class OnnxDynamicInt8(Transform):
             import onnxruntime.quantization  # noqa: F401
         except (ImportError, OSError) as error:
             return f"onnxruntime.quantization does not import ({error}); pip install onnx onnxruntime"
-        if target.device != "cpu":
-            return (
-                f"onnxruntime has dynamic int8 kernels for CPUs only; target={target.name} is a {target.device} device"
-            )
         return None
 
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:

@@ -56,7 +56,7 @@ class OnnxStaticInt8(Transform):
             import onnxruntime.quantization  # noqa: F401
         except (ImportError, OSError) as error:
             return f"onnxruntime.quantization does not import ({error}); pip install onnx onnxruntime"
-        if target.device == "cuda" and "TensorrtExecutionProvider" not in target.onnxruntime_providers:
+        if not target.hardware.host and "TensorrtExecutionProvider" not in target.onnxruntime_providers:
             return (
                 "onnxruntime has int8 kernels for CPUs and TensorRT only; put TensorrtExecutionProvider in the target"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError, RequestError
-from tuner.forms.torch import called_by_name
+from tuner.forms.torch import called_by_name, torch_device
 from tuner.plugin import Stage
 from tuner.target import Target
 from tuner.workload import FILES, Arrays, Dataset, Form, Model, Role, batches
@@ -37,9 +37,10 @@ class Answered(Stage):
         samples = dataset.load("training")
         if samples is None:
             raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
-        module = torch.load(model.path, map_location=target.device, weights_only=False).eval()
+        device = torch_device(target)
+        module = torch.load(model.path, map_location=device, weights_only=False).eval()
         with torch.no_grad():
-            answers = [_answers(module, _tensors(arrays, target)) for arrays, _ in batches(samples, _BATCH_SIZE)]
+            answers = [_answers(module, _tensors(arrays, device)) for arrays, _ in batches(samples, _BATCH_SIZE)]
         torch.save([torch.cat(parts).cpu() for parts in zip(*answers, strict=True)], out / ANSWERS)
         shutil.copyfile(model.path, out / FILES["torch"])
 
@@ -74,16 +75,17 @@ class Recovery(Stage):
 
         samples = dataset.load("training")
         assert samples is not None, "the stage before had them"
-        module = torch.load(model.path, map_location=target.device, weights_only=False).train().requires_grad_(True)
-        inputs = _tensors(next(batches(samples, len(samples)))[0], target)
-        answers = torch.load(model.directory / ANSWERS, map_location=target.device)
+        device = torch_device(target)
+        module = torch.load(model.path, map_location=device, weights_only=False).train().requires_grad_(True)
+        inputs = _tensors(next(batches(samples, len(samples)))[0], device)
+        answers = torch.load(model.directory / ANSWERS, map_location=device)
         spreads = [answer.var().clamp(min=1e-12) for answer in answers]
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.1
         )
         if self.since:
-            before = torch.load(model.directory / _STATE, map_location=target.device)
+            before = torch.load(model.directory / _STATE, map_location=device)
             optimizer.load_state_dict(before["optimizer"])
             schedule.load_state_dict(before["schedule"])
         an_epoch = max(len(samples) // _BATCH_SIZE, 1)  # a short last batch would upset batch norm
@@ -91,7 +93,7 @@ class Recovery(Stage):
             for step in range(self.since, self.until):
                 epoch, batch = divmod(step, an_epoch)
                 order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(_SEED + epoch))
-                rows = order[batch * _BATCH_SIZE : (batch + 1) * _BATCH_SIZE].to(target.device)
+                rows = order[batch * _BATCH_SIZE : (batch + 1) * _BATCH_SIZE].to(device)
                 torch.manual_seed(_SEED + step)
                 given = _answers(module, {name: tensor[rows] for name, tensor in inputs.items()})
                 errors = [
@@ -114,11 +116,11 @@ class Recovery(Stage):
             torch.save(answers, out / ANSWERS)
 
 
-def _tensors(arrays: Arrays, target: Target) -> dict[str, Any]:
+def _tensors(arrays: Arrays, device: str) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(target.device) for name, array in arrays.items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
 
 
 def _answers(module: Any, inputs: dict[str, Any]) -> list[Any]:

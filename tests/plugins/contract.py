@@ -18,7 +18,7 @@ from tuner.target import Target
 from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
 
 CPU = Target("cpu", "cpu", threads=1)
-CUDA = Target("a100", "cuda", device_name="A100", onnxruntime_providers=("CUDAExecutionProvider",))
+GPU = Target("a100", "nvidia", device_name="A100", onnxruntime_providers=("CUDAExecutionProvider",))
 IMAGE = (TensorSpec("image", (1, 8, 8), "float32"),)
 PAIR = (TensorSpec("ids", (4,), "int64"), TensorSpec("scores", (4,), "float32"))
 CLASSES = 4

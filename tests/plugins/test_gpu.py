@@ -56,7 +56,7 @@ def test_a_call_ends_when_the_device_is_done(target: Target, tmp_path: Path) -> 
 
     session = loaded(Eager(), own_model(tmp_path), 8, target, tmp_path / "gpu")
     inputs = {"image": contract.Patterns().load("evaluation").inputs["image"][:8]}
-    busy = torch.randn(8192, 8192, device="cuda")
+    busy = torch.randn(8192, 8192, device=target.hardware.torch)
     for _ in range(10):
         busy = busy @ busy.softmax(-1)  # queued before the call, on the same stream
     session.run(inputs)

@@ -150,9 +150,11 @@ def test_labels_tell_candidates_apart() -> None:
     assert [TVM().label, TVM(16).label, TVM(8, "NCHW", 256).label] == ["tvm", "tvm-ms16", "tvm-ms8-nchw-v256"]
 
 
-def test_is_unavailable_for_cuda() -> None:
-    reason = TVM().unavailable(Target("a100", "cuda", tvm={"kind": "cuda"}))
+def test_is_for_cpus_only() -> None:
+    reason = TVM().elsewhere(Target("a100", "nvidia", tvm={"kind": "cuda"}))
     assert reason is not None and "target=a100" in reason
+    reason = TVM().unavailable(Target("board", "cpu", tvm={"kind": "cuda"}))
+    assert reason is not None and "target=board" in reason
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86 processors")

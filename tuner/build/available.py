@@ -10,7 +10,7 @@ from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Plugin, encode
-from tuner.system.environment import environment, library_versions
+from tuner.system.environment import library_versions
 from tuner.system.worker import Worker
 from tuner.target import Target
 from tuner.workload import Form
@@ -39,11 +39,14 @@ def unavailable(plugins: list[Plugin], target: Target, store: Store, log: Path) 
     """Which plugins cannot work for the target on this machine, and why. Answers are remembered only when good."""
     reasons = {}
     for plugin in plugins:
+        if (reason := plugin.elsewhere(target)) is not None:
+            reasons[plugin] = reason
+            continue
         key = {"plugin": encode(plugin), "code": plugin_version(plugin), "target": asdict(target)}
 
         def ask(out: Path, plugin: Plugin = plugin) -> None:
             try:
-                with Worker(log, memory_mb=4096, environment=environment(target.cores)) as worker:
+                with Worker(log, memory_mb=4096, environment=target.environment) as worker:
                     reason = worker.run_for(120, plugin.unavailable, target)
             except CandidateError as error:
                 reason = f"asked whether it can run, it failed: {error.sentence}"

@@ -19,7 +19,7 @@ from tuner.measure.flops import Work, work
 from tuner.plugin import Backend, Transform, encode
 from tuner.system.deadline import Deadline
 from tuner.system.digests import digest
-from tuner.system.environment import environment, library_versions
+from tuner.system.environment import library_versions
 from tuner.system.worker import Worker
 from tuner.target import Target
 from tuner.workload import Dataset, Form, Model
@@ -154,8 +154,7 @@ class Builder:
     ) -> Path:
         def fill(draft: Path) -> None:
             left_s = deadline.left_s()
-            variables = environment(self._target.cores)
-            with Worker(self._log, memory_mb=self._memory_mb, environment=variables) as worker:
+            with Worker(self._log, memory_mb=self._memory_mb, environment=self._target.environment) as worker:
                 function, arguments = work(draft)
                 worker.run_for(left_s, function, *arguments)
 

@@ -15,7 +15,6 @@ from tuner.build.store import Store
 from tuner.errors import CandidateError, RequestError
 from tuner.system.code import source_digest
 from tuner.system.digests import digest, files_digest
-from tuner.system.environment import environment
 from tuner.system.worker import Progress, Worker
 from tuner.target import Target
 from tuner.workload import FILES, ROLES, Dataset, Model, Role, TensorSpec, Workload, evaluation
@@ -45,7 +44,7 @@ def prepare(
     """
     source, dataset = workload.model, workload.dataset
     log = store.root / f"{workload.name}.log"
-    with Worker(log, memory_mb=memory_mb, environment=environment(target.cores)) as worker:
+    with Worker(log, memory_mb=memory_mb, environment=target.environment) as worker:
         try:
             identity = dataset.key()
             folder = store.make("samples", identity, lambda out: worker.run(keep, dataset, out))

@@ -33,7 +33,7 @@ from tuner.plugin import encode
 from tuner.request.request import Request
 from tuner.system.digests import digest
 from tuner.system.environment import library_versions
-from tuner.system.machine import cpu_name, driver_version
+from tuner.system.machine import cpu_name
 
 TOLERANCE = 1.05
 RECORD = "record.json"
@@ -187,6 +187,8 @@ class Watch:
         """What must be the same for two studies to look for the same champion, as digests."""
         request, content = self._request, self._prepared.content
         target = {k: v for k, v in asdict(request.target).items() if k not in ("peak_tflops", "memory_gb_s")}
+        hardware = request.target.hardware
+        target["device"] = next(iter(hardware.former), hardware.name)  # under which champions may be registered
         return {
             "model": content["model"],
             "samples": digest({name: value for name, value in content.items() if name != "model"}),
@@ -199,9 +201,13 @@ class Watch:
         """What may change under a champion: the machine, the driver, the libraries of it and of the reference."""
         target = self._request.target
         machine = {"cpu": cpu_name(), "cores": str(target.cores), "kernel": platform.release()}
-        driver = {"driver": driver_version()} if target.device == "cuda" else {}
         libraries = {*candidate.backend.libraries, *self._reference.backend.libraries}
-        return machine | driver | {"python": platform.python_version()} | library_versions(libraries)
+        return {
+            **machine,
+            **target.hardware.versions(),
+            "python": platform.python_version(),
+            **library_versions(libraries),
+        }
 
 
 def slowdown_interval(now: Sequence[float], then: Sequence[float]) -> Interval:

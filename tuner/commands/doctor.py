@@ -9,12 +9,14 @@ import psutil
 import rich.console
 from rich.table import Table
 
+from tuner import catalog
 from tuner.build.available import unavailable
 from tuner.build.store import Store
+from tuner.device import Device
 from tuner.errors import RequestError
 from tuner.plugin import Backend
 from tuner.request import compose
-from tuner.system.machine import cpu_name, gpu_names
+from tuner.system.machine import cpu_name
 
 
 def doctor(arguments: Sequence[str]) -> int:
@@ -24,7 +26,8 @@ def doctor(arguments: Sequence[str]) -> int:
     memory_gb = psutil.virtual_memory().total / 1e9
     disk_gb = shutil.disk_usage(Path.home()).free / 1e9
     console.print(f"cpu      {cpu_name()}, {asked.target.cores} threads for a session", markup=False)
-    console.print(f"gpu      {', '.join(gpu_names()) or 'no NVIDIA GPU'}", markup=False)
+    for device in (hardware() for hardware in catalog.members(Device) if not hardware.host):
+        console.print(f"{device.name:<8} {', '.join(device.found()) or device.absence()}", markup=False)
     console.print(f"memory   {memory_gb:.0f} GB, disk {disk_gb:.0f} GB free")
     try:
         console.print(f"target   {asked.target.name}: {asked.target.check()}", markup=False)

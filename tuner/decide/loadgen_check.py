@@ -31,7 +31,7 @@ def check(evaluator: Evaluator, winner: Finding, goal: Goal) -> tuple[Measuremen
     try:
         folder, log = evaluator.built(winner.candidate), evaluator.log(winner.candidate)
         with (
-            timing.alone(evaluator.device),
+            timing.alone(evaluator.lock),
             evaluator.hosting(folder, log, Deadline(_LIMIT_S)) as worker,
         ):
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)

@@ -1,5 +1,6 @@
 """The deliverable: packaged, then reloaded and checked in a process that has seen nothing else."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -61,8 +62,10 @@ def _write(evaluator: Evaluator, winner: Finding, draft: Path) -> None:
 def _reload(folder: Path) -> None:
     """Loads the artifact in a process that has seen nothing else, and has it answer its example again."""
     command = [sys.executable, "-c", _RELOAD, str(folder)]
+    target = artifact.read_manifest(folder).target
+    variables = os.environ | target.hardware.variables(target)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         raise _changed(f"no answer within {_LIMIT_S:.0f} s") from None
     if done.returncode != 0:

@@ -20,6 +20,7 @@ from tuner.build.builder import Builder, unrolled
 from tuner.build.prepare import Prepared
 from tuner.build.store import Store
 from tuner.candidate import Candidate
+from tuner.device import Peaks
 from tuner.errors import CandidateError
 from tuner.goal import Goal
 from tuner.measure import host, roofline, timing
@@ -29,8 +30,7 @@ from tuner.measurement import Latency, Measurement
 from tuner.plugin import Backend, Transform
 from tuner.system.code import source_digest
 from tuner.system.deadline import Deadline
-from tuner.system.environment import environment, library_versions
-from tuner.system.machine import cpu_name
+from tuner.system.environment import library_versions
 from tuner.system.worker import Worker
 from tuner.target import Target
 from tuner.trial import Failure, Outcome, State, TrialLimits
@@ -87,8 +87,9 @@ class Evaluator:
             self._reference = None
 
     @property
-    def device(self) -> str:
-        return self._target.device
+    def lock(self) -> str:
+        """What whoever times on the target's device holds."""
+        return self._target.hardware.lock
 
     @property
     def float_accuracy(self) -> float:
@@ -159,7 +160,7 @@ class Evaluator:
                 return outcome("stopped_early", stopped_by=reason)
             with self.hosting(artifact, self.log(candidate), deadline) as worker:
                 clock.enter("wait")
-                with timing.alone(self._target.device, deadline.stopped):
+                with timing.alone(self.lock, deadline.stopped):
                     clock.enter("probe")
                     measured = self._probed(measured, candidate, worker, deadline)
                     if reason := refusal():
@@ -181,7 +182,7 @@ class Evaluator:
         measured = replace(measured, size_mb=_size_mb(artifact))
         with self.hosting(artifact, self.log(candidate), deadline) as worker:
             clock.enter("wait")
-            with timing.alone(self._target.device, deadline.stopped):
+            with timing.alone(self.lock, deadline.stopped):
                 clock.enter("probe")
                 return self._probed(measured, candidate, worker, deadline)
 
@@ -231,36 +232,34 @@ class Evaluator:
         deadline = Deadline(self._limits.timeout_s)
         try:
             counted = self._builder(self.log(candidate)).work(candidate.transforms, deadline)
-            peaks = roofline.declared(self._target) or self._measured_peaks()
+            peaks = self._target.peaks or self._measured_peaks()
         except CandidateError:
             return None  # a study does not fail for want of this figure
         quantized = any(transform.arithmetic == "int8" for transform in candidate.transforms)
         precision = "int8" if quantized else candidate.backend.arithmetic
-        return (
-            None if counted is None else roofline.standing(throughput, counted, candidate.batch_size, precision, peaks)
-        )
+        if counted is None or peaks is None:
+            return None
+        return roofline.standing(throughput, counted, candidate.batch_size, precision, peaks)
 
-    def _measured_peaks(self) -> roofline.Peaks:
+    def _measured_peaks(self) -> Peaks | None:
         cores = self._target.cores
-        made_from = {"cpu": cpu_name(), "threads": cores, **library_versions({"torch"})}
+        made_from = {"device": self._target.check(), "threads": cores, **library_versions({"torch"})}
 
         def fill(out: Path) -> None:
             log = self._logs / "peaks.log"
-            variables = environment(cores)
             with (
-                timing.alone(self._target.device),
-                Worker(log, memory_mb=self._limits.memory_mb, environment=variables) as worker,
+                timing.alone(self.lock),
+                Worker(log, memory_mb=self._limits.memory_mb, environment=self._target.environment) as worker,
             ):
-                peaks = worker.run_for(120, roofline.measure_peaks, cores)
-            (out / "peaks.json").write_text(json.dumps(asdict(peaks)))
+                peaks = worker.run_for(120, self._target.hardware.measure_peaks, cores)
+            (out / "peaks.json").write_text(json.dumps(peaks and asdict(peaks)))
 
         found = json.loads((self._store.make("peaks", made_from, fill) / "peaks.json").read_text())
-        return roofline.Peaks(**found)
+        return Peaks(**found) if found else None
 
     def hosting(self, artifact: Path, log: Path, deadline: Deadline) -> Worker:
         """A worker that has loaded the artifact. Raises CandidateError where it does not load."""
-        variables = environment(self._target.cores)
-        worker = Worker(log, memory_mb=self._limits.memory_mb, environment=variables)
+        worker = Worker(log, memory_mb=self._limits.memory_mb, environment=self._target.environment)
         try:
             worker.run_for(deadline.left_s(), host.open_artifact, artifact, self._workload.dataset)
         except BaseException:

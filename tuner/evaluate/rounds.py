@@ -31,7 +31,7 @@ def fresh_round(
 
     One that fails is noted in `failed` and left out.
     """
-    with timing.alone(evaluator.device):
+    with timing.alone(evaluator.lock):
         return _round_alone(evaluator, contenders, failed, timed_s)
 
 

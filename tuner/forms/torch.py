@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tuner.plugin import Precision, Session
+from tuner.target import Target
 from tuner.workload import Arrays
 
 
@@ -21,8 +22,8 @@ def called_by_name(module: Any, names: Iterable[str]) -> bool:
 class TorchSession(Session):
     """Runs a callable that takes torch tensors in the order of `names`; floating-point outputs come back as float32."""
 
-    def __init__(self, call: Callable[..., Any], names: Sequence[str], precision: Precision, device: str) -> None:
-        self._call, self._names, self._device = call, names, device
+    def __init__(self, call: Callable[..., Any], names: Sequence[str], precision: Precision, target: Target) -> None:
+        self._call, self._names, self._device = call, names, target.hardware.torch
         self._dtype = torch_dtype(precision)
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
@@ -40,6 +41,23 @@ class TorchSession(Session):
 
         tensor = torch.tensor(array, device=self._device)  # a copy: a module may work in place
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def no_torch_device(target: Target) -> str | None:
+    """Why torch does not run on the target's device here, in one line with the mend; None if it does."""
+    import torch
+
+    name = target.hardware.torch
+    if name is None:
+        return f"torch does not run on {target.device} devices; use a backend that does"
+    if name != "cpu" and not torch.get_device_module(name).is_available():
+        return f"torch {torch.__version__} sees no {name} device; install a build of torch for it, and its driver"
+    return None
+
+
+def torch_device(target: Target) -> str:
+    """Where a transform computes with torch: on the target's device, or on the CPU where torch does not run there."""
+    return target.hardware.torch or "cpu"
 
 
 def torch_dtype(precision: Precision) -> Any:

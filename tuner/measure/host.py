@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner import artifact
+from tuner.device import Device
 from tuner.errors import CandidateError
-from tuner.measure import energy
+from tuner.system import energy
 from tuner.system.code import resolve
 from tuner.workload import Arrays, Dataset, Samples, Workload, batches, evaluation
 
@@ -27,6 +28,7 @@ _WINDOW = 8
 @dataclass
 class _Hosted:
     artifact: artifact.Artifact
+    hardware: Device
     pool: list[Arrays]
     calls: int = 0
 
@@ -42,7 +44,7 @@ def open_artifact(folder: Path, dataset: Dataset) -> float:
     loaded = artifact.load(folder)
     pool = [_batch(samples, loaded.batch_size, offset) for offset in range(_POOL)]
     loaded.session.run(_copied(pool[0]))
-    _hosted = _Hosted(loaded, pool)
+    _hosted = _Hosted(loaded, loaded.target.hardware, pool)
     return time.perf_counter() - start
 
 
@@ -86,15 +88,15 @@ def turn(seconds: float, least_calls: int) -> Turn:
         if time.perf_counter() >= lead:
             break
     rows: list[float] = []
-    gpu = _loaded().artifact.target.device == "cuda"
-    before = energy.joules(gpu=gpu)
+    hardware = _loaded().hardware
+    before = hardware.energy()
     end = time.perf_counter() + seconds
     # over the whole turn: the kernel adds up other threads' time only at its ticks
     cpu = time.process_time()
     while len(rows) < least_calls or time.perf_counter() < end:
         rows.append(_timed_call())
     cpu_s = time.process_time() - cpu
-    used_j = energy.used(before, energy.joules(gpu=gpu))
+    used_j = energy.used(before, hardware.energy())
     return Turn(np.array(rows), cpu_s * 1e3 / len(rows), None if used_j is None else used_j / len(rows))
 
 
@@ -129,8 +131,10 @@ def example() -> tuple[Arrays, list[NDArray[Any]]]:
 
 
 def memory_mb() -> float:
-    """The most resident memory this process has had, MB: interpreter, runtime, artifact and samples."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """The most memory this process has had, MB: interpreter, runtime, artifact and samples as they were resident, and
+    what it took of the device's own."""
+    resident_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return resident_mb + _loaded().hardware.memory_mb()
 
 
 def _loaded() -> _Hosted:
@@ -144,6 +148,7 @@ def _timed_call() -> float:
     hosted.calls += 1
     start = time.perf_counter()
     hosted.artifact.session.run(inputs)
+    hosted.hardware.synchronise()
     return (time.perf_counter() - start) * 1e3
 
 

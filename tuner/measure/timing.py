@@ -62,11 +62,11 @@ class Timing:
 
 
 @contextlib.contextmanager
-def alone(device: str, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
-    """Waits until no other process of this user times anything on the device, and keeps the others waiting. Builds go
-    on meanwhile: they move the reference too. `waiting` is entered while it waits.
+def alone(lock_name: str, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
+    """Waits until no other process of this user times anything under that name, which is a device's `lock`, and keeps
+    the others waiting. Builds go on meanwhile: they move the reference too. `waiting` is entered while it waits.
     """
-    path = Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{device}.lock")
+    path = Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{lock_name}.lock")
     with path.open("a") as lock:
         with waiting():
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -94,6 +94,7 @@ def result_json(
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "environment": {
             "device": device,
+            "hardware": dict(request.target.hardware.facts(request.target)),
             "cpu": cpu_name(),
             "threads": request.target.cores,
             "affinity": sorted(os.sched_getaffinity(0)),

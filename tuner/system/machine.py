@@ -1,7 +1,5 @@
-"""What this machine says of itself: its processor, its GPUs, its load."""
+"""What the host says of itself: its processor, its load."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -14,24 +12,6 @@ def cpu_name() -> str:
     with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
         names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         return next(names, "unknown CPU")
-
-
-def gpu_names() -> tuple[str, ...]:
-    """The NVIDIA GPUs the driver lists, without importing a framework."""
-    return _nvidia_smi("name")
-
-
-def driver_version() -> str:
-    """Of the NVIDIA driver; "absent" where there is none."""
-    return next(iter(_nvidia_smi("driver_version")), "absent")
-
-
-def _nvidia_smi(field: str) -> tuple[str, ...]:
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    return tuple(listed.stdout.strip().splitlines()) if listed.returncode == 0 else ()
 
 
 def governor() -> str | None:

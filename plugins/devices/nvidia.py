@@ -1,0 +1,193 @@
+"""NVIDIA GPUs, as the driver tells of them: by nvidia-smi, and by NVML where pynvml is installed (nvidia-ml-py)."""
+
+import functools
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tuner.device import Device
+from tuner.errors import RequestError
+from tuner.system.energy import Counter, Reading
+
+if TYPE_CHECKING:
+    from tuner.target import Target
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_FACTS = {  # of nvidia-smi, and what one of its units is in ours
+    "memory.total": ("memory_mb", 2**20 / 1e6),
+    "clocks.sm": ("clock_mhz", 1.0),
+    "clocks.max.sm": ("most_clock_mhz", 1.0),
+    "temperature.gpu": ("temperature_c", 1.0),
+    "power.limit": ("power_limit_w", 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Board:
+    """One GPU as nvidia-smi lists it."""
+
+    index: str
+    uuid: str
+    name: str
+
+
+class Nvidia(Device):
+    """The first board that CUDA may use and whose name fits is pinned by its identity in every process."""
+
+    name: ClassVar[str] = "nvidia"
+    former: ClassVar[tuple[str, ...]] = ("cuda",)
+    kind: ClassVar[str] = "an NVIDIA GPU"
+    torch: ClassVar[str | None] = "cuda"
+
+    def found(self) -> tuple[str, ...]:
+        return tuple(board.name for board in _visible())
+
+    def check(self, target: "Target") -> str:
+        if _boards() and not _visible():
+            raise RequestError(
+                f"target={target.name}: {VISIBLE}={os.environ.get(VISIBLE)!r} hides every GPU of this machine; "
+                "unset it, or name there the one to use"
+            )
+        return super().check(target)
+
+    def absence(self) -> str:
+        if shutil.which("nvidia-smi") is None:
+            return "no NVIDIA GPU (there is no nvidia-smi)"
+        problem = _smi("name")[1]
+        return f"no NVIDIA GPU (nvidia-smi fails: {problem})" if problem else "no NVIDIA GPU (nvidia-smi lists none)"
+
+    def variables(self, target: "Target") -> dict[str, str]:
+        board = _pinned(target)
+        return {} if board is None else {VISIBLE: board.uuid}
+
+    def synchronise(self) -> None:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+
+    def energy(self) -> Reading:
+        """With the board's own counter, in mJ since the driver was loaded; it has none before the Volta generation."""
+        board = _opened(os.environ.get(VISIBLE, ""))
+        packages = super().energy()
+        if board is None:
+            return packages
+        nvml, handle = board
+        try:
+            return (*packages, Counter("gpu", nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3))
+        except nvml.NVMLError:
+            return packages
+
+    def memory_mb(self) -> float:
+        """By the driver, which counts all of it; where it tells a container nothing of its processes, what torch took
+        for tensors."""
+        torch = sys.modules.get("torch")
+        known = [torch.cuda.max_memory_reserved()] if torch is not None and torch.cuda.is_initialized() else []
+        if (board := _opened(os.environ.get(VISIBLE, ""))) is not None:
+            nvml, handle = board
+            try:
+                processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+                known += [process.usedGpuMemory or 0 for process in processes if process.pid == os.getpid()]
+            except nvml.NVMLError:
+                pass
+        return max(known, default=0) / 1e6
+
+    def versions(self) -> Mapping[str, str]:
+        return {"driver": next((row[0] for row in _smi("driver_version")[0]), "absent")}
+
+    def facts(self, target: "Target") -> Mapping[str, str | float]:
+        """With the memory, the clock and the temperature of the board that is pinned."""
+        board = _pinned(target)
+        if board is None:
+            return self.versions()
+        row = next(iter(_smi(*_FACTS, board=board.uuid)[0]), ())
+        numbers = {name: _number(text, scale) for (name, scale), text in zip(_FACTS.values(), row, strict=False)}
+        told = {name: number for name, number in numbers.items() if number is not None}
+        return {"name": board.name, "uuid": board.uuid, **self.versions(), **told}
+
+
+def _pinned(target: "Target") -> Board | None:
+    named = (target.device_name or "").lower()
+    return next((board for board in _visible() if named in board.name.lower()), None)
+
+
+def _visible() -> Sequence[Board]:
+    """The boards that CUDA may use, in its order: all, or those that `CUDA_VISIBLE_DEVICES` names up to the first that
+    is none. A slice of one (MIG) is an identity of its own, and goes by its board's name."""
+    boards = _boards()
+    if (value := os.environ.get(VISIBLE)) is None:
+        return boards
+    chosen: list[Board] = []
+    for name in (part.strip() for part in value.split(",")):
+        if name.startswith("MIG-"):
+            return [Board(name, name, boards[0].name)] if boards else []
+        board = next(
+            (b for b in boards if name == b.index or (name.startswith("GPU-") and b.uuid.startswith(name))), None
+        )
+        if board is None:
+            break
+        chosen.append(board)
+    return chosen
+
+
+def _boards() -> Sequence[Board]:
+    return _listed(shutil.which("nvidia-smi") or "")
+
+
+@functools.cache
+def _listed(program: str) -> Sequence[Board]:
+    """What the program lists: asked once a process, for it takes half a second."""
+    return [Board(*row) for row in _smi("index", "uuid", "name")[0]]
+
+
+def _smi(*fields: str, board: str | None = None) -> tuple[list[tuple[str, ...]], str | None]:
+    """These fields of every board, or of one; and why there are none, where the program fails."""
+    if shutil.which("nvidia-smi") is None:
+        return [], None
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    query += [] if board is None else [f"--id={board}"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return [], "it does not answer"
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+        return [], said[0]
+    rows = [tuple(value.strip() for value in line.split(",")) for line in done.stdout.splitlines() if line.strip()]
+    return [row for row in rows if len(row) == len(fields)], None
+
+
+def _number(text: str, scale: float) -> float | None:
+    """None where the board does not tell: `[N/A]`, or words of that kind."""
+    try:
+        return round(float(text) * scale, 1)
+    except ValueError:
+        return None
+
+
+def _opened(visible: str) -> tuple[Any, Any] | None:
+    """pynvml and the first visible board; None without either."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    handle = _handle(nvml, visible.partition(",")[0].strip() or "0")
+    return None if handle is None else (nvml, handle)
+
+
+@functools.cache
+def _handle(nvml: ModuleType, first: str) -> Any:
+    """The board, opened once a process. An index counts in NVML's order, which is CUDA's on machines whose GPUs are all
+    alike."""
+    try:
+        nvml.nvmlInit()
+        if first.isdigit():
+            return nvml.nvmlDeviceGetHandleByIndex(int(first))
+        return nvml.nvmlDeviceGetHandleByUUID(first)
+    except nvml.NVMLError:
+        return None

@@ -1,0 +1,112 @@
+"""One kind of hardware: how it is found, named, pinned, waited for and asked for its peaks.
+
+A device is one file under `plugins/devices/`, or of another distribution; a target names it (`device: nvidia`), and
+the engine asks it instead of asking what it is. It keeps no state of its own: every process makes its own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from tuner import catalog
+from tuner.errors import RequestError
+from tuner.system import energy
+
+if TYPE_CHECKING:
+    from tuner.target import Target
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a device can do at best.
+
+    `flops_per_s` by precision (f32, bf16, f16, int8), multiply and add counted apart; one that is missing is unknown or
+    not native. `cache_bytes` is the size of the last-level cache: weights and samples that fit stay there from call to
+    call, and are fed at `cache_bytes_per_s`. 0 is not known, and stands for no cache.
+    """
+
+    flops_per_s: dict[str, float] = field(hash=False)
+    memory_bytes_per_s: float
+    cache_bytes_per_s: float = 0.0
+    cache_bytes: int = 0
+
+
+class Device(ABC):
+    """One kind of hardware. What is not abstract holds for hardware that says nothing of itself."""
+
+    family: ClassVar[str] = "tuner.plugins.devices"
+    name: ClassVar[str]
+    """As a target names it."""
+    former: ClassVar[tuple[str, ...]] = ()
+    """Names that it had: those in the manifests of artifacts that users keep."""
+    kind: ClassVar[str]
+    """For sentences, with its article, such as `an NVIDIA GPU`."""
+    host: ClassVar[bool] = False
+    """Whether it is the processor that runs the tuner itself."""
+    torch: ClassVar[str | None] = None
+    """What torch calls it; None where torch does not run on it."""
+
+    @abstractmethod
+    def found(self) -> tuple[str, ...]:
+        """The names of those that this process may use, the one that it would use first. Loads no framework."""
+
+    def check(self, target: "Target") -> str:
+        """The name of the device that the target means. Called before a study spends anything, and by `tune doctor`.
+
+        Raises RequestError saying what was looked for, what was found and what to do.
+        """
+        names = self.found()
+        for name in names:
+            if target.device_name is None or target.device_name.lower() in name.lower():
+                return name
+        named = "" if target.device_name is None else f" named {target.device_name!r}"
+        raise RequestError(
+            f"target={target.name}: looked for {self.kind}{named}, found {', '.join(names) or self.absence()}; run "
+            "this on such a machine or name the one you have, for instance target=cpu"
+        )
+
+    def absence(self) -> str:
+        """What is said where none is found."""
+        return "none"
+
+    def variables(self, target: "Target") -> dict[str, str]:
+        """The environment of every process that builds or runs something for the target: it pins the device."""
+        return {}
+
+    def synchronise(self) -> None:  # noqa: B027
+        """Returns when the device has done what this process gave it. Called before a clock is read."""
+
+    @property
+    def lock(self) -> str:
+        """The name under which one process at a time has the device for timing."""
+        return self.name
+
+    def energy(self) -> energy.Reading:
+        """The counters of what a call uses: the processor packages', and the device's own. Never raises."""
+        return energy.packages()
+
+    def memory_mb(self) -> float:
+        """What this process has of the device's own memory, 10^6 bytes, at the most so far; 0 where it has none."""
+        return 0.0
+
+    def measure_peaks(self, threads: int) -> Peaks | None:
+        """The peaks, measured in seconds in a worker; None where a target has to declare them."""
+        return None
+
+    def versions(self) -> Mapping[str, str]:
+        """What may change under an artifact, such as the driver."""
+        return {}
+
+    def facts(self, target: "Target") -> Mapping[str, str | float]:
+        """What it says of itself now, by name and unit: for the record of a study."""
+        return {"name": self.check(target), **self.versions()}
+
+
+def device(name: str) -> Device:
+    """The device of that name. Raises RequestError with the names there are."""
+    kinds: tuple[type[Device], ...] = catalog.members(Device)
+    for kind in kinds:
+        if name in (kind.name, *kind.former):
+            return kind()
+    raise RequestError(f"target.device={name!r} must be one of {', '.join(sorted(kind.name for kind in kinds))}")
