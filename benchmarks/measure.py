@@ -83,7 +83,7 @@ def coverage(rig: Rig, repeats: int = 30) -> dict[str, object]:
 
     The trials between the races tell how the machine drifts, as those of a study do: 16 before the first, then 2 each.
     """
-    goal = Goal(latency_ms=1000.0, accuracy_drop=None)
+    goal = Goal({"latency_ms": 1000.0})
     candidates = [Candidate((), backend, 8) for backend in (OnnxRuntime(), Eager())]
     announced: dict[str, list[tuple[float, float]]] = {candidate.backend.label: [] for candidate in candidates}
     seen: dict[str, list[list[float]]] = {name: [] for name in announced}
@@ -138,7 +138,7 @@ def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:
 
 
 def _judge(rig: Rig, evaluator: Evaluator) -> Judge:
-    return Judge(evaluator, Goal(latency_ms=1000.0), lambda text: None)
+    return Judge(evaluator, Goal({"latency_ms": 1000.0, "accuracy_drop": 0.01}), lambda text: None)
 
 
 def _outcome(rig: Rig, candidate: Candidate) -> Outcome:

@@ -19,7 +19,7 @@ from tuner.measurement import Latency, Measurement
 from tuner.trial import Failure, Outcome
 from tuner.verdict import Finding
 
-GOAL = Goal(latency_ms=10.0)
+GOAL = Goal({"latency_ms": 10.0, "accuracy_drop": 0.01})
 NO_CALLS = Timing((), ())
 NAMES = ("a", "b", "c", "d", INCUMBENT)
 

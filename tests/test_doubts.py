@@ -25,7 +25,7 @@ def outcome(candidate: Candidate, rate: float, reference_ms: float = 1.0) -> Out
 
 @pytest.mark.parametrize(("count", "raised"), [(50, True), (99, True), (380, True), (1000, False)])
 def test_too_few_samples_are_told(count: int, raised: bool) -> None:
-    told = list(doubts.about_samples(np.ones(count), Goal(accuracy_drop=0.01)))
+    told = list(doubts.about_samples(np.ones(count), Goal({"accuracy_drop": 0.01})))
     assert [d.name for d in told] == ["evaluation_too_small"] * raised
 
 

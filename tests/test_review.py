@@ -16,6 +16,7 @@ from benchmarks.screenshots import CHROMIUM, browser_page, served
 from tests import study
 from tests.fakes import Faulty, Null
 from tuner.cli import main
+from tuner.goal import Goal
 from tuner.tracking import view
 
 
@@ -33,7 +34,7 @@ def test_a_store_without_the_experiment_is_told(place: Path, capsys: pytest.Capt
 
 
 def test_the_view_has_the_latency_that_is_limited() -> None:
-    state = json.loads(view.state(99))
+    state = json.loads(view.state(Goal(latency_percentile=99)))
     assert "metrics.`latency_p99_ms`" in state["selectedColumns"]
     assert {chart["type"] for chart in state["compareRunCharts"]} == {"SCATTER", "PARALLEL", "BAR"}
     assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(state["compareRunCharts"])

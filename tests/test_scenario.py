@@ -11,40 +11,40 @@ CALLS = [np.full(50, 2.0), np.full(50, 2.0)]
 
 
 def test_single_stream_is_one_call_after_the_other() -> None:
-    latency, rate = figures(Goal(latency_ms=5), CALLS, 8)
+    latency, rate = figures(Goal({"latency_ms": 5}), CALLS, 8)
     assert latency.p95 == 2.0 and rate == pytest.approx(4000)
 
 
 def test_a_server_waits_and_serves_less() -> None:
-    latency, rate = figures(Goal(latency_ms=5, scenario="Server"), CALLS, 8)
+    latency, rate = figures(Goal({"latency_ms": 5}, scenario="Server"), CALLS, 8)
     assert 2.0 < latency.p99 <= 5 and 1000 < rate < 4000
 
 
 def test_a_server_whose_calls_are_too_slow_is_infeasible() -> None:
-    latency, _ = figures(Goal(latency_ms=1, scenario="Server"), CALLS, 8)
+    latency, _ = figures(Goal({"latency_ms": 1}, scenario="Server"), CALLS, 8)
     assert latency.p99 > 1
 
 
 def test_rounds_that_agree_give_a_narrow_interval() -> None:
     rounds = [[np.full(10, ms)] for ms in (2.0, 2.01, 1.99)]
-    low, high = interval(Goal(latency_ms=5), rounds, 8, 4000)
+    low, high = interval(Goal({"latency_ms": 5}), rounds, 8, 4000)
     assert 1.9 < low < 2.0 < high < 2.1
 
 
 @pytest.mark.parametrize(
-    ("limits", "word"),
+    ("goal", "word"),
     [
-        ({"scenario": "Offline", "latency_ms": 5.0}, "Offline has no latency"),
+        ({"scenario": "Offline", "limits": {"latency_ms": 5.0}}, "Offline has no latency"),
         ({"scenario": "Server"}, "latency_ms"),
         ({"scenario": "MultiStream"}, "must be one of"),
     ],
 )
-def test_a_scenario_that_contradicts_its_limits_is_refused(limits: dict[str, object], word: str) -> None:
+def test_a_scenario_that_contradicts_its_limits_is_refused(goal: dict[str, object], word: str) -> None:
     with pytest.raises(RequestError, match=word):
-        Goal(**limits)  # type: ignore[arg-type]
+        Goal(**goal)  # type: ignore[arg-type]
 
 
 def test_the_percentile_is_the_scenarios_own() -> None:
     assert Goal().percentile == 95
-    assert Goal(latency_ms=5, scenario="Server").percentile == 99
+    assert Goal({"latency_ms": 5}, scenario="Server").percentile == 99
     assert Goal(latency_percentile=50).percentile == 50

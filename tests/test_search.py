@@ -30,7 +30,7 @@ SPACE = Space.parse(
         "deploy": [{"backend": node(Null)}, {"backend": node(Null, ms=1.0)}, {"backend": node(Faulty)}],
     }
 )
-LIMITS = Goal(latency_ms=10.0)
+LIMITS = Goal({"latency_ms": 10.0, "accuracy_drop": 0.01})
 
 
 def outcome(candidate: Candidate) -> Outcome:

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from tests import study
 from tuner.cli import main
 from tuner.errors import RequestError
-from tuner.request import compose as configure
+from tuner.request import members
 from tuner.study.sweep import exit_code
 
 SHORT = ("search_space.batch_size=[4]", "search_space.deploy=[{backend:{_target_:tests.fakes.Null,ms:1.0}}]")
@@ -110,7 +110,7 @@ def test_a_named_sweep_reads_a_list_as_choices_and_the_command_line_wins(tmp_pat
         "model: [linear, digits_cnn]\nlatency_ms: [2, 5.5]\nsearch_space.batch_size: [[1, 2]]\nmetric: 'a b,c'\n"
     )
     searchpath = f"hydra.searchpath=[file://{tmp_path}]"
-    found = configure.members([searchpath, "sweep=mine", "latency_ms=7"])
+    found = members.members([searchpath, "sweep=mine", "latency_ms=7"])
     assert [member.chosen for member in found] == ["model=linear", "model=digits_cnn"]
     assert found[0].overrides == (
         "model=linear", "latency_ms=7", "search_space.batch_size=[1,2]", "metric='a b,c'", searchpath,

@@ -40,7 +40,7 @@ def children(uri: str, tracker: Tracker) -> list[Run]:
 
 def test_a_trial_is_a_child_with_its_parameters_and_metrics(uri: str, tracker: Tracker, tmp_path: Path) -> None:
     done = Outcome(CANDIDATE, "complete", MEASURED, seconds={"compile": 1.5})
-    tracker.trial("7", "007", done, Goal(latency_ms=5, accuracy_drop=0.2), tmp_path / "no.log")
+    tracker.trial("7", "007", done, Goal({"latency_ms": 5, "accuracy_drop": 0.2}), tmp_path / "no.log")
     (run,) = children(uri, tracker)
     assert run.info.status == "FINISHED"
     assert run.data.tags["candidate"] == CANDIDATE.key
@@ -61,9 +61,13 @@ def test_a_failure_is_found_by_its_class_with_its_sentence_and_log(uri: str, tra
     log = tmp_path / "trial.log"
     log.write_text("Traceback …")
     failure = Failure("crash", "its process died of SIGSEGV")
-    tracker.trial("0", "000", Outcome(CANDIDATE, "failed", Measurement(), failure), Goal(), log)
+    tracker.trial("0", "000", Outcome(CANDIDATE, "failed", Measurement(), failure), Goal({"accuracy_drop": 0.01}), log)
     tracker.trial(
-        "1", "001", Outcome(CANDIDATE, "stopped_early", Measurement(), stopped_by="accuracy_drop"), Goal(), log
+        "1",
+        "001",
+        Outcome(CANDIDATE, "stopped_early", Measurement(), stopped_by="accuracy_drop"),
+        Goal({"accuracy_drop": 0.01}),
+        log,
     )
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_run(tracker.run_id).info.experiment_id
@@ -82,7 +86,7 @@ def test_of_a_long_log_the_end_is_kept(uri: str, tracker: Tracker, tmp_path: Pat
     (tmp_path / "kept").mkdir()
     log = tmp_path / "trial.log"
     log.write_text("noise\n" * 100_000 + "the reason\n")
-    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), Goal(), log)
+    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), Goal({"accuracy_drop": 0.01}), log)
     (run,) = children(uri, tracker)
     text = MlflowClient(tracking_uri=uri).download_artifacts(run.info.run_id, "trial.log", str(tmp_path / "kept"))
     assert Path(text).stat().st_size < 300_000
@@ -95,7 +99,7 @@ def test_a_long_sentence_or_label_is_no_obstacle(tracker: Tracker, tmp_path: Pat
         "0",
         "000",
         Outcome(many, "failed", Measurement(), Failure("error", "so long " * 700)),
-        Goal(),
+        Goal({"accuracy_drop": 0.01}),
         tmp_path / "log",
     )
     assert tracker.recorded() == {many.key}
@@ -103,7 +107,7 @@ def test_a_long_sentence_or_label_is_no_obstacle(tracker: Tracker, tmp_path: Pat
 
 def test_a_study_opened_again_is_the_same_run(uri: str, tracker: Tracker, tmp_path: Path) -> None:
     tracker.describe({"objective": "throughput"}, {"model": "m"})
-    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), Goal(), tmp_path / "log")
+    tracker.trial("0", "000", Outcome(CANDIDATE, "complete", MEASURED), Goal({"accuracy_drop": 0.01}), tmp_path / "log")
     tracker.close("KILLED")
     again = Tracker(uri, "tests", "mine")
     assert again.run_id == tracker.run_id

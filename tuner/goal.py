@@ -1,75 +1,74 @@
 """What is wanted, within which limits. The only definition of feasible: sampler, early stops and choice ask here."""
 
+import difflib
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from tuner.errors import RequestError
+from tuner.figures import PERCENTILES, Figure, figures
 from tuner.measurement import Measurement
 
-ObjectiveName = Literal["throughput", "latency", "size_mb"]
 Scenario = Literal["SingleStream", "Offline", "Server"]
-PERCENTILES = (50, 90, 95, 99)
-_POINT = 0.01  # one point of accuracy: the unit of excess where the limit itself is smaller
+_ALWAYS = ("latency_ms", "accuracy_drop", "size_mb", "memory_mb")  # their keys are in the record of every champion
 
 
 @dataclass(frozen=True)
 class Goal:
-    """`latency_ms` bounds that percentile of what the scenario calls latency (`tuner.measure.scenario`): of one call,
-    by default. `accuracy_drop` bounds what is lost against the float model, in the metric's unit; `size_mb` the
-    artifact's files; `memory_mb` the peak of the process that runs it. None is no limit. Without a percentile it is the
-    95th, in the Server scenario the 99th. `objective` is what is wanted most among the feasible."""
+    """`limits` are by name of figure (`tuner.figures`); a figure that is not there, or None, is not limited.
 
-    latency_ms: float | None = None
+    `latency_ms` bounds that percentile of what the scenario calls latency (`tuner.measure.scenario`): of one call,
+    by default. Without a percentile it is the 95th, in the Server scenario the 99th. `accuracy_drop` bounds what is
+    lost against the float model, in the metric's unit; `size_mb` the artifact's files; `memory_mb` the peak of the
+    process that runs it. `objective` names the figure that is wanted most among the feasible.
+    """
+
+    limits: Mapping[str, float] = field(default_factory=dict)
     latency_percentile: int | None = None
     scenario: Scenario = "SingleStream"
-    accuracy_drop: float | None = 0.01
-    size_mb: float | None = None
-    memory_mb: float | None = None
-    objective: ObjectiveName = "throughput"
+    objective: str = "throughput"
 
     def __post_init__(self) -> None:
-        for name in ("latency_ms", "size_mb", "memory_mb"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise RequestError(f"{name}={value} must be more than 0, or null for no limit")
-        if self.accuracy_drop is not None and not 0 <= self.accuracy_drop <= 1:
-            raise RequestError(
-                f"accuracy_drop={self.accuracy_drop} must be from 0 to 1 (0.01 is one point), or null for no limit"
-            )
+        declared = {name: limit for name, limit in self.limits.items() if limit is not None}
+        for name, limit in declared.items():
+            why = _figure(name).refusal(limit)
+            if why is not None:
+                hint = " (0.01 is one point)" if name == "accuracy_drop" else ""
+                raise RequestError(f"{name}={limit} {why}{hint}, or null for no limit")
+        # in the table's order, however they were given
+        object.__setattr__(self, "limits", {name: declared[name] for name in figures() if name in declared})
         if self.latency_percentile not in (None, *PERCENTILES):
             raise RequestError(f"latency_percentile={self.latency_percentile} must be one of {PERCENTILES}")
         if self.scenario not in get_args(Scenario):
             raise RequestError(f"scenario={self.scenario} must be one of {', '.join(get_args(Scenario))}")
-        if self.scenario == "Offline" and self.latency_ms is not None:
+        if self.scenario == "Offline" and "latency_ms" in self.limits:
             raise RequestError("scenario=Offline has no latency; leave out latency_ms, or take scenario=SingleStream")
-        if self.scenario == "Server" and self.latency_ms is None:
+        if self.scenario == "Server" and "latency_ms" not in self.limits:
             raise RequestError("scenario=Server needs a limit: latency_ms=…")
-        if self.objective not in get_args(ObjectiveName):
-            raise RequestError(f"objective={self.objective!r} must be throughput, latency or size_mb")
+        objectives = [figure.name for figure in figures().values() if figure.objective]
+        if self.objective not in objectives:
+            listed = f"{', '.join(objectives[:-1])} or {objectives[-1]}"
+            raise RequestError(f"objective={self.objective!r} must be {listed}")
 
     @property
     def percentile(self) -> int:
         """The declared percentile of latency, or the scenario's own."""
         return self.latency_percentile or (99 if self.scenario == "Server" else 95)
 
-    def limits(self) -> dict[str, float]:
-        """The limits declared, by name."""
-        named = {
-            "latency_ms": self.latency_ms,
-            "accuracy_drop": self.accuracy_drop,
-            "size_mb": self.size_mb,
-            "memory_mb": self.memory_mb,
-        }
-        return {name: limit for name, limit in named.items() if limit is not None}
+    @property
+    def wanted(self) -> Figure:
+        """The figure that is the objective."""
+        return figures()[self.objective]
+
+    @property
+    def declared(self) -> set[str]:
+        """The names of the figures that it speaks of."""
+        return {*self.limits, self.objective}
 
     def value(self, name: str, measurement: Measurement) -> float | None:
-        """What `measurement` says of the limit `name`."""
-        if name == "latency_ms":
-            latency = measurement.latency_ms
-            return None if latency is None else latency.percentile(self.percentile)
-        value: float | None = getattr(measurement, name)
-        return value
+        """What `measurement` says of the figure `name`."""
+        return figures()[name].value(measurement, self.percentile)
 
     def violations(self, measurement: Measurement) -> dict[str, float]:
         """By how much each declared limit that was measured is exceeded: 0 or less is within.
@@ -77,39 +76,55 @@ class Goal:
         In units of the limit: 0.2 is a fifth over it. Accuracy is in units of the larger of its limit and one point.
         """
         excess = {}
-        for name, limit in self.limits().items():
+        for name, limit in self.limits.items():
             value = self.value(name, measurement)
             if value is not None:
-                unit = max(limit, _POINT) if name == "accuracy_drop" else limit
-                excess[name] = (value - limit) / unit
+                excess[name] = figures()[name].excess(value, limit)
         return excess
 
     def feasible(self, measurement: Measurement) -> bool:
         """Every declared limit was measured and holds."""
         excess = self.violations(measurement)
-        return excess.keys() == self.limits().keys() and all(value <= 0 for value in excess.values())
+        return excess.keys() == self.limits.keys() and all(value <= 0 for value in excess.values())
 
     def certified(self, measurement: Measurement) -> bool:
         """Feasible, and at the bad end of each 95 % interval too."""
-        latency, drop = measurement.latency_ms, measurement.accuracy_drop_ci95
-        return (
-            self.feasible(measurement)
-            and (self.latency_ms is None or (latency is not None and latency.ci95[1] <= self.latency_ms))
-            and (self.accuracy_drop is None or (drop is not None and drop[1] <= self.accuracy_drop))
+        uncertain = {name: figures()[name] for name in self.limits if figures()[name].ends is not None}
+        ends = {name: figure.interval(measurement) for name, figure in uncertain.items()}
+        return self.feasible(measurement) and all(
+            interval is not None and uncertain[name].holds(interval, self.limits[name])
+            for name, interval in ends.items()
         )
 
     def miss(self, measurement: Measurement) -> float:
         """How far from feasible, for ordering: the sum of the excesses; infinite where a limit was not measured."""
         excess = self.violations(measurement)
-        if excess.keys() != self.limits().keys():
+        if excess.keys() != self.limits.keys():
             return math.inf
         return sum(max(0.0, value) for value in excess.values())
 
     def score(self, measurement: Measurement) -> float | None:
         """Larger is better, and equal ratios are equal steps (a logarithm); None where not measured."""
-        if self.objective == "throughput":
-            rate = measurement.throughput_normalised or measurement.throughput
-            return None if rate is None else math.log(rate)
-        if self.objective == "latency":
-            return None if measurement.latency_ms is None else -math.log(measurement.latency_ms.p50)
-        return None if measurement.size_mb is None else -math.log(measurement.size_mb)
+        return self.wanted.score(measurement, self.percentile)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every limit of the tuner's own figures, null where there is none, and what else is declared: two goals are
+        the same where this is, and a registered champion keeps its digest."""
+        limits: dict[str, float | None] = {name: self.limits.get(name) for name in _ALWAYS}
+        return {
+            **limits,
+            **self.limits,
+            "latency_percentile": self.latency_percentile,
+            "scenario": self.scenario,
+            "objective": self.objective,
+        }
+
+
+def _figure(name: str) -> Figure:
+    """The figure that a limit is of. Raises RequestError where it cannot be one."""
+    limited = [figure.name for figure in figures().values() if figure.limit]
+    if name in limited:
+        return figures()[name]
+    nearest = difflib.get_close_matches(name, limited, n=1, cutoff=0.5)
+    mend = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(limited)}"
+    raise RequestError(f"{name}: no figure of that name can be limited; {mend}")

@@ -1,7 +1,10 @@
 """What is known of a candidate, in figures with units."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -12,7 +15,7 @@ class Latency:
     p90: float
     p95: float
     p99: float
-    ci95: tuple[float, float]
+    ci95: Interval
 
     def percentile(self, q: int) -> float:
         return float(getattr(self, f"p{q}"))
@@ -27,7 +30,8 @@ class Measurement:
     the ratio of their medians, `reference_ms` the declared percentile of the reference, `cpu_ms` the process CPU time
     a call. `timing_precise` tells whether timing ended because its interval was narrow enough, or at its time limit.
     `energy_j` is the machine's energy a sample, where it is exposed. `accuracy_drop` is against the float model on
-    the same samples, with its paired interval; `samples_to_certify` is how many samples would settle it.
+    the same samples, with its paired interval; `samples_to_certify` is how many samples would settle it. `more` is by
+    name what a task or a plugin yields beyond that (`tuner.figures`).
     """
 
     latency_ms: Latency | None = None
@@ -39,19 +43,22 @@ class Measurement:
     cpu_ms: float | None = None
     accuracy: float | None = None
     accuracy_drop: float | None = None
-    accuracy_ci95: tuple[float, float] | None = None
-    accuracy_drop_ci95: tuple[float, float] | None = None
+    accuracy_ci95: Interval | None = None
+    accuracy_drop_ci95: Interval | None = None
     samples_to_certify: int | None = None
     size_mb: float | None = None
     memory_mb: float | None = None
     energy_j: float | None = None
+    more: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Measurement":
-        latency = value["latency_ms"]
-        intervals = {name: tuple(value[name]) for name in ("accuracy_ci95", "accuracy_drop_ci95") if value[name]}
-        timed = {"latency_ms": Latency(**{**latency, "ci95": tuple(latency["ci95"])})} if latency else {}
-        return cls(**{**value, **intervals, **timed})
+    def from_json(cls, value: Mapping[str, Any]) -> "Measurement":
+        """What `to_json` gave, now or in a version before; what else the mapping has is left alone."""
+        given = {f.name: value[f.name] for f in fields(cls) if f.name in value}
+        latency = given.get("latency_ms")
+        for name in ("accuracy_ci95", "accuracy_drop_ci95"):
+            given[name] = tuple(given[name]) if given.get(name) else None
+        return cls(**given | {"latency_ms": Latency(**latency | {"ci95": tuple(latency["ci95"])}) if latency else None})

@@ -81,7 +81,7 @@ class Succession:
         self._say(f"registering {finding.candidate.label} as {self._name}")
         record = self._watch.record(finding.candidate, champion, finding.measurement)
         tags = {"study": self._study, "candidate": finding.candidate.label, "verdict": verdict.verdict}
-        tags |= {f"limit_{name}": f"{limit:g}" for name, limit in self._request.goal.limits().items()}
+        tags |= {f"limit_{name}": f"{limit:g}" for name, limit in self._request.goal.limits.items()}
         why = self._reason(verdict) if self._request.promote == "auto" else None
         try:
             version = self._registry.register(

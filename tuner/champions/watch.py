@@ -120,7 +120,7 @@ class Watch:
             "latency_vs_reference": math.exp(float(np.mean(logs))) if logs else None,
             "log_ratios": logs,
             "accuracy": measured.accuracy,
-            "accuracy_limit": self._request.goal.accuracy_drop,
+            "accuracy_limit": self._request.goal.limits.get("accuracy_drop"),
             "terms": self._terms(),
             "surroundings": self._surroundings(candidate),
         }
@@ -194,7 +194,7 @@ class Watch:
             "samples": digest({name: value for name, value in content.items() if name != "model"}),
             "reference": digest(encode(self._reference.backend)),
             "target": digest(target),
-            "limits": digest(asdict(request.goal)),
+            "limits": digest(request.goal.to_json()),
         }
 
     def _surroundings(self, candidate: Candidate) -> dict[str, str]:

@@ -18,7 +18,7 @@ NOISY = 0.1
 
 def about_samples(float_scores: NDArray[np.float64], goal: Goal) -> Iterator[Doubt]:
     """Whether the evaluation set can decide the declared accuracy limit at all."""
-    limit, count = goal.accuracy_drop, len(float_scores)
+    limit, count = goal.limits.get("accuracy_drop"), len(float_scores)
     if limit is None:
         return
     if 0 < limit < 1 / count:

@@ -120,7 +120,7 @@ class Evaluator:
             return Outcome(candidate, state, measured, seconds=clock.seconds(), **more)
 
         def refusal() -> str | None:
-            limit_ms, latency = self._goal.latency_ms, measured.latency_ms
+            limit_ms, latency = self._goal.limits.get("latency_ms"), measured.latency_ms
             if limit_ms is not None and latency is not None and latency.p50 > WIDE_MARGIN * limit_ms:
                 return "latency_ms"
             if self._goal.violations(measured).get("size_mb", 0) > 0:
@@ -189,7 +189,7 @@ class Evaluator:
     def _probed(self, measured: Measurement, candidate: Candidate, worker: Worker, deadline: Deadline) -> Measurement:
         """With latency and throughput by the least of a few calls: what disturbs the machine can only have raised
         it."""
-        limit_ms = self._goal.latency_ms
+        limit_ms = self._goal.limits.get("latency_ms")
         probe_ms = worker.run_for(deadline.left_s(), host.warm_up, _PROBE_S)
         if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
             probe_ms = min(probe_ms, worker.run_for(deadline.left_s(), host.warm_up, 3 * _PROBE_S))
@@ -336,7 +336,7 @@ class Evaluator:
         return np.asarray(np.load(self._store.make("scores", made_from, fill, deadline.stopped) / "scores.npy"))
 
     def _with_accuracy(self, measured: Measurement, found: NDArray[Any]) -> Measurement:
-        limit = self._goal.accuracy_drop
+        limit = self._goal.limits.get("accuracy_drop")
         return replace(
             measured,
             accuracy=float(found.mean()),

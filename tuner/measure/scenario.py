@@ -32,8 +32,7 @@ def figures(goal: Goal, turns: Sequence[NDArray[Any]], batch_size: int, *, resam
         limited = latency.percentile(goal.percentile)
         ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else (limited, limited)
         return replace(latency, ci95=ci95), batch_size / p50 * 1e3
-    assert goal.latency_ms is not None
-    served = serving.largest_rate(calls, batch_size, goal.latency_ms, goal.percentile)
+    served = serving.largest_rate(calls, batch_size, goal.limits["latency_ms"], goal.percentile)
     if served is None:
         served = serving.at_rate(calls, batch_size, _IDLE * 1e3 / float(calls.mean()))
     latency = Latency(served.p50, served.p90, served.p95, served.p99, (served.p50, served.p99))

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from tuner.candidate import Candidate
-from tuner.measurement import Measurement
-from tuner.report.rows import rows
-from tuner.report.words import counted, sentence
+from tuner.report.rows import declared_limits
+from tuner.report.rows import table as compared
+from tuner.report.words import counted, limits, sentence
 from tuner.request.request import Request
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
@@ -33,10 +33,10 @@ class Console:
         )
 
     def begin(self, request: Request, study: str, device: str) -> None:
-        limits = ", ".join(f"{name} ≤ {value:g}" for name, value in request.goal.limits().items())
+        most = "most" if request.goal.wanted.better == "more" else "least"
         threads = f"{request.target.cores} thread{'s' * (request.target.cores > 1)}"
         self._err.print(f"[bold]{study}[/]: {request.workload.name} on {request.target.name} ({device}, {threads})")
-        self._err.print(f"most {request.goal.objective} within {limits or 'no limit'}")
+        self._err.print(f"{most} {request.goal.objective} within {limits(request.goal) or 'no limit'}")
 
     @contextlib.contextmanager
     def training(self, name: str) -> Iterator[Callable[[float, str], None]]:
@@ -163,8 +163,9 @@ class TrialBar:
     def _best_text(self) -> str:
         if self._best is None:
             return "nothing feasible yet"
-        rate = self._best.measurement.throughput or 0.0
-        return f"best {rate:,.0f}/s {self._best.candidate.label}"
+        goal = self._request.goal
+        best = goal.wanted.text(self._best.measurement, goal.percentile)
+        return f"best {best} {goal.wanted.unit} {self._best.candidate.label}"
 
 
 def _registered(found: Mapping[str, Any]) -> str:
@@ -178,25 +179,10 @@ def _table(result: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("candidate", overflow="fold")
-    quantile = result["constraints"]["latency_percentile"]
-    for name in ("samples/s", "p50 ms", f"p{quantile} ms", "accuracy", "drop", "MB"):
-        table.add_column(name, justify="right")
-    for role, _, label, measured in rows(result):
-        table.add_row(role, label, *_cells(measured, quantile))
+    percentile = declared_limits(result).percentile
+    columns, rows = compared(result)
+    for figure in columns:
+        table.add_column(figure.heading(percentile), justify="right")
+    for role, _, label, measured in rows:
+        table.add_row(role, label, *(figure.text(measured, percentile) for figure in columns))
     return table
-
-
-def _cells(measured: Measurement, quantile: int) -> list[str]:
-    latency = measured.latency_ms
-
-    def number(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
-
-    return [
-        number(measured.throughput, ",.0f"),
-        number(None if latency is None else latency.p50, ".3f"),
-        number(None if latency is None else latency.percentile(quantile), ".3f"),
-        number(measured.accuracy, ".4f"),
-        number(measured.accuracy_drop, "+.4f"),
-        number(measured.size_mb, ".2f"),
-    ]

@@ -6,8 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tuner.report.rows import declared_limits, measurement, rows
-from tuner.report.words import assurance, counted, sentence, setbacks, trial_fate
+from tuner.figures import columns, figures, printed
+from tuner.report.rows import declared_limits, measurement, table
+from tuner.report.words import assurance, counted, limits, sentence, setbacks, trial_fate
 from tuner.system.files import write_whole
 
 
@@ -27,9 +28,11 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
 
     from tuner.report import pictures as picture
 
-    limits = declared_limits(result)
+    goal = declared_limits(result)
+    compared, rows = table(result)
+    tried = [measurement(trial["measurement"]) for trial in trials]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["number"] = lambda value, form: "–" if value is None else format(value, form)
+    environment.filters["number"] = printed
     template = environment.from_string(files("tuner.report").joinpath("page.html").read_text())
     drawings = {
         "throughput": picture.front(result, trials, "throughput"),
@@ -40,25 +43,30 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     }
     return template.render(
         result=result,
-        limits=limits,
+        goal=goal,
+        limits=limits(goal),
+        measured=result["champion"] and measurement(result["champion"]),
+        headlines=[figure for figure in figures().values() if figure.limit],
         sentence=sentence(result).removeprefix(f"Champion ({result['verdict']}): "),  # the badge says so
         assurance=list(assurance(result)),
         doubts=[*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])],
         counted=counted(result),
-        rows=rows(result),
+        rows=rows,
+        columns=compared,
         setbacks=setbacks(result, trials),
         trials=[
             (
                 "base" if trial["number"] is None else f"{trial['number']:03d}",  # as MLflow's runs are called
                 trial["label"],
-                measurement(trial["measurement"]),
+                measured,
                 "≈ " if trial["state"] == "stopped_early" else "",  # of a few calls
-                trial_fate(trial, limits),
+                trial_fate(trial, goal),
             )
-            for trial in trials
+            for trial, measured in zip(trials, tried, strict=True)
         ],
+        trial_columns=columns(goal.percentile, goal.declared, tried),
         drawings={name: markupsafe.Markup(drawing) for name, drawing in drawings.items()},
-        unit=picture.unit(result),
+        wanted=goal.wanted,
     )
 
 

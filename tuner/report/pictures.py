@@ -53,8 +53,8 @@ def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
             x, y = _place(measurement(finding), goal, against)
             size = 210 if marker == "*" else 46
             axes.scatter([x], [y], s=size, marker=marker, color=_BEST, edgecolors="black", zorder=4, label=role)
-    if goal.latency_ms is not None:
-        axes.axvline(goal.latency_ms, color=_LIMIT, linestyle="--", linewidth=1.2, label="limit")
+    if (limit_ms := goal.limits.get("latency_ms")) is not None:
+        axes.axvline(limit_ms, color=_LIMIT, linestyle="--", linewidth=1.2, label="limit")
     axes.set(xscale="log", xlabel=f"p{goal.percentile} latency of one call, ms")
     _plain_logarithm(axes.xaxis)
     if against == "throughput":
@@ -62,7 +62,8 @@ def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
         axes.set(yscale="log", ylabel="samples/s")
         _plain_logarithm(axes.yaxis)
     else:
-        limit, declared = goal.accuracy_drop or 0.01, goal.accuracy_drop is not None
+        declared = goal.limits.get("accuracy_drop")
+        limit = declared or 0.01
         drops = [0.0, *(m.accuracy_drop for _, m in done if m.accuracy_drop is not None)]
         # plain around the limit, logarithmic beyond it: a ruined model must not flatten the rest
         axes.set_yscale("symlog", linthresh=2 * limit)
@@ -71,7 +72,7 @@ def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
         axes.set_yticks([0.0, limit, 2 * limit, *beyond])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        if declared:
+        if declared is not None:
             axes.axhline(limit, color=_LIMIT, linestyle="--", linewidth=1.2)
     _legend(figure, axes)
     return _svg(figure, f"front-{against}")
@@ -81,13 +82,13 @@ def history(result: Mapping[str, Any], trials: Trials) -> str:
     """What each trial found, and the best feasible so far."""
     goal = declared_limits(result)
     figure, axes = _figure()
-    better = max if result["objective"] == "throughput" else min
+    better = max if goal.wanted.better == "more" else min
     good: list[Point] = []
     bad: list[Point] = []
     best: list[Point] = []
     unmeasured = []
     for number, trial in enumerate(trials):
-        value = score(result, trial)
+        value = wanted(goal, trial)
         if value is None:
             unmeasured.append(number)
         elif goal.feasible(measurement(trial["measurement"])):
@@ -104,7 +105,7 @@ def history(result: Mapping[str, Any], trials: Trials) -> str:
     if unmeasured:
         at_the_foot = axes.get_xaxis_transform()
         axes.plot(unmeasured, [0.02] * len(unmeasured), "x", color=_LIMIT, label="not measured", transform=at_the_foot)
-    axes.set(xlabel="candidates in the order tried, baselines last", ylabel=unit(result))
+    axes.set(xlabel="candidates in the order tried, baselines last", ylabel=goal.wanted.axis(goal.percentile))
     if good or bad:
         axes.set_yscale("log")
         _plain_logarithm(axes.yaxis)
@@ -116,7 +117,7 @@ def choices(result: Mapping[str, Any], trials: Trials) -> str:
     """For each backend, combination of transforms and batch size: the best feasible candidate that has it. What was far
     behind after a few calls says nothing of the limits."""
     goal = declared_limits(result)
-    up = result["objective"] == "throughput"
+    up = goal.wanted.better == "more"
     bars: list[tuple[str, float, str] | None] = []
     for kind in (backend, transforms, batch):
         tried: dict[str, list[float | None]] = {}
@@ -124,7 +125,7 @@ def choices(result: Mapping[str, Any], trials: Trials) -> str:
             scores = tried.setdefault(kind(t), [])
             if t["stopped_by"] != "behind":
                 kept = goal.feasible(measurement(t["measurement"]))
-                scores.append(score(result, t) if kept else None)
+                scores.append(wanted(goal, t) if kept else None)
         several = []
         for name, scores in tried.items():
             kept_scores = [s for s in scores if s]
@@ -144,7 +145,7 @@ def choices(result: Mapping[str, Any], trials: Trials) -> str:
             axes.text(value, place, f" {text}", va="center", fontsize=8)
     _rows(axes, names)
     axes.set_xlim(0, 1.45 * max((bar[1] for bar in bars if bar), default=1.0) or 1.0)
-    axes.set_xlabel(unit(result))
+    axes.set_xlabel(goal.wanted.axis(goal.percentile))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     return _svg(figure, "choices")
 
@@ -175,18 +176,9 @@ def batch(trial: Mapping[str, Any]) -> str:
     return f"batch {trial['candidate']['batch_size']}"
 
 
-def score(result: Mapping[str, Any], trial: Mapping[str, Any]) -> float | None:
+def wanted(goal: Goal, trial: Mapping[str, Any]) -> float | None:
     """What the objective wants, in its unit; None where it was not measured."""
-    measured = measurement(trial["measurement"])
-    if result["objective"] == "throughput":
-        return measured.throughput_normalised or measured.throughput
-    if result["objective"] == "latency":
-        return None if measured.latency_ms is None else measured.latency_ms.p50
-    return measured.size_mb
-
-
-def unit(result: Mapping[str, Any]) -> str:
-    return {"throughput": "samples/s", "latency": "p50 latency, ms", "size_mb": "MB"}[result["objective"]]
+    return goal.wanted.wanted(measurement(trial["measurement"]), goal.percentile)
 
 
 def _place(measured: Measurement, goal: Goal, against: str) -> Point:

@@ -1,9 +1,9 @@
 """What the verdict compares, read from `result.json`."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, NamedTuple
 
+from tuner.figures import Figure, columns
 from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.system.digests import digest
@@ -27,7 +27,19 @@ class Row(NamedTuple):
 
 def declared_limits(result: Mapping[str, Any]) -> Goal:
     """The goal of `result.json`, where a limit that was not declared does not stand."""
-    return Goal(**{"accuracy_drop": None, **result["constraints"]})
+    limits = dict(result["constraints"])
+    return Goal(
+        latency_percentile=limits.pop("latency_percentile"),
+        scenario=limits.pop("scenario"),
+        objective=result["objective"],
+        limits=limits,
+    )
+
+
+def table(result: Mapping[str, Any]) -> tuple[list[Figure], list[Row]]:
+    """What the verdict compares, best first, and the figures that are the columns."""
+    goal, compared = declared_limits(result), rows(result)
+    return columns(goal.percentile, goal.declared, [row.measured for row in compared]), compared
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
@@ -40,4 +52,4 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def measurement(finding: Mapping[str, Any]) -> Measurement:
-    return Measurement.from_json({f.name: finding[f.name] for f in fields(Measurement)})
+    return Measurement.from_json(finding)

@@ -3,15 +3,14 @@
 import sys
 from typing import Any
 
+from tuner.figures import NOTHING, printed
+
 
 def show(summary: dict[str, Any]) -> None:
     """Prints what `summary.json` says as a table."""
     import rich.console
     from rich import box
     from rich.table import Table
-
-    def number(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=summary["sweep"], title_justify="left")
     for heading in ("member", "verdict", "champion"):
@@ -25,8 +24,12 @@ def show(summary: dict[str, Any]) -> None:
             verdict += f" ({member['exit_code']})"
         figures = [("throughput", ",.0f"), ("latency_ms", ".3f"), ("accuracy_drop", "+.4f"), ("vs_eager", ".1f"),
                    ("vs_best_untuned", ".1f")]  # fmt: skip
-        cells = [number(member[name], form) for name, form in figures]
+        cells = [printed(member[name], form) for name, form in figures]
         table.add_row(
-            member["chosen"] or member["member"], verdict, member["champion"] or "–", *cells, member["study"] or "–"
+            member["chosen"] or member["member"],
+            verdict,
+            member["champion"] or NOTHING,
+            *cells,
+            member["study"] or NOTHING,
         )
     rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)

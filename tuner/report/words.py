@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.figures import Figure, figures, printed
 from tuner.goal import Goal
 from tuner.measurement import Measurement
-from tuner.report.rows import Row, declared_limits, measurement, rows
+from tuner.report.rows import Row, declared_limits, measurement, rows, table
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def sentence(result: Mapping[str, Any]) -> str:
         untuned = result["baselines"]["best_untuned"]
         gained = "" if untuned is None or untuned["label"] != champion["label"] else " Tuning gained nothing here."
         return f"Champion ({result['verdict']}): {told}{gained}"
-    declared = ", ".join(f"{name} ≤ {limit:g}" for name, limit in goal.limits().items())
+    declared = limits(goal)
     nearest = result["nearest_miss"]
     if nearest is None:
         return f"None: no candidate could be measured within {declared}."
@@ -41,10 +42,15 @@ def sentence(result: Mapping[str, Any]) -> str:
     return f"None within {declared}. Nearest: {nearest['label']} ({missed or 'not fully measured'})."
 
 
+def limits(goal: Goal) -> str:
+    """The declared limits in a line; empty where there is none."""
+    return ", ".join(f"{name} {figures()[name].bound} {limit:g}" for name, limit in goal.limits.items())
+
+
 def breaches(goal: Goal, measured: Measurement) -> list[str]:
     """The limits that are broken, each with what was measured."""
     return [
-        f"{name} {goal.value(name, measured):.4g} instead of {goal.limits()[name]:g}"
+        f"{name} {goal.value(name, measured):.4g} instead of {goal.limits[name]:g}"
         for name, excess in goal.violations(measured).items()
         if excess > 0
     ]
@@ -63,8 +69,10 @@ def trial_fate(trial: Mapping[str, Any], goal: Goal) -> str:
         return f"Stopped early: {broken or stopped_by}. Not measured any further."
     if not goal.feasible(measured):
         return f"Outside the limits: {broken or 'not every limit was measured'}."
-    limits = goal.limits().items()
-    kept = [f"{name} {goal.value(name, measured):.4g} ≤ {limit:g}" for name, limit in limits]
+    kept = [
+        f"{name} {goal.value(name, measured):.4g} {figures()[name].bound} {limit:g}"
+        for name, limit in goal.limits.items()
+    ]
     return f"Within the limits: {', '.join(kept) or 'none are declared'}."
 
 
@@ -74,20 +82,19 @@ def assurance(result: Mapping[str, Any]) -> Iterator[str]:
     if champion is None:
         return
     measured = measurement(champion)
-    latency, drop = measured.latency_ms, measured.accuracy_drop_ci95
-    if goal.latency_ms is not None and latency is not None:
-        quantile, (low, high) = goal.percentile, latency.ci95
-        yield (
-            f"Latency p{quantile} is {latency.percentile(quantile):.3g} ms (95 % interval {low:.3g} to {high:.3g}); "
-            f"the limit is {goal.latency_ms:g} ms."
-        )
-    if goal.accuracy_drop is not None and drop is not None:
+    for name, limit in goal.limits.items():
+        figure = figures()[name]
+        ends, text = figure.interval(measured), figure.text(measured, goal.percentile)
+        if ends is None:
+            continue
+        unit, basis = figure.unit and f" {figure.unit}", figure.basis and f", {figure.basis}"
         settled = ""
-        if drop[1] > goal.accuracy_drop and measured.samples_to_certify:
+        if name == "accuracy_drop" and not figure.holds(ends, limit) and measured.samples_to_certify:
             settled = f" About {measured.samples_to_certify:,} evaluation samples would settle it."
+        title = figure.titled(goal.percentile)
         yield (
-            f"Accuracy drop is {measured.accuracy_drop:+.4f} (95 % interval {drop[0]:+.4f} to {drop[1]:+.4f}), sample "
-            f"by sample against the float model; the limit is {goal.accuracy_drop:g}.{settled}"
+            f"{title[0].upper()}{title[1:]} is {text}{unit} (95 % interval {printed(ends[0], figure.form)} to "
+            f"{printed(ends[1], figure.form)}){basis}; the limit is {limit:g}{unit}.{settled}"
         )
     certified = "the bad end of each interval is within its limit"
     feasible = "the estimates are within the limits, but not the bad end of every interval"
@@ -146,7 +153,7 @@ def setbacks(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> 
         several.sort()
         low, high = f"{several[0][0]:.3g}", f"{several[-1][0]:.3g}"
         values = low if low == high else f"{low} to {high}"
-        why = f"{name} {values}, where {goal.limits()[name]:g} is the limit"
+        why = f"{name} {values}, where {goal.limits[name]:g} is the limit"
         found.append(Setback(what, why, tuple(label for _, label in several)))
     if behind:
         found.append(Setback("stopped early", "a few calls showed it far behind the best by then", tuple(behind)))
@@ -165,7 +172,7 @@ def counted(result: Mapping[str, Any]) -> str:
 
 def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     """The Markdown that MLflow shows as the description of a study's run."""
-    quantile = declared_limits(result).percentile
+    percentile = declared_limits(result).percentile
     # MLflow shows the first lines, and the rest on demand
     parts = [f"**{_plain(sentence(result))}**"]
     parts.append(
@@ -173,24 +180,18 @@ def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
     )
     if sure := list(assurance(result)):
         parts.append("### How surely\n" + "\n".join(f"- {_plain(line)}" for line in sure))
-    head = ["", "candidate", "samples/s", f"p{quantile} ms (95 %)", "accuracy drop (95 %)", "MB"]
-    table = [head, ["---", "---", *["---:"] * 4]]
-    for role, _, label, measured in rows(result):
-        latency, drop, size = measured.latency_ms, measured.accuracy_drop, measured.size_mb
-        cells = [
-            _number(measured.throughput, ",.0f"),
-            "–" if latency is None else f"{latency.percentile(quantile):.3f}{_interval(latency.ci95, '.3f')}",
-            f"{_number(drop, '+.4f')}{_interval(measured.accuracy_drop_ci95, '+.4f')}",
-            _number(size, ".2f"),
-        ]
-        table.append([role, label, *cells])
-    parts.append("\n".join("| " + " | ".join(map(_plain, cells)) + " |" for cells in table))
+    columns, compared = table(result)
+    heads = [f"{figure.heading(percentile)}{' (95 %)' * (figure.ends is not None)}" for figure in columns]
+    lines = [["", "candidate", *heads], ["---", "---", *["---:"] * len(columns)]]
+    for role, _, label, measured in compared:
+        lines.append([role, label, *(_with_interval(figure, measured, percentile) for figure in columns)])
+    parts.append("\n".join("| " + " | ".join(map(_plain, cells)) + " |" for cells in lines))
     if doubts := [*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])]:
         parts.append("### What to question\n" + "\n".join(f"- {_plain(line)}" for line in doubts))
     if lost := setbacks(result, trials):
-        lines = ["### What did not work", "| what | candidates | why | such as |", "|---|---:|---|---|"]
-        lines += [f"| {s.what} | {len(s.labels)} | {_plain(s.why)} | {_plain(s.labels[0])} |" for s in lost]
-        parts.append("\n".join(lines))
+        told = ["### What did not work", "| what | candidates | why | such as |", "|---|---:|---|---|"]
+        told += [f"| {s.what} | {len(s.labels)} | {_plain(s.why)} | {_plain(s.labels[0])} |" for s in lost]
+        parts.append("\n".join(told))
     environment = result["environment"]
     versions = {"Python": environment["python"], **environment["versions"]}
     parts.append(
@@ -201,12 +202,9 @@ def study_note(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
     return "\n\n".join(parts)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _interval(ends: tuple[float, float] | None, form: str) -> str:
-    return "" if ends is None else f" ({ends[0]:{form}} to {ends[1]:{form}})"
+def _with_interval(figure: Figure, measured: Measurement, percentile: int) -> str:
+    ends, text = figure.interval(measured), figure.text(measured, percentile)
+    return text if ends is None else f"{text} ({ends[0]:{figure.form}} to {ends[1]:{figure.form}})"
 
 
 def _plain(text: str) -> str:

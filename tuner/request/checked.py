@@ -13,9 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from tuner.errors import RequestError
+from tuner.figures import TABLE, figures
 from tuner.goal import Goal
 from tuner.plugin import Backend
 from tuner.request.request import Request
+from tuner.request.schema import limit_keys
 from tuner.request.spelling import unknown_name
 from tuner.search.space import Space
 from tuner.system import former
@@ -68,10 +70,16 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         raise RequestError(f"study={values['study']!r} must be letters, digits, '.', '_' and '-'")
     if unknown := values["reference"].keys() - set(get_args(Form)):
         raise RequestError(unknown_name(f"reference.{min(unknown)}", [f"reference.{form}" for form in get_args(Form)]))
+    outside = figures().keys() - {figure.name for figure in TABLE}
     return Request(
         target=built(values["target"], Target, "target"),
         workload=workload,
-        goal=Goal(**{f.name: values[f.name] for f in fields(Goal)}),
+        goal=Goal(
+            {name: values[name] for name in limit_keys()},
+            values["latency_percentile"],
+            values["scenario"],
+            values["objective"],
+        ),
         space=Space.parse(values["search_space"]),
         reference={
             cast(Form, form): built(spec, Backend, f"reference.{form}") for form, spec in values["reference"].items()
@@ -94,7 +102,8 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         storage=storage,
         experiment=values["tracking"]["experiment"],
         overrides=overrides,
-        resolved=values,
+        # a package that adds a figure makes no other study of what does not limit it
+        resolved={key: value for key, value in values.items() if value is not None or key not in outside},
     )
 
 

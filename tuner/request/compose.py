@@ -7,7 +7,6 @@ spelling, before anything is spent or written.
 import importlib.resources
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
@@ -20,7 +19,7 @@ from tuner.errors import RequestError
 from tuner.request import former
 from tuner.request.checked import from_config
 from tuner.request.request import Request
-from tuner.request.schema import GROUPS, Schema
+from tuner.request.schema import GROUPS, keys, schema
 from tuner.request.spelling import explained, group_options, known_keys, unknown_name
 from tuner.system.code import importable
 from tuner.system.secret import masked
@@ -51,9 +50,9 @@ def composed(overrides: Sequence[str]) -> DictConfig:
             _replace_in_space(config, [o for o in overrides if o.startswith(_SPACE)])
         except (HydraException, OmegaConfBaseException) as error:
             raise RequestError(explained(error, overrides)) from error
-    unknown = [str(key) for key in config if key not in {f.name for f in fields(Schema)}]
+    unknown = [str(key) for key in config if key not in keys()]
     if unknown:
-        raise RequestError(unknown_name(unknown[0], [f.name for f in fields(Schema)]))
+        raise RequestError(unknown_name(unknown[0], keys()))
     return config
 
 
@@ -68,7 +67,7 @@ def _replace_in_space(config: DictConfig, overrides: Sequence[str]) -> None:
 
 def _register() -> None:
     store = ConfigStore.instance()
-    store.store(name="schema", node=Schema)
+    store.store(name="schema", node=schema())
     # an ordinary Hydra group, although the files lie in the top-level search_spaces/
     for file in importlib.resources.files("tuner.search_spaces").iterdir():
         if file.name.endswith(".yaml"):

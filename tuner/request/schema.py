@@ -1,21 +1,21 @@
 """The keys of conf/config.yaml and their types."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cache
 from typing import Any
+
+from tuner.errors import RequestError
+from tuner.figures import figures
 
 GROUPS = ("target", "model", "dataset", "search_space", "sampler", "tracking")
 
 
 @dataclass
-class Schema:
-    """The keys of conf/config.yaml and their types, for OmegaConf."""
+class Fixed:
+    """The keys that are there whatever figures there are."""
 
-    latency_ms: float | None = None
     latency_percentile: int | None = None
     scenario: str = "SingleStream"
-    accuracy_drop: float | None = 0.01
-    size_mb: float | None = None
-    memory_mb: float | None = None
     objective: str = "throughput"
     metric: str = "tuner.metrics:top1"
     n_trials: int = 40
@@ -38,3 +38,24 @@ class Schema:
     search_space: Any = None
     sampler: Any = None
     tracking: Any = None
+
+
+@cache
+def schema() -> type[Fixed]:
+    """The keys of conf/config.yaml and their types, for OmegaConf: one for each figure that may be limited, and the
+    fixed ones. Raises RequestError where a figure has the name of a fixed one."""
+    for name in limit_keys():
+        if name in {f.name for f in fields(Fixed)}:
+            raise RequestError(f"figure {name}: the configuration has a key of that name; call it otherwise")
+    limits = make_dataclass("Limits", [(name, float | None, None) for name in limit_keys()])
+    return make_dataclass("Schema", [], bases=(Fixed, limits))  # in the order of the bases from the last
+
+
+def limit_keys() -> list[str]:
+    """The names of the figures that may be limited."""
+    return [figure.name for figure in figures().values() if figure.limit]
+
+
+def keys() -> list[str]:
+    """The top keys of the configuration."""
+    return [f.name for f in fields(schema())]

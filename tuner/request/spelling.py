@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from typing import Any
 
 from hydra import compose
@@ -11,7 +10,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tuner.request.schema import Schema
+from tuner.request.schema import keys
 
 
 def explained(error: Exception, overrides: Sequence[str]) -> str:
@@ -59,7 +58,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
     """Every dotted key of the configuration with the groups that were chosen, where those exist."""
-    groups = {f.name for f in fields(Schema)} | {"hydra.searchpath"}
+    groups = {*keys(), "hydra.searchpath"}
     chosen = [o for o in overrides if o.partition("=")[0] in groups]
     try:
         with_defaults = compose("config", overrides=chosen)

@@ -222,7 +222,7 @@ class Search:
     def _told_limits(self, outcome: Outcome, others: list[Outcome]) -> dict[str, float]:
         mine = self._goal.violations(outcome.measurement)
         told = {}
-        for name in self._goal.limits():
+        for name in self._goal.limits:
             if name in mine:
                 told[name] = _symlog(mine[name])
             else:

@@ -55,7 +55,7 @@ def result_json(
         "interrupted": interrupted,
         "objective": request.goal.objective,
         "constraints": {
-            **request.goal.limits(),
+            **request.goal.limits,
             "latency_percentile": request.goal.percentile,
             "scenario": request.goal.scenario,
         },

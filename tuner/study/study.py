@@ -352,7 +352,7 @@ class Study:
     def _describe(self) -> None:
         request = self._request
         self._tracker.describe(
-            {f"limit_{name}": limit for name, limit in request.goal.limits().items()}
+            {f"limit_{name}": limit for name, limit in request.goal.limits.items()}
             | {"objective": request.goal.objective, "scenario": request.goal.scenario, "seed": request.seed},
             {
                 "n_trials": str(request.n_trials),  # a tag: the study may be continued with more

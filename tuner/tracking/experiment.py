@@ -7,6 +7,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import RequestError
+from tuner.goal import Goal
 from tuner.tracking import view
 from tuner.tracking.stores import unusable
 
@@ -21,9 +22,10 @@ came, and its description why it was or was not good enough.
 """
 
 
-def furnish(client: MlflowClient, experiment_id: str, percentile: int) -> None:
-    """Gives an experiment the view that `tune ui` opens, and a note for who sees it first, unless it has its own."""
-    client.set_experiment_tag(experiment_id, view.TAG, view.state(percentile))
+def furnish(client: MlflowClient, experiment_id: str, goal: Goal) -> None:
+    """Gives an experiment the view that `tune ui` opens, with the columns of that goal; and a note for who sees it
+    first, unless it has its own."""
+    client.set_experiment_tag(experiment_id, view.TAG, view.state(goal))
     if NOTE not in client.get_experiment(experiment_id).tags:
         client.set_experiment_tag(experiment_id, NOTE, EXPERIMENT)
 
@@ -39,7 +41,7 @@ def landing(uri: str, experiment: str) -> tuple[str, str | None]:
         if found is None:
             raise RequestError(f"tracking.experiment={experiment}: no study has been recorded in it at {uri}; run one")
         if view.TAG not in found.tags:
-            furnish(client, found.experiment_id, 95)
+            furnish(client, found.experiment_id, Goal())
         studies = client.search_runs([found.experiment_id], "tags.role = 'study'", max_results=1)
     except (MlflowException, sqlite3.Error, SQLAlchemyError) as error:
         raise unusable(uri, error) from error

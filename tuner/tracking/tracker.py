@@ -14,10 +14,11 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.candidate import Candidate
+from tuner.figures import figures
 from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.plugin import encode
-from tuner.report.rows import rows
+from tuner.report.rows import declared_limits, rows
 from tuner.report.words import study_note, trial_fate
 from tuner.tracking.experiment import NOTE, furnish
 from tuner.tracking.stores import sqlite_file, unusable
@@ -150,7 +151,7 @@ class Tracker:
             colour = {"mlflow.runColor": _COLOURS["champion"]} if row.role == "champion" else {}
             if row.key in runs:  # a registered champion that stays may be no trial of this study
                 self._log(runs[row.key], tags={"role": row.role, **colour})
-        furnish(self._client, self._experiment, result["constraints"]["latency_percentile"])
+        furnish(self._client, self._experiment, declared_limits(result))
 
     def close(self, status: str) -> None:
         """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
@@ -236,18 +237,9 @@ def candidate_params(candidate: Candidate) -> dict[str, Any]:
 
 def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, float]:
     """Metrics with units in their names; what was not measured is absent."""
-    latency = measured.latency_ms
-    found: dict[str, float | None] = {
-        "throughput_per_s": measured.throughput,
-        "throughput_normalised_per_s": measured.throughput_normalised,
-        "latency_vs_reference": measured.latency_vs_reference,
-        "cpu_ms": measured.cpu_ms,
-        "accuracy": measured.accuracy,
-        "accuracy_drop": measured.accuracy_drop,
-        "size_mb": measured.size_mb,
-        "memory_mb": measured.memory_mb,
-    }
-    if latency is not None:
-        found |= {f"latency_p{q}_ms": latency.percentile(q) for q in (50, 90, 95, 99)}
     # what is measured is not known to more digits, and the UI's columns are narrow
-    return {prefix + name: float(f"{value:.5g}") for name, value in found.items() if value is not None}
+    return {
+        prefix + name: float(f"{value:.5g}")
+        for figure in figures().values()
+        for name, value in figure.metrics(measured).items()
+    }

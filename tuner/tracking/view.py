@@ -7,19 +7,21 @@ Neither is documented: the keys were read off MLflow 3.17's pages, and what a la
 import json
 from typing import Any
 
+from tuner.figures import figures
+from tuner.goal import Goal
+
 _KEY = "tuner"
 TAG = f"mlflow.sharedViewState.{_KEY}"
 # MLflow's own columns, then ours, with widths in pixels that hold their content
-_COLUMNS = {
+_RUN = {
     "1": 73,
     "attributes.`Run Name`": 310,
     "tags.`champion`": 220,  # on the study's row
     "tags.`role`": 105,
     "tags.`verdict`": 85,
     "tags.`state`": 110,
-    "metrics.`{latency}`": 120,
-    "metrics.`throughput_per_s`": 135,
-    "metrics.`accuracy_drop`": 115,
+}
+_CANDIDATE = {
     "params.`backend`": 115,
     "params.`transforms`": 140,
     "params.`batch_size`": 85,
@@ -39,10 +41,15 @@ def run_address(base: str, experiment_id: str, run_id: str) -> str:
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
-def state(percentile: int) -> str:
-    """The view as MLflow stores it, with latency at that percentile. Runs stand under their study by date."""
-    latency = f"latency_p{percentile}_ms"
-    columns = {name.replace("{latency}", latency): width for name, width in _COLUMNS.items()}
+def state(goal: Goal) -> str:
+    """The view as MLflow stores it, with the figures that the goal limits and wants. Runs stand under their study by
+    date."""
+    usual = ("latency_ms", "throughput", "accuracy_drop")
+    named = {figure.name: figure.recorded(goal.percentile) for figure in figures().values()}
+    shown = [named[name] for name in (*usual, *(name for name in named if name in goal.declared))]
+    metrics = {f"metrics.`{metric}`": max(115, 8 * len(metric)) for metric in dict.fromkeys(shown)}
+    columns = {**_RUN, **metrics, **_CANDIDATE}
+    latency, throughput = named["latency_ms"], named["throughput"]
     front, choices = "tuner-front", "tuner-choices"
     return json.dumps(
         {
@@ -59,12 +66,12 @@ def state(percentile: int) -> str:
             ],
             "compareRunCharts": [
                 _chart("SCATTER", front, xaxis=_metric(latency), yaxis=_metric("accuracy_drop")),
-                _chart("SCATTER", front, xaxis=_metric(latency), yaxis=_metric("throughput_per_s")),
+                _chart("SCATTER", front, xaxis=_metric(latency), yaxis=_metric(throughput)),
                 _chart(
                     "PARALLEL", choices, selectedParams=["backend", "transforms", "batch_size"],
-                    selectedMetrics=[latency, "accuracy_drop", "throughput_per_s"],
+                    selectedMetrics=[latency, "accuracy_drop", throughput],
                 ),
-                _chart("BAR", choices, metricKey="throughput_per_s"),
+                _chart("BAR", choices, metricKey=throughput),
             ],
         }
     )  # fmt: skip
