@@ -22,8 +22,10 @@ from benchmarks.common import save
 from tuner.measure.host import LEAD
 from tuner.measure.timing import TURN_S
 from tuner.request import compose as configure
+from tuner.search.earlier import About
+from tuner.search.samplers import Sampling
 from tuner.search.search import Search
-from tuner.search.storage import journal
+from tuner.search.storage import Place, journal
 from tuner.tracking.stores import default_uri
 from tuner.tracking.tracker import Tracker
 
@@ -77,7 +79,7 @@ def _fill(scratch: Path, trials: int) -> None:
     storage = journal(scratch / "out/optuna.journal")
     identity = json.loads((scratch / "out/engine/request.json").read_text())["id"]
     (name,) = get_all_study_names(storage)
-    search = Search(storage, name, asked.space, "random", 1, asked.goal, {})
+    search = Search(Place(storage, name), asked.space, Sampling("random", 1), asked.goal, About("", "", "", ""))
     tracker = Tracker(default_uri(scratch / "out"), asked.experiment, "engine", identity=identity)
     (_, known), *_ = search.outcomes()
     for _ in range(trials):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import Trial, TrialState
 
 from tests.fakes import Faulty, Null, Rounding
@@ -17,10 +17,11 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
-from tuner.search.samplers import SamplerName, chosen
+from tuner.search.earlier import About, Earlier
+from tuner.search.samplers import SamplerName, Sampling, chosen
 from tuner.search.search import Search
 from tuner.search.space import Space
-from tuner.search.storage import journal
+from tuner.search.storage import Place, journal
 from tuner.trial import Failure, Outcome
 
 SPACE = Space.parse(
@@ -48,9 +49,16 @@ def outcome(candidate: Candidate) -> Outcome:
     )
 
 
-def search(sampler: SamplerName = "random", seed: int = 0, storage: object = None, name: str = "s") -> Search:
-    about = {"target": "cpu", "device": "a CPU", "model": name, "content": name}
-    return Search(storage or InMemoryStorage(), name, SPACE, sampler, seed, LIMITS, about)  # type: ignore[arg-type]
+def search(
+    sampler: SamplerName = "random", seed: int = 0, storage: BaseStorage | None = None, name: str = "s"
+) -> Search:
+    place = Place(storage or InMemoryStorage(), name)
+    return Search(place, SPACE, Sampling(sampler, seed), LIMITS, About("cpu", "a CPU", name, name))
+
+
+def earlier(storage: BaseStorage, device: str = "a CPU") -> Earlier:
+    """What a study called "two" finds of those before it."""
+    return Earlier(Place(storage, "two"), About("cpu", device, "two", "two"))
 
 
 def asked(found: Search) -> tuple[Trial, Candidate]:
@@ -180,11 +188,11 @@ def test_earlier_studies_suggest_their_best_within_the_present_limits(tmp_path: 
     first = search(storage=journal(path), name="one")
     first.enqueue([p for p in (SPACE.locate(Candidate((), Null(1.0), size)) for size in (8, 32, 64)) if p])
     play(first, 3)
-    later = search(storage=journal(path), name="two")
-    assert [SPACE.at(params) for params in later.earlier(2)] == [best, Candidate((), Null(1.0), 8)]
-    assert later.seconds_per_trial() == 1.0
-    elsewhere = Search(journal(path), "three", SPACE, "random", 0, LIMITS, {"target": "cpu", "device": "another CPU"})
-    assert elsewhere.earlier(2) == [] and elsewhere.seconds_per_trial() is None
+    found = earlier(journal(path))
+    assert [SPACE.at(params) for params in found.best(SPACE, LIMITS, 2)] == [best, Candidate((), Null(1.0), 8)]
+    assert found.seconds_per_trial() == 1.0
+    elsewhere = earlier(journal(path), "another CPU")
+    assert elsewhere.best(SPACE, LIMITS, 2) == [] and elsewhere.seconds_per_trial() is None
 
 
 def test_nsga2_looks_for_the_whole_front() -> None:

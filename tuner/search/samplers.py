@@ -1,5 +1,6 @@
 """Optuna's samplers by name."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import optuna
@@ -21,19 +22,31 @@ def chosen(name: SamplerName, n_trials: int, points: int | None) -> SamplerName:
     return "gp" if n_trials <= GP_TRIALS else "tpe"
 
 
-def make_sampler(name: SamplerName, seed: int) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler of that name; where every point is tried (`brute`), they are queued at random."""
-    seed %= 2**32
-    if name == "gp":
-        import torch
+@dataclass(frozen=True)
+class Sampling:
+    """Who proposes candidates, and from which seed. Where every point is tried (`brute`), they are queued at random."""
 
-        torch.set_num_threads(1)  # its matrices are tiny
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=5)
-    if name == "tpe":
-        return _TPE(seed=seed, n_startup_trials=10)
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed)
-    return optuna.samplers.RandomSampler(seed=seed)
+    sampler: SamplerName
+    seed: int
+
+    @property
+    def front(self) -> bool:
+        """Whether it looks for the whole front of objective and accuracy."""
+        return self.sampler == "nsga2"
+
+    def sampler_for(self, number: int) -> optuna.samplers.BaseSampler:
+        """Optuna's sampler that proposes the trial of that number."""
+        seed = (self.seed * 1_000_003 + number) % 2**32
+        if self.sampler == "gp":
+            import torch
+
+            torch.set_num_threads(1)  # its matrices are tiny
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=5)
+        if self.sampler == "tpe":
+            return _TPE(seed=seed, n_startup_trials=10)
+        if self.sampler == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed)
+        return optuna.samplers.RandomSampler(seed=seed)
 
 
 class _TPE(optuna.samplers.TPESampler):
@@ -41,5 +54,5 @@ class _TPE(optuna.samplers.TPESampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        known = done[0].distributions if done else {}
-        return {name: known[name] for name in sorted(known) if not known[name].single()}
+        distributions = done[0].distributions if done else {}
+        return {name: distributions[name] for name in sorted(distributions) if not distributions[name].single()}

@@ -1,5 +1,6 @@
 """Where Optuna's studies are kept."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -8,6 +9,14 @@ from sqlalchemy import text
 
 from tuner.errors import RequestError
 from tuner.system import database
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one study is kept: the storage, and its name there."""
+
+    storage: BaseStorage
+    name: str
 
 
 def storage(url: str | None, file: Path) -> BaseStorage:

@@ -27,11 +27,12 @@ from tuner.report import page as report
 from tuner.report.console import Console, TrialBar
 from tuner.report.rows import exit_code
 from tuner.request.request import Request
+from tuner.search.earlier import About, Earlier
 from tuner.search.recipe import Params
-from tuner.search.samplers import chosen
+from tuner.search.samplers import Sampling, chosen
 from tuner.search.search import Search
 from tuner.search.space import Space
-from tuner.search.storage import storage
+from tuner.search.storage import Place, storage
 from tuner.study.folder import StudyFolder
 from tuner.study.result import result_json
 from tuner.study.tally import Tally
@@ -138,32 +139,26 @@ class Study:
         """The search, its starting points queued: the uncompressed, then what is usual, then what served earlier
         studies, then the hardest compression."""
         request = self._request
-        points = space.points()
-        self._sampler = chosen(request.sampler, request.n_trials, None if points is None else len(points))
-        self._untried = points or []
+        every = space.points()
+        self._sampler = chosen(request.sampler, request.n_trials, None if every is None else len(every))
+        self._untried = every or []
         np.random.default_rng(request.seed).shuffle(self._untried)
-        self._wanted = request.n_trials if points is None else min(request.n_trials, len(points))
-        search = Search(
+        self._wanted = request.n_trials if every is None else min(request.n_trials, len(every))
+        place = Place(
             storage(request.storage, request.out_dir / "optuna.journal"),
             f"{self._held.identity}-{digest(sorted(space.recipes))[:4]}",  # Optuna's choices must stay the same
-            space,
-            self._sampler,
-            request.seed,
-            request.goal,
-            {
-                "target": request.target.name,
-                "device": self._device,
-                "model": request.workload.name,
-                "content": digest(self._prepared.content),
-            },
-            abandoned_s=2 * request.limits.timeout_s,
         )
+        about = About(request.target.name, self._device, request.workload.name, digest(self._prepared.content))
+        search = Search(
+            place, space, Sampling(self._sampler, request.seed), request.goal, about, 2 * request.limits.timeout_s
+        )
+        earlier = Earlier(place, about)
+        points = earlier.best(space, request.goal, _EARLIER) if request.warm_start else []
         with self._held.turn():
             search.enqueue(params for params, _ in (*space.uncompressed(), *space.usual()))
-            earlier = search.earlier(_EARLIER) if request.warm_start else []
-            search.enqueue(earlier)
+            search.enqueue(points)
             search.enqueue(params for params, _ in space.hardest())
-        self._console.outlook(search.seconds_per_trial(), self._wanted, request.timeout_s, len(earlier))
+        self._console.outlook(earlier.seconds_per_trial(), self._wanted, request.timeout_s, len(points))
         return search
 
     def pursue(self, search: Search, space: Space, evaluator: Evaluator) -> None:
