@@ -1,8 +1,21 @@
 import signal
+import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _locks_of_its_own() -> Iterator[None]:
+    """Studies of the fakes have no need to wait until the machine is theirs: their clocks are not the machine's."""
+    get_temp_dir()  # multiprocessing's own stays where it is: it is needed until the very end
+    with tempfile.TemporaryDirectory(prefix="tuner-tests-") as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o755)  # PostgreSQL's user passes through
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @pytest.fixture(scope="session")

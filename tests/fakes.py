@@ -157,6 +157,28 @@ class Slow(Null):
         return super().load(folder, inputs, batch_size, target)
 
 
+@dataclass(frozen=True)
+class Held(Null):
+    """After `after` loads, a load waits until there is `<stage>/go`: its trial stays under way. It notes each in
+    `<stage>/loaded`.
+    """
+
+    stage: str = "."
+    after: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"held-{self.ms:g}"
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        stage = Path(self.stage)
+        with (stage / "loaded").open("a") as loaded:
+            loaded.write(f"{os.getpid()}\n")
+        while len((stage / "loaded").read_text().split()) > self.after and not (stage / "go").exists():
+            time.sleep(0.02)
+        return super().load(folder, inputs, batch_size, target)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Named(Null):
     """A backend that cannot be made without being told something."""
@@ -203,16 +225,20 @@ class Moody(Null):
 
 
 class Product(Session):
+    """Takes no time: its clock moves by `ms` with each call, and up to a thousandth more: no two calls are alike."""
+
     def __init__(self, weights: NDArray[Any], ms: float) -> None:
         self._weights = weights
         self._seconds = ms / 1e3
+        self._now = 0.0
+        self._random = np.random.default_rng()
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        end = time.perf_counter() + self._seconds
-        outputs = [inputs["x"] @ self._weights]
-        while time.perf_counter() < end:  # sleeping is not exact enough to be told apart from noise
-            pass
-        return outputs
+        self._now += self._seconds * (1 + 1e-3 * self._random.random())
+        return [inputs["x"] @ self._weights]
+
+    def now(self) -> float:
+        return self._now
 
 
 Fault = Literal["raise", "refuse", "memory_error", "segfault", "exit", "hang", "blow_up", "nan", "constant"]

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from tests import fakes
 from tuner.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,33 @@ def node(kind: type, **fields: Any) -> dict[str, Any]:
 
 def deploy(*backends: dict[str, Any]) -> str:
     return "search_space.deploy=" + literal([{"backend": backend} for backend in backends])
+
+
+class Held:
+    """Studies whose trial number `after` + 1 stays under way until they may `go`, whoever tries it."""
+
+    def __init__(self, stage: Path, after: int) -> None:
+        self.stage, self._after = stage, after
+
+    def space(self, *batch_sizes: int) -> list[str]:
+        """Two candidates for each batch size."""
+        sizes = batch_sizes or (1, 2, 3, 4)
+        backend = node(fakes.Held, ms=[2.0, 1.0], stage=str(self.stage), after=self._after)
+        return [f"search_space.batch_size={literal(list(sizes))}", deploy(backend)]
+
+    def until(self, running: int = 1) -> None:
+        """Waits until so many trials are held."""
+        end = time.monotonic() + 120
+        while (count := self._loaded()) < self._after + running:
+            assert time.monotonic() < end, f"{count} artifacts were loaded"
+            time.sleep(0.02)
+
+    def go(self) -> None:
+        (self.stage / "go").touch()
+
+    def _loaded(self) -> int:
+        file = self.stage / "loaded"
+        return len(file.read_text().split()) if file.exists() else 0
 
 
 def tune(folder: Path, *more: str) -> int:

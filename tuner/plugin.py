@@ -6,6 +6,7 @@ It may raise `CandidateError` with a sentence for a person; anything else it rai
 """
 
 import importlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -96,6 +97,11 @@ class Session(ABC):
 
         It never changes `inputs`; the arrays returned hold until the next call.
         """
+
+    def now(self) -> float:
+        """What the time is by the clock that its calls are timed with, s: this machine's, unless it keeps its own, as a
+        simulator does."""
+        return time.perf_counter()
 
 
 class Backend(Plugin, ABC):

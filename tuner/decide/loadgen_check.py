@@ -19,8 +19,8 @@ _QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late
 
 
 def check(evaluator: Evaluator, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str, Any] | None]:
-    """The measurement, and what LoadGen says of it; None where it is not installed. Where it could not run, what it
-    says is the `problem`.
+    """The measurement, and what LoadGen says of it; None where it is not installed, or the
+    artifact keeps a clock of its own. Where it could not run, what it says is the `problem`.
 
     In the Server scenario the simulated rate is a promise that only real arrivals can keep: it is lowered to the
     largest share of it at which the limit held.
@@ -34,6 +34,8 @@ def check(evaluator: Evaluator, winner: Finding, goal: Goal) -> tuple[Measuremen
             timing.alone(evaluator.lock),
             evaluator.hosting(folder, log, Deadline(_LIMIT_S)) as worker,
         ):
+            if worker.run(host.keeps_its_own_clock):
+                return measured, None
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
             if goal.scenario == "SingleStream":
                 return measured, asdict(worker.run_for(_LIMIT_S, loadgen.single_stream, _SECONDS))

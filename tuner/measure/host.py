@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tuner import artifact
 from tuner.device import Device
 from tuner.errors import CandidateError
+from tuner.plugin import Session
 from tuner.system import energy
 from tuner.system.code import resolve
 from tuner.workload import Arrays, Dataset, Samples, Workload, batches, evaluation
@@ -53,11 +54,11 @@ def warm_up(limit_s: float) -> float:
 
     Returns the least duration of a call, ms.
     """
-    end = time.perf_counter() + limit_s
+    end = _now() + limit_s
     calls = [_timed_call()]
     before = float("inf")
-    while time.perf_counter() < end:
-        window = [_timed_call() for _ in range(_WINDOW) if time.perf_counter() < end]
+    while _now() < end:
+        window = [_timed_call() for _ in range(_WINDOW) if _now() < end]
         if not window:
             break
         calls += window
@@ -70,11 +71,13 @@ def warm_up(limit_s: float) -> float:
 
 @dataclass(frozen=True)
 class Turn:
-    """Latencies of successive calls, ms; process CPU time, ms, and the machine's energy, J, a call (None: not told)."""
+    """Latencies of successive calls, ms; process CPU time, ms, and the machine's energy, J, a call (None: not told); how
+    long the turn took, what is not recorded included, s."""
 
     wall_ms: NDArray[Any]
     cpu_ms: float
     energy_j: float | None
+    seconds: float
 
 
 def turn(seconds: float, least_calls: int) -> Turn:
@@ -82,22 +85,22 @@ def turn(seconds: float, least_calls: int) -> Turn:
 
     What ran in between has taken the caches: calls for `LEAD` of that time come before, and are not recorded.
     """
-    lead = time.perf_counter() + LEAD * seconds
+    began = _now()
     while True:
         _timed_call()
-        if time.perf_counter() >= lead:
+        if _now() >= began + LEAD * seconds:
             break
     rows: list[float] = []
     hardware = _loaded().hardware
     before = hardware.energy()
-    end = time.perf_counter() + seconds
+    end = _now() + seconds
     # over the whole turn: the kernel adds up other threads' time only at its ticks
     cpu = time.process_time()
-    while len(rows) < least_calls or time.perf_counter() < end:
+    while len(rows) < least_calls or _now() < end:
         rows.append(_timed_call())
     cpu_s = time.process_time() - cpu
     used_j = energy.used(before, hardware.energy())
-    return Turn(np.array(rows), cpu_s * 1e3 / len(rows), None if used_j is None else used_j / len(rows))
+    return Turn(np.array(rows), cpu_s * 1e3 / len(rows), None if used_j is None else used_j / len(rows), _now() - began)
 
 
 def scores(workload: Workload) -> NDArray[Any]:
@@ -137,6 +140,15 @@ def memory_mb() -> float:
     return resident_mb + _loaded().hardware.memory_mb()
 
 
+def keeps_its_own_clock() -> bool:
+    """Whether no clock but the session's can time it."""
+    return type(_loaded().artifact.session).now is not Session.now
+
+
+def _now() -> float:
+    return _loaded().artifact.session.now()
+
+
 def _loaded() -> _Hosted:
     assert _hosted is not None, "open_artifact comes first"
     return _hosted
@@ -146,10 +158,10 @@ def _timed_call() -> float:
     hosted = _loaded()
     inputs = _copied(hosted.pool[hosted.calls % len(hosted.pool)])  # a runtime may overwrite what it is given
     hosted.calls += 1
-    start = time.perf_counter()
+    start = _now()
     hosted.artifact.session.run(inputs)
     hosted.hardware.synchronise()
-    return (time.perf_counter() - start) * 1e3
+    return (_now() - start) * 1e3
 
 
 def _copied(inputs: Arrays) -> Arrays:

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,21 +83,21 @@ def take_turns(
 ) -> tuple[dict[str, Timing], bool]:
     """Times the artifacts that the workers host, in rounds of one turn each, in alternating order.
 
-    Ends when the interval of `percentile` is within ±`precision` of it for every contender, or after `limit_s`
-    (and at least two rounds); the second value tells whether it was precise. A worker that fails, or whose turn
-    outlasts `timeout_s`, raises CandidateError; with `failed`, its sentence is noted there and the others go on. All
-    workers are paused before and after.
+    Ends when the interval of `percentile` is within ±`precision` of it for every contender, or when the turns have
+    taken `limit_s` (and after at least two rounds); the second value tells whether it was precise. A worker that fails,
+    or whose turn outlasts `timeout_s`, raises CandidateError; with `failed`, its sentence is noted there and the others
+    go on. All workers are paused before and after.
     """
     workers = dict(workers)
     turns: dict[str, list[host.Turn]] = {name: [] for name in workers}
-    end = time.monotonic() + limit_s
-    rounds = 0
+    taken_s, rounds = 0.0, 0
     while True:
         names: Sequence[str] = list(workers)
         for name in names if rounds % 2 == 0 else names[::-1]:
             try:
                 workers[name].resume()
                 turns[name].append(workers[name].run_for(timeout_s, host.turn, TURN_S, LEAST_CALLS))
+                taken_s += turns[name][-1].seconds
                 workers[name].pause()
             except CandidateError as error:
                 if failed is None:
@@ -112,7 +111,7 @@ def take_turns(
         }
         if not workers:
             return {}, False
-        if rounds >= 2 and time.monotonic() >= end:
+        if rounds >= 2 and taken_s >= limit_s:
             return timings, False
         if precision and rounds >= _LEAST_ROUNDS and rounds % 3 == 0:
             intervals = {name: timing.interval(percentile) for name, timing in timings.items()}
