@@ -71,8 +71,8 @@ def warm_up(limit_s: float) -> float:
 
 @dataclass(frozen=True)
 class Turn:
-    """Latencies of successive calls, ms; process CPU time, ms, and the machine's energy, J, a call (None: not told); how
-    long the turn took, what is not recorded included, s."""
+    """Latencies of successive calls, ms; process CPU time, ms, and the machine's energy, J, a call (None: not told);
+    how long the turn took, what is not recorded included, s."""
 
     wall_ms: NDArray[Any]
     cpu_ms: float
