@@ -42,6 +42,20 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     return run
 
 
+PRUNING = "tuner.plugins.transforms.structured_pruning.StructuredPruning"
+STATIC = "tuner.plugins.transforms.onnx_static_int8.OnnxStaticInt8"
+TVM = "tuner.plugins.backends.tvm.TVM"
+EAGER = "tuner.plugins.backends.eager.Eager"
+
+
+def prune(kind: str, fields: str = "x:1") -> list[str]:
+    return [f"search_space.prune=[null,{{_target_:{kind},{fields}}}]"]
+
+
+def deploy(kind: str, fields: str) -> list[str]:
+    return [f"search_space.deploy=[{{backend:{{_target_:{kind},{fields}}}}}]"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "mend"),
     [
@@ -89,6 +103,24 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["search_space.batch_size={low:8,high:4}"], "low must not exceed high"),
         (["search_space.deploy=[]"], "empty"),
         (["search_space.deploy=[{backend:{_target_:tuner.plugins.backends.eager.Eagre}}]"], "Eagre"),
+        # a wrong field of a plugin
+        (
+            deploy(TVM, 'trials_per_task:"8"'),
+            "search_space.deploy[0].backend.trials_per_task='8' must be 0, or a whole number",
+        ),
+        (deploy(TVM, "trials_per_task:4"), "a whole number of 8 or more"),
+        (deploy(EAGER, "precison:bf16"), "did you mean search_space.deploy[0].backend.precision?"),
+        (deploy(EAGER, "precision:[f32,f8]"), "precision='f8' must be one of f32, bf16, f16"),
+        (prune(PRUNING, "sparsity:half"), "search_space.prune[1].sparsity='half' must be a number of more than 0"),
+        (prune(PRUNING, "round_to:8"), "search_space.prune[1].sparsity must be given"),
+        (prune(PRUNING, "sparsity:{low:0.5,high:inf}"), "search_space.prune[1].sparsity.high=inf"),
+        (prune(PRUNING, "sparsity:{low:0.5,high:1.5}"), "sparsity=1.5 must be a number of more than 0 and less than 1"),
+        (prune(STATIC, "per_channel:3"), "search_space.prune[1].per_channel=3 must be true or false"),
+        (prune(STATIC, "per_channel:{low:false,high:true}"), "per_channel.low=False must be"),
+        (prune("tuner.plugin.Transform"), "tuner.plugin.Transform is not complete, it lacks apply"),
+        (["dataset._target_=tuner.workload.Dataset"], "tuner.workload.Dataset is not complete, it lacks load"),
+        ([f"model._target_={EAGER}"], "is not a ModelSource"),
+        (["dataset=digits_distorted", "dataset.noise=-1"], "dataset.noise=-1 must be a number of 0 or more"),
         # what must be given
         (["model=onnx"], "must be given"),
         (["tracking=server"], "tracking.uri must be given"),

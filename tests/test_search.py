@@ -17,6 +17,7 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
+from tuner.search import starts
 from tuner.search.earlier import About, Earlier
 from tuner.search.samplers import SamplerName, Sampling, chosen
 from tuner.search.search import Search
@@ -79,7 +80,7 @@ def play(found: Search, trials: int, world: Callable[[Candidate], Outcome] = out
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
 def test_every_sampler_runs(sampler: SamplerName) -> None:
     found = search(sampler)
-    found.enqueue(params for params, _ in SPACE.uncompressed())
+    found.enqueue(params for params, _ in starts.uncompressed(SPACE))
     proposed = play(found, 14)
     assert [candidate.transforms for _, candidate in proposed[:3]] == [()] * 3, "uncompressed first"
     assert [o.candidate for _, o in found.outcomes()] == [candidate for _, candidate in proposed]
@@ -94,7 +95,7 @@ def test_a_sampler_turns_away_from_what_fails(sampler: SamplerName, trials: int)
 
 def test_the_constraints_steer_the_sampler() -> None:
     found = search("gp")
-    found.enqueue(params for params, _ in SPACE.uncompressed())
+    found.enqueue(params for params, _ in starts.uncompressed(SPACE))
     best = max(
         (candidate for _, candidate in play(found, 22)),
         key=lambda c: (LIMITS.feasible(outcome(c).measurement), LIMITS.score(outcome(c).measurement) or -math.inf),
@@ -166,7 +167,7 @@ def test_a_study_cut_short_goes_on_as_it_would_have(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_try_the_same(tmp_path: Path) -> None:
     path = tmp_path / "optuna.journal"
-    point = [params for params, _ in SPACE.uncompressed()][:1]
+    point = [params for params, _ in starts.uncompressed(SPACE)][:1]
     one = search(storage=journal(path))
     one.enqueue(point)
     _, candidate = asked(one)
@@ -210,7 +211,7 @@ def test_auto_is_what_the_study_can_afford() -> None:
 
 def test_points_are_queued_once(tmp_path: Path) -> None:
     path = tmp_path / "optuna.journal"
-    points = [params for params, _ in SPACE.uncompressed()]
+    points = [params for params, _ in starts.uncompressed(SPACE)]
     for _ in range(2):
         search(storage=journal(path)).enqueue(points)
     play(search(storage=journal(path)), 1)

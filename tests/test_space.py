@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import math
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from tests.fakes import Faulty, Null, Rounding, Scrambling
 from tests.study import node
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
-from tuner.plugin import decode, encode
+from tuner.plugin import Plugin, encode
+from tuner.search import starts
 from tuner.search.recipe import RECIPE
 from tuner.search.space import Space
+from tuner.system.loader import build
 
 ranges = st.one_of(
     st.builds(lambda low, more: {"low": low, "high": low + more}, st.integers(1, 9), st.integers(0, 4)),
@@ -78,8 +81,8 @@ def test_every_point_is_a_distinct_valid_candidate_that_its_parameters_give_back
         assert Candidate.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
         assert candidate.batch_size in space.batch_sizes()
         assert candidate.batch_size >= 1
-    assert all(not candidate.transforms for _, candidate in space.uncompressed())
-    for params, candidate in (*space.uncompressed(), *space.usual(), *space.hardest()):
+    assert all(not candidate.transforms for _, candidate in starts.uncompressed(space))
+    for params, candidate in (*starts.uncompressed(space), *starts.usual(space), *starts.hardest(space)):
         assert space.sample(FixedTrial(params)) == candidate
         assert candidate in candidates
 
@@ -160,11 +163,12 @@ def test_the_sampler_sees_the_recipe_beside_the_ranges() -> None:
 def test_what_cannot_be_counted_has_no_points() -> None:
     space = Space.parse({"batch_size": 1, "backend": node(Null, ms={"low": 0.1, "high": 9.0, "log": True})})
     assert space.points() is None
-    assert space.uncompressed()
+    assert starts.uncompressed(space)
     assert space.sample(FixedTrial({RECIPE: next(iter(space.recipes)), "Null.ms": 0.7})).backend == Null(0.7)
 
 
 BACKEND = node(Null)
+HALVES = {"low": 0, "high": 2, "step": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,10 @@ BACKEND = node(Null)
         ({"batch_size": {"low": 0, "high": 4}, "backend": BACKEND}, "batch_size"),
         ({"batch_size": {"low": 1, "high": 4.0, "step": 0.5}, "backend": BACKEND}, "batch_size"),
         ({"batch_size": {"low": 4, "high": 1}, "backend": BACKEND}, "low must not exceed high"),
-        ({"batch_size": {"low": 1, "high": 4, "stp": 1}, "backend": BACKEND}, "'stp'"),
+        (
+            {"batch_size": {"low": 1, "high": 4, "stp": 1}, "backend": BACKEND},
+            "did you mean search_space.batch_size.step?",
+        ),
         ({"batch_size": {"low": 1, "high": 4, "step": 0}, "backend": BACKEND}, "step=0"),
         ({"batch_size": {"low": 1, "high": 4, "factor": 1}, "backend": BACKEND}, "factor=1"),
         ({"batch_size": {"low": 1, "high": 4, "factor": 2, "step": 1}, "backend": BACKEND}, "one of step"),
@@ -192,9 +199,23 @@ BACKEND = node(Null)
         ({"batch_size": 1, "compress": 5, "backend": BACKEND}, "compress: 5"),
         ({"batch_size": 1, "backend": {"_target_": "tests.fakes.Nul"}}, "tests.fakes.Nul"),
         ({"batch_size": 1, "backend": {"_target_": "tests.nothing.Null"}}, "tests.nothing"),
-        ({"batch_size": 1, "backend": {"_target_": "pathlib.Path"}}, "neither a Transform nor a Backend"),
+        ({"batch_size": 1, "b": {"_target_": "pathlib.Path"}}, "search_space.b._target_=pathlib.Path is not a Plugin"),
+        (
+            {"batch_size": 1, "b": {"_target_": "tuner.plugin.Backend"}},
+            "search_space.b._target_=tuner.plugin.Backend is not",
+        ),
+        ({"batch_size": 1, "b": {"_target_": "tests.fakes.Named"}}, "search_space.b.name must be given: text"),
         ({"batch_size": 1, "backend": {"_target_": "Null"}}, "Null"),
-        ({"batch_size": 1, "backend": BACKEND | {"mss": 1.0}}, "'mss'"),
+        ({"batch_size": 1, "backend": BACKEND | {"mss": 1.0}}, "did you mean search_space.backend.ms?"),
+        (
+            {"batch_size": 1, "d": [None, {"b": BACKEND | {"ms": "fast"}}]},
+            "search_space.d[1].b.ms='fast' must be a number",
+        ),
+        ({"batch_size": 1, "b": BACKEND | {"ms": [1, True]}}, "search_space.b.ms=True must be a number"),
+        ({"batch_size": 1, "b": BACKEND | {"ms": {"low": True, "high": 2}}}, "search_space.b.ms.low=True must be"),
+        ({"batch_size": 1, "b": BACKEND | {"ms": {"low": 1, "high": math.inf}}}, "search_space.b.ms.high=inf must be"),
+        ({"batch_size": 1, "a": node(Rounding, decimals=HALVES), "b": BACKEND}, "decimals=0.5 must be a whole number"),
+        ({"batch_size": 1, "b": node(Faulty, where={"low": 0, "high": 2})}, "search_space.b.where=0 must be one of"),
         (
             {
                 "batch_size": 1,
@@ -254,12 +275,12 @@ def test_the_default_space_is_a_space() -> None:
         "OpenVINO",
         "TVM",
     }
-    assert all(not candidate.transforms for _, candidate in space.uncompressed())
-    assert [candidate.label for _, candidate in space.hardest()] == [
+    assert all(not candidate.transforms for _, candidate in starts.uncompressed(space))
+    assert [candidate.label for _, candidate in starts.hardest(space)] == [
         "onnxruntime · pruned87.5 · int8-static · b8",
         "onnxruntime · pruned87.5 · int8-dynamic · b8",
         "openvino · pruned87.5 · int8-nncf · b8",
         "openvino-bf16 · pruned87.5 · int8-nncf · b8",
     ]
     for plugin in space.plugins:
-        assert decode(encode(plugin)) == plugin
+        assert build(encode(plugin), Plugin, "plugin") == plugin

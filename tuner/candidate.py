@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from tuner.plugin import Backend, Transform, decode, encode
+from tuner.plugin import Backend, Transform, encode
 from tuner.system.digests import digest
+from tuner.system.loader import build
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,12 @@ class Candidate:
     @property
     def uncompressed(self) -> bool:
         return not self.transforms
+
+    @property
+    def arithmetic(self) -> str:
+        """The precision in which most of it computes: of the quantized activations, else the backend's."""
+        quantized = [t.activations for t in self.transforms if t.activations is not None]
+        return quantized[-1] if quantized else self.backend.arithmetic
 
     @property
     def label(self) -> str:
@@ -35,8 +42,8 @@ class Candidate:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Candidate":
         return cls(
-            tuple(cast(Transform, decode(spec)) for spec in value["transforms"]),
-            cast(Backend, decode(value["backend"])),
+            tuple(build(spec, Transform, "candidate.transforms") for spec in value["transforms"]),
+            build(value["backend"], Backend, "candidate.backend"),
             value["batch_size"],
         )
 

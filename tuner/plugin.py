@@ -1,30 +1,34 @@
 """The two seams: a transform changes a model, a backend compiles one and runs it.
 
-A plugin is a frozen dataclass whose fields are its parameters, in one file of its own under `plugins/`. It imports
-its heavy library inside its methods, because the parent process builds candidates but must load no runtime.
+A plugin is a frozen dataclass whose fields are its parameters (JSON values), in one file of its own under `plugins/`.
+It imports its heavy library inside its methods, because the parent process builds candidates but must load no runtime.
 It may raise `CandidateError` with a sentence for a person; anything else it raises is recorded as `error`.
 """
 
-import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
-from tuner.errors import RequestError
+from tuner.system.loader import Checked
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, TensorSpec
 
 Precision = Literal["f32", "bf16", "f16"]
+Quantized = Literal["int8", "int4", "f8"]
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """What transforms and backends share. Two equal plugins give the same result."""
+class Plugin(Checked):
+    """What transforms and backends share. Two equal plugins give the same result.
+
+    Fields are checked against their annotations: `Literal["f32", "bf16"]`, `Annotated[float, Above(0), Below(1)]` and
+    so on (`tuner.system.loader`), and raise RequestError where they do not fit.
+    """
 
     libraries: ClassVar[tuple[str, ...]] = ()
     """The distributions that do its work; their versions are part of every key and manifest."""
@@ -61,8 +65,24 @@ class Transform(Plugin, ABC):
     gives: ClassVar[Form]
     role: ClassVar[Role | None] = None
     """The samples it needs; without them it is left out of the space."""
-    arithmetic: ClassVar[Literal["int8"] | None] = None
-    """The precision in which the layers that it quantizes run; None where it leaves them as they are."""
+    weights: ClassVar[Quantized | None] = None
+    """What it stores weights as; None where it leaves them as they are."""
+    activations: ClassVar[Quantized | None] = None
+    """What flows between the layers that it quantizes: with weights alike, their arithmetic. None leaves it as it is,
+    so that such a layer computes in the backend's precision."""
+    hardest: ClassVar[Mapping[str, Literal["low", "high"]]] = {}
+    """The fields (numbers) that say how hard it compresses, and the end at which it does most: a search soon tries it
+    there, together with all else that compresses."""
+
+    @property
+    def usual(self) -> bool:
+        """Whether an engineer would try it first, alone on each backend: what quantizes, as it comes, unless a subclass
+        knows better. A search begins with it."""
+        return self.quantizes and as_it_comes(self)
+
+    @property
+    def quantizes(self) -> bool:
+        return self.weights is not None or self.activations is not None
 
     @abstractmethod
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
@@ -137,43 +157,17 @@ class Backend(Plugin, ABC):
         backend's own runtime and nothing it can do without."""
 
 
-def one_of(value: Any, choices: Any, where: str) -> None:
-    """Raises RequestError naming `where` (such as `eager: precision`) unless the Literal `choices` has the value."""
-    if value not in get_args(choices):
-        raise RequestError(f"{where}={value!r} must be one of {', '.join(map(str, get_args(choices)))}")
-
-
 def as_it_comes(plugin: Plugin) -> bool:
     """Whether every parameter has its default."""
     return all(getattr(plugin, field.name) == field.default for field in fields(plugin))
 
 
 def encode(plugin: Plugin) -> dict[str, Any]:
-    """The plugin as JSON: `_target_` and every field, defaults included."""
+    """The plugin as JSON: `_target_` and every field, defaults included. `tuner.system.loader.build` reads it."""
     kind = type(plugin)
-    values = {f.name: getattr(plugin, f.name) for f in fields(plugin)}
+    values = {field.name: _plain(getattr(plugin, field.name)) for field in fields(plugin)}
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **values}
 
 
-def decode(spec: Mapping[str, Any]) -> Plugin:
-    """The plugin that `encode` wrote, or a space's node names.
-
-    Raises RequestError for a target that is no plugin, and for a field it does not have.
-    """
-    path = str(spec["_target_"])
-    module_name, _, class_name = path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RequestError(f"_target_: {path}: no such plugin ({error})") from error
-    if not (isinstance(kind, type) and issubclass(kind, Plugin)):
-        raise RequestError(f"_target_: {path} is neither a Transform nor a Backend")
-    known = [f.name for f in fields(kind)]
-    arguments = {name: value for name, value in spec.items() if name != "_target_"}
-    for name in arguments:
-        if name not in known:
-            raise RequestError(f"{path} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
-    for field in fields(kind):
-        if field.name not in arguments and field.default is MISSING and field.default_factory is MISSING:
-            raise RequestError(f"{path} needs the parameter {field.name!r}")
-    return kind(**arguments)
+def _plain(value: Any) -> Any:
+    return encode(value) if isinstance(value, Plugin) else value

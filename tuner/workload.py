@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.system.code import source_digest
+from tuner.system.loader import Checked
 from tuner.system.worker import Progress
 
 Arrays = dict[str, NDArray[Any]]
@@ -84,7 +85,7 @@ def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray
         )
 
 
-class Dataset(ABC):
+class Dataset(Checked, ABC):
     """Where samples come from, by role. Without a training role, transforms that train are left out."""
 
     family: ClassVar[str] = "tuner.plugins.datasets"
@@ -104,7 +105,7 @@ class Dataset(ABC):
         return {"class": kind.__qualname__, "code": source_digest(kind.__module__), **settings}
 
 
-class ModelSource(ABC):
+class ModelSource(Checked, ABC):
     """Where the float model comes from."""
 
     family: ClassVar[str] = "tuner.plugins.models"

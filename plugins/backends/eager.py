@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.forms.torch import TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
-from tuner.plugin import Backend, Precision, Session, one_of
+from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
 from tuner.workload import FILES, Form, Model, TensorSpec
 
@@ -19,9 +19,6 @@ class Eager(Backend):
 
     accepts: ClassVar[tuple[Form, ...]] = ("torch",)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
-
-    def __post_init__(self) -> None:
-        one_of(self.precision, Precision, "eager: precision")
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from tuner.errors import CandidateError
 from tuner.forms.torch import TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
-from tuner.plugin import Backend, Precision, Session, one_of
+from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
 from tuner.workload import Form, Model, TensorSpec
 
@@ -30,9 +30,6 @@ class Inductor(Backend):
 
     accepts: ClassVar[tuple[Form, ...]] = ("torch",)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
-
-    def __post_init__(self) -> None:
-        one_of(self.precision, Precision, "inductor: precision")
 
     @property
     def label(self) -> str:

@@ -7,11 +7,9 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
-from tuner.plugin import Backend, Precision, Session, one_of
+from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
 from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
-
-_Precision = Literal["f32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +20,11 @@ class OpenVINO(Backend):
     files in float32, and pays on processors with bf16 instructions (AMX above all).
     """
 
-    precision: _Precision = "f32"
+    precision: Literal["f32", "bf16"] = "f32"
 
     accepts: ClassVar[tuple[Form, ...]] = ("openvino", "onnx")
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
-
-    def __post_init__(self) -> None:
-        one_of(self.precision, _Precision, "openvino: precision")
 
     @property
     def label(self) -> str:

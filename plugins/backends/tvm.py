@@ -14,17 +14,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import CandidateError
 from tuner.plugin import Backend, Session
+from tuner.system.fields import AtLeast
 from tuner.target import Target
 from tuner.workload import Arrays, Form, Model, TensorSpec
 
-_Layout = Literal["NHWC", "NCHW"]
-_VectorBits = Literal[256, 512]
 _ROUND = 8  # schedules proposed, built and measured together; with fewer a task may end with no valid one
 _FAILED_S = 1e9  # MetaSchedule writes 1e10 s for a schedule that did not build or run
 _RECORDS = ("database_workload.json", "database_tuning_record.json")  # MetaSchedule's own names
@@ -39,25 +38,14 @@ class TVM(Backend):
     `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers (x86).
     """
 
-    trials_per_task: int = 0
-    layout: _Layout = "NHWC"
-    vector_bits: _VectorBits = 512
-    seed: int = 1
+    trials_per_task: Literal[0] | Annotated[int, AtLeast(_ROUND)] = 0
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    vector_bits: Literal[256, 512] = 512
+    seed: Annotated[int, AtLeast(1)] = 1
 
     accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
     libraries: ClassVar[tuple[str, ...]] = ("apache-tvm", "apache-tvm-ffi")
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
-
-    def __post_init__(self) -> None:
-        if self.trials_per_task != 0 and self.trials_per_task < _ROUND:
-            raise RequestError(
-                f"tvm: trials_per_task={self.trials_per_task} must be 0 (no tuning) or {_ROUND} and more"
-            )
-        for name, known in {"layout": _Layout, "vector_bits": _VectorBits}.items():
-            if getattr(self, name) not in get_args(known):
-                raise RequestError(f"tvm: {name}={getattr(self, name)!r} must be one of {get_args(known)}")
-        if self.seed < 1:
-            raise RequestError(f"tvm: seed={self.seed} must be 1 or more")
 
     @property
     def label(self) -> str:

@@ -5,12 +5,12 @@ downloaded. The scans are dealt to the roles once, stratified by class: 719 judg
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import RequestError
+from tuner.system.fields import AtLeast
 from tuner.workload import ArraySamples, Dataset, Role
 
 EVALUATION_SCANS = 719
@@ -36,17 +36,11 @@ class DistortedDigits(Dataset):
     gives one data set, to the bit on one version of numpy and scipy.
     """
 
-    noise: float = 0.35
+    noise: Annotated[float, AtLeast(0)] = 0.35
     rotation: float = 30.0
     shift: float = 3.0
-    training_copies: int = 6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.noise < 0:
-            raise RequestError(f"dataset.noise={self.noise} must be 0 or more")
-        if self.training_copies < 1:
-            raise RequestError(f"dataset.training_copies={self.training_copies} must be 1 or more")
+    training_copies: Annotated[int, AtLeast(1)] = 6
+    seed: Annotated[int, AtLeast(0)] = 0
 
     def load(self, role: Role) -> ArraySamples:
         copies = self.training_copies if role == "training" else 2

@@ -28,6 +28,7 @@ class Npz(Dataset):
     training_path: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("path", "calibration_path", "training_path"):
             value = getattr(self, field)
             if value is not None and not Path(value).is_file():

@@ -19,6 +19,7 @@ class OnnxModel(ModelSource):
     form: ClassVar[Form] = "onnx"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not Path(self.path).is_file():
             raise RequestError(f"model.path={self.path}: no such file")
 

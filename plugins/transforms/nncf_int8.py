@@ -6,12 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from tuner.errors import CandidateError, RequestError
-from tuner.plugin import Transform, one_of
+from tuner.errors import CandidateError
+from tuner.plugin import Quantized, Transform
 from tuner.target import Target
 from tuner.workload import FILES, Dataset, Form, Model, Role, batches
 
-_Preset = Literal["performance", "mixed"]
 _MOST_SAMPLES = 300  # NNCF's own default
 
 
@@ -25,22 +24,17 @@ class NncfInt8(Transform):
     are used. Side effect: NNCF's usage reports over the network are switched off in the process.
     """
 
-    preset: _Preset = "performance"
+    preset: Literal["performance", "mixed"] = "performance"
     fast_bias_correction: bool = True
     transformer: bool = False
 
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "openvino"
     role: ClassVar[Role | None] = "calibration"
-    arithmetic: ClassVar[Literal["int8"] | None] = "int8"
+    weights: ClassVar[Quantized | None] = "int8"
+    activations: ClassVar[Quantized | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("nncf", "openvino")
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)  # where OpenVINO runs
-
-    def __post_init__(self) -> None:
-        one_of(self.preset, _Preset, "int8-nncf: preset")
-        for name in ("fast_bias_correction", "transformer"):
-            if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"int8-nncf: {name}={getattr(self, name)!r} must be true or false")
 
     @property
     def label(self) -> str:

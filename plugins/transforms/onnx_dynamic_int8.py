@@ -3,10 +3,10 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from tuner.errors import CandidateError, RequestError
-from tuner.plugin import Transform
+from tuner.errors import CandidateError
+from tuner.plugin import Quantized, Transform
 from tuner.target import Target
 from tuner.workload import Dataset, Form, Model
 
@@ -22,13 +22,10 @@ class OnnxDynamicInt8(Transform):
 
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "onnx"
-    arithmetic: ClassVar[Literal["int8"] | None] = "int8"
+    weights: ClassVar[Quantized | None] = "int8"
+    activations: ClassVar[Quantized | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)  # where onnxruntime has kernels for it
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.per_channel, bool):
-            raise RequestError(f"int8-dynamic: per_channel={self.per_channel!r} must be true or false")
 
     @property
     def label(self) -> str:

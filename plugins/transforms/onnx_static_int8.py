@@ -7,13 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from tuner.errors import CandidateError, RequestError
-from tuner.plugin import Transform, one_of
+from tuner.errors import CandidateError
+from tuner.plugin import Quantized, Transform
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
 
-_Calibration = Literal["minmax", "entropy", "percentile"]
-_Activation = Literal["uint8", "int8"]
 _BATCH_SIZE = 32
 _MOST_BATCHES = 16  # histograms hold every activation of these in memory
 
@@ -28,20 +26,15 @@ class OnnxStaticInt8(Transform):
     """
 
     per_channel: bool = True
-    calibration: _Calibration = "minmax"
-    activation: _Activation = "uint8"
+    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
+    activation: Literal["uint8", "int8"] = "uint8"
 
     takes: ClassVar[Form] = "onnx"
     gives: ClassVar[Form] = "onnx"
     role: ClassVar[Role | None] = "calibration"
-    arithmetic: ClassVar[Literal["int8"] | None] = "int8"
+    weights: ClassVar[Quantized | None] = "int8"
+    activations: ClassVar[Quantized | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.per_channel, bool):
-            raise RequestError(f"int8-static: per_channel={self.per_channel!r} must be true or false")
-        one_of(self.calibration, _Calibration, "int8-static: calibration")
-        one_of(self.activation, _Activation, "int8-static: activation")
 
     @property
     def label(self) -> str:

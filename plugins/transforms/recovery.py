@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import CandidateError
 from tuner.forms.torch import called_by_name, torch_device
 from tuner.plugin import Stage
 from tuner.target import Target
@@ -63,8 +63,9 @@ class Recovery(Stage):
     role: ClassVar[Role | None] = "training"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.since < self.until <= self.steps:
-            raise RequestError(f"recovery: steps {self.since} to {self.until} of {self.steps} are no part of them")
+            raise ValueError(f"steps {self.since} to {self.until} of {self.steps} are no part of them")
 
     @property
     def label(self) -> str:

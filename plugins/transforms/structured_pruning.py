@@ -5,14 +5,16 @@ al., CVPR 2023) in torch-pruning. What is left is an ordinary, narrower network 
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import CandidateError
 from tuner.forms.torch import called_by_name
 from tuner.plugin import Transform
 from tuner.plugins.transforms.recovery import ANSWERS, Answered, Recovery
+from tuner.system.fields import Above, AtLeast, AtMost, Below
 from tuner.target import Target
 from tuner.workload import FILES, Dataset, Form, Model, Role, TensorSpec
 
@@ -22,7 +24,7 @@ _ROUND_TO = 16
 
 @dataclass(frozen=True)
 class StructuredPruning(Transform):
-    """Removes `sparsity` of the channels of every layer but the last, which names the classes.
+    """Removes `sparsity` of the channels (0.5 halves them) of every layer but the last, which names the classes.
 
     What a layer keeps is rounded to the nearest multiple of `round_to`, at least one: kernels work on so many channels
     at a time, and a network with 22 channels runs slower than one with 32. The channels of smallest weights go;
@@ -34,25 +36,16 @@ class StructuredPruning(Transform):
     did. It comes in two halves, so that a network that is not worth it is trained for one half at most.
     """
 
-    sparsity: float
-    recovery_steps: int = _RECOVERY_STEPS
-    learning_rate: float = 2e-3
-    round_to: int = _ROUND_TO
+    sparsity: Annotated[float, Above(0), Below(1)]
+    recovery_steps: Annotated[int, AtLeast(0)] = _RECOVERY_STEPS
+    learning_rate: Annotated[float, Above(0), AtMost(1)] = 2e-3
+    round_to: Annotated[int, AtLeast(1)] = _ROUND_TO
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "torch-pruning")
     takes: ClassVar[Form] = "torch"
     gives: ClassVar[Form] = "torch"
     role: ClassVar[Role | None] = "training"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sparsity < 1:
-            raise RequestError(f"pruned: sparsity={self.sparsity!r} must lie between 0 and 1 (0.5 halves the channels)")
-        for name, least in (("recovery_steps", 0), ("round_to", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise RequestError(f"pruned: {name}={value!r} must be a whole number, {least} or more")
-        if not 0 < self.learning_rate <= 1:
-            raise RequestError(f"pruned: learning_rate={self.learning_rate!r} must lie above 0, and at most at 1")
+    hardest: ClassVar[Mapping[str, Literal["low", "high"]]] = {"sparsity": "high"}
 
     @property
     def label(self) -> str:

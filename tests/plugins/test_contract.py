@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import contract
 import numpy as np
@@ -15,13 +15,15 @@ import onnx
 import pytest
 import torch
 from contract import BACKENDS, CPU, GPU, IMAGE, PAIR, TRANSFORMS, Patterns
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import CandidateError, RequestError
 from tuner.forms import onnx as onnx_form
-from tuner.plugin import Backend, Plugin, Transform, decode, encode
+from tuner.plugin import Backend, Plugin, Transform, encode
 from tuner.system.digests import files_digest
+from tuner.system.fields import bounds, options
+from tuner.system.loader import annotations, build
 from tuner.workload import FILES, Model, TensorSpec, batches
 
 ROOT = Path(__file__).parents[2]
@@ -67,21 +69,26 @@ def test_the_plugins_are_found() -> None:
 # --- values
 
 
+def _fitting(annotation: Any) -> st.SearchStrategy[Any]:
+    """Values that fit an annotation of a field."""
+    plain, limits = bounds(annotation)
+    if len(options(plain)) > 1:
+        return st.one_of(map(_fitting, options(plain)))
+    if get_origin(plain) is Literal:
+        return st.sampled_from(get_args(plain))
+    numbers = st.integers(0, 512) if plain is int else st.floats(0, 1)
+    known = {bool: st.booleans(), type(None): st.none(), str: st.text(max_size=8)}
+    if plain in known:
+        return known[plain]
+    return numbers.filter(lambda number: all(limit.holds(number) for limit in limits))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_plugin_survives_json_and_pickle(kind: type[Plugin], data: st.DataObject) -> None:
-    numbers = {int: st.integers(0, 512), float: st.floats(0.01, 0.99)}
-    hints, choices = get_type_hints(kind), contract.choices(kind)
-    values = {
-        f.name: data.draw(st.sampled_from(choices[f.name]) if f.name in choices else numbers[hints[f.name]])
-        for f in dataclasses.fields(kind)
-    }
-    try:
-        plugin = kind(**values)
-    except RequestError:
-        assume(False)
-    for copy in (decode(json.loads(json.dumps(encode(plugin)))), pickle.loads(pickle.dumps(plugin))):
+    plugin = kind(**{name: data.draw(_fitting(annotation)) for name, annotation in annotations(kind).items()})
+    for copy in (build(json.loads(json.dumps(encode(plugin))), Plugin, "plugin"), pickle.loads(pickle.dumps(plugin))):
         assert copy == plugin
         assert hash(copy) == hash(plugin)
         assert encode(copy) == encode(plugin)
@@ -112,7 +119,7 @@ def test_a_bad_value_is_refused_by_name(kind: type[Plugin], field: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unknown_field_is_refused_by_name(kind: type[Plugin]) -> None:
     with pytest.raises(RequestError, match="nonsense"):
-        decode(encode(contract.plain(kind)) | {"nonsense": 1})
+        build(encode(contract.plain(kind)) | {"nonsense": 1}, Plugin, "plugin")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,11 +197,14 @@ LOAD = """
 import json, sys
 from pathlib import Path
 import numpy
-from tuner.plugin import decode
+from tuner.plugin import Backend
+from tuner.system.fields import bounds, options
+from tuner.system.loader import annotations, build
 from tuner.target import Target
 from tuner.workload import TensorSpec
 folder, spec = Path(sys.argv[1]), json.loads(sys.argv[2])
-session = decode(spec).load(folder, (TensorSpec("image", (1, 8, 8), "float32"),), 3, Target("cpu", "cpu", threads=1))
+backend, target = build(spec, Backend, "backend"), Target("cpu", "cpu", threads=1)
+session = backend.load(folder, (TensorSpec("image", (1, 8, 8), "float32"),), 3, target)
 assert session.run({"image": numpy.zeros((3, 1, 8, 8), "float32")})[0].shape[0] == 3
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """

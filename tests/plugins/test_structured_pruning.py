@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from tuner.build.builder import steps
 from tuner.errors import CandidateError, RequestError
-from tuner.plugin import decode, encode
+from tuner.plugin import Plugin, encode
 from tuner.plugins.datasets.digits import Digits
 from tuner.plugins.models.digits_networks import cnn, resnet18, train_cnn
 from tuner.plugins.transforms.structured_pruning import StructuredPruning
+from tuner.system.loader import build
 from tuner.target import Target
 from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
 
@@ -176,6 +177,6 @@ def test_a_value_out_of_range_is_named(field: str, value: Any) -> None:
 
 def test_json_and_label() -> None:
     plugin = StructuredPruning(0.5, recovery_steps=800)
-    assert decode(encode(plugin)) == plugin
+    assert build(encode(plugin), Plugin, "plugin") == plugin
     assert plugin.label == "pruned50-s800"
     assert StructuredPruning(0.75).label == "pruned75"

@@ -142,7 +142,7 @@ def assert_agrees(artifact: Path, model: Path, folder: Path, also: str = "-") ->
     "settings", [{"trials_per_task": 4}, {"trials_per_task": -1}, {"layout": "HWC"}, {"vector_bits": 128}, {"seed": 0}]
 )
 def test_refuses_wrong_settings(settings: dict[str, Any]) -> None:
-    with pytest.raises(RequestError, match=f"tvm: {next(iter(settings))}="):
+    with pytest.raises(RequestError, match=f"TVM.{next(iter(settings))}="):
         TVM(**settings)
 
 

@@ -15,6 +15,7 @@ from tuner.errors import RequestError
 from tuner.metrics import top1
 from tuner.plugins.datasets.digits import Digits, DistortedDigits, scans
 from tuner.plugins.models.digits_networks import cnn, resnet18, train_cnn, train_resnet18
+from tuner.system.loader import build
 from tuner.workload import ArraySamples, Dataset, Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -88,7 +89,7 @@ def test_another_seed_gives_other_images() -> None:
 @pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"training_copies": 0}])
 def test_a_value_out_of_range_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=f"dataset.{next(iter(wrong))}"):
-        DistortedDigits(**wrong)
+        build({"_target_": "tuner.plugins.datasets.digits.DistortedDigits", **wrong}, Dataset, "dataset")
 
 
 def test_the_data_loads_without_torch() -> None:

@@ -45,7 +45,7 @@ def about_trials(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
     done = {o.candidate: o for o in outcomes if o.state == "complete"}
     slower = []
     for candidate, outcome in done.items():
-        plain_transforms = tuple(t for t in candidate.transforms if t.arithmetic is None)
+        plain_transforms = tuple(t for t in candidate.transforms if not t.quantizes)
         plain = next(
             (
                 o

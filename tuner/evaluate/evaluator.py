@@ -235,11 +235,9 @@ class Evaluator:
             peaks = self._target.peaks or self._measured_peaks()
         except CandidateError:
             return None  # a study does not fail for want of this figure
-        quantized = any(transform.arithmetic == "int8" for transform in candidate.transforms)
-        precision = "int8" if quantized else candidate.backend.arithmetic
         if counted is None or peaks is None:
             return None
-        return roofline.standing(throughput, counted, candidate.batch_size, precision, peaks)
+        return roofline.standing(throughput, counted, candidate.batch_size, candidate.arithmetic, peaks)
 
     def _measured_peaks(self) -> Peaks | None:
         cores = self._target.cores

@@ -1,16 +1,13 @@
 """From a composed configuration to checked values."""
 
-import importlib.resources
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 import psutil
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
 
 from tuner.errors import RequestError
 from tuner.figures import TABLE, figures
@@ -18,79 +15,39 @@ from tuner.goal import Goal
 from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.schema import limit_keys
-from tuner.request.spelling import unknown_name
 from tuner.search.space import Space
-from tuner.system import former
 from tuner.system.code import resolve
+from tuner.system.loader import build, fill
+from tuner.system.spelling import unknown_name
 from tuner.target import Target
 from tuner.trial import TrialLimits
 from tuner.workload import Dataset, Form, ModelSource, Workload
 
-T = TypeVar("T")
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
-PROMOTE = ("ask", "auto")
-SAMPLERS = ("auto", "gp", "tpe", "nsga2", "random", "brute")
+_CHOICES = {"sampler": ("auto", "gp", "tpe", "nsga2", "random", "brute"), "promote": ("ask", "auto")}
+_LEAST = {"n_trials": 1, "timeout_s": 1, "patience": 1, "seed": 0}
 
 
 def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     """Builds and checks every value of a composed configuration."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise RequestError(f"{missing[0]} must be given: {missing[0]}=…")
-    try:
-        values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        raise RequestError(str(error).splitlines()[0]) from error
-    uri = values["tracking"]["uri"]
-    if uri is not None and uri.partition(":")[0] not in _SCHEMES:
-        raise RequestError(f"tracking.uri={uri}: must begin with one of {', '.join(_SCHEMES)}")
-    storage = values["tracking"]["storage"]
-    if storage is not None and not storage.startswith("postgresql"):
-        raise RequestError(
-            f"tracking.storage={storage}: must begin with postgresql://, or be null for a file in out_dir"
-        )
-    for key, least in (("n_trials", 1), ("timeout_s", 1), ("patience", 1), ("seed", 0)):
-        if values[key] is not None and values[key] < least:
-            raise RequestError(f"{key}={values[key]} must be {least} or more")
-    limits = dict(values["trial"] or {})
-    if limits.get("memory_mb") is None:
-        limits["memory_mb"] = 0.75 * psutil.virtual_memory().total / 1e6
-    workload = Workload(
-        built(values["model"], ModelSource, "model"), built(values["dataset"], Dataset, "dataset"), values["metric"]
-    )
-    resolve(workload.metric, "metric")
+    values = _resolved(config)
+    tracking = values["tracking"]
+    _check_tracking(tracking["uri"], tracking["storage"])
     sampler = str(values["sampler"].get("name"))
-    if sampler not in SAMPLERS:
-        raise RequestError(unknown_name(sampler, SAMPLERS, "sampler="))
-    if values["promote"] not in PROMOTE:
-        raise RequestError(unknown_name(values["promote"], PROMOTE, "promote="))
-    if not str(values["out_dir"]).strip() or not str(values["cache_dir"]).strip():
-        raise RequestError("out_dir and cache_dir must name a folder")
-    if values["study"] is not None and not re.fullmatch(r"[\w.\-]+", values["study"]):
-        raise RequestError(f"study={values['study']!r} must be letters, digits, '.', '_' and '-'")
-    if unknown := values["reference"].keys() - set(get_args(Form)):
-        raise RequestError(unknown_name(f"reference.{min(unknown)}", [f"reference.{form}" for form in get_args(Form)]))
-    outside = figures().keys() - {figure.name for figure in TABLE}
+    _check_keys({**values, "sampler": sampler})
     return Request(
-        target=built(values["target"], Target, "target"),
-        workload=workload,
-        goal=Goal(
-            {name: values[name] for name in limit_keys()},
-            values["latency_percentile"],
-            values["scenario"],
-            values["objective"],
-        ),
+        target=build(values["target"], Target, "target"),
+        workload=_workload(values),
+        goal=_goal(values),
         space=Space.parse(values["search_space"]),
-        reference={
-            cast(Form, form): built(spec, Backend, f"reference.{form}") for form, spec in values["reference"].items()
-        },
+        reference=_reference(values["reference"]),
         sampler=sampler,
         n_trials=values["n_trials"],
         timeout_s=values["timeout_s"],
         patience=values["patience"],
         stop_when_feasible=values["stop_when_feasible"],
         warm_start=values["warm_start"],
-        limits=_checked(limits, TrialLimits, "trial"),
+        limits=_trial_limits(values["trial"] or {}),
         seed=values["seed"],
         promote=values["promote"],
         watch=values["watch"],
@@ -98,41 +55,75 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         study=values["study"],
         out_dir=Path(values["out_dir"]).expanduser().absolute(),
         cache_dir=Path(values["cache_dir"]).expanduser().absolute(),
-        tracking_uri=uri,
-        storage=storage,
-        experiment=values["tracking"]["experiment"],
+        tracking_uri=tracking["uri"],
+        storage=tracking["storage"],
+        experiment=tracking["experiment"],
         overrides=overrides,
-        # a package that adds a figure makes no other study of what does not limit it
-        resolved={key: value for key, value in values.items() if value is not None or key not in outside},
+        resolved=_without_others(values),
     )
 
 
-def built(spec: Any, kind: type[T], key: str) -> T:
-    """The value that a node with `_target_` stands for, its fields checked for name and type.
-
-    Raises RequestError naming `key`.
-    """
-    if not isinstance(spec, Mapping) or "_target_" not in spec:
-        raise RequestError(f"{key} must be a mapping with _target_; it is {spec!r}")
-    path = former.present(str(spec["_target_"]))
-    module_name, _, class_name = path.rpartition(".")
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain JSON. Raises RequestError where a key still has to be given."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise RequestError(f"{missing[0]} must be given: {missing[0]}=…")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RequestError(f"{key}._target_={path}: no such class ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, kind)):
-        raise RequestError(f"{key}._target_={path} is not a {kind.__name__}")
-    return _checked({str(k): v for k, v in spec.items() if k != "_target_"}, found, key)
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise RequestError(str(error).splitlines()[0]) from error
 
 
-def _checked(values: Mapping[str, Any], kind: type[T], key: str) -> T:
-    known = [f.name for f in fields(cast(Any, kind))]
-    for name in values:
-        if name not in known:
-            raise RequestError(unknown_name(f"{key}.{name}", [f"{key}.{k}" for k in known]))
-    try:
-        return TypeAdapter(kind).validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in (key, *first["loc"]))
-        raise RequestError(f"{where}={first['input']!r}: {first['msg']}") from error
+def _check_tracking(uri: str | None, storage: str | None) -> None:
+    if uri is not None and uri.partition(":")[0] not in _SCHEMES:
+        raise RequestError(f"tracking.uri={uri}: must begin with one of {', '.join(_SCHEMES)}")
+    if storage is not None and not storage.startswith("postgresql"):
+        raise RequestError(
+            f"tracking.storage={storage}: must begin with postgresql://, or be null for a file in out_dir"
+        )
+
+
+def _check_keys(values: Mapping[str, Any]) -> None:
+    """What a type alone does not say of the keys at the top."""
+    for key, least in _LEAST.items():
+        if values[key] is not None and values[key] < least:
+            raise RequestError(f"{key}={values[key]} must be {least} or more")
+    for key, choices in _CHOICES.items():
+        if values[key] not in choices:
+            raise RequestError(unknown_name(values[key], choices, f"{key}="))
+    if not str(values["out_dir"]).strip() or not str(values["cache_dir"]).strip():
+        raise RequestError("out_dir and cache_dir must name a folder")
+    if values["study"] is not None and not re.fullmatch(r"[\w.\-]+", values["study"]):
+        raise RequestError(f"study={values['study']!r} must be letters, digits, '.', '_' and '-'")
+
+
+def _goal(values: Mapping[str, Any]) -> Goal:
+    limits = {name: values[name] for name in limit_keys()}
+    return Goal(limits, values["latency_percentile"], values["scenario"], values["objective"])
+
+
+def _without_others(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values less the limits that a package with figures of its own adds and nobody sets: they make no other
+    study."""
+    outside = figures().keys() - {figure.name for figure in TABLE}
+    return {key: value for key, value in values.items() if value is not None or key not in outside}
+
+
+def _workload(values: Mapping[str, Any]) -> Workload:
+    model, dataset = build(values["model"], ModelSource, "model"), build(values["dataset"], Dataset, "dataset")
+    resolve(values["metric"], "metric")
+    return Workload(model, dataset, values["metric"])
+
+
+def _reference(specs: Mapping[str, Any]) -> dict[Form, Backend]:
+    forms = get_args(Form)
+    if unknown := specs.keys() - set(forms):
+        raise RequestError(unknown_name(f"reference.{min(unknown)}", [f"reference.{form}" for form in forms]))
+    return {cast(Form, form): build(spec, Backend, f"reference.{form}") for form, spec in specs.items()}
+
+
+def _trial_limits(values: Mapping[str, Any]) -> TrialLimits:
+    """What one trial may use; unless it is given, three quarters of the machine's memory."""
+    if values.get("memory_mb") is None:
+        values = {**values, "memory_mb": 0.75 * psutil.virtual_memory().total / 1e6}
+    return fill(TrialLimits, values, "trial")

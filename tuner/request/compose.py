@@ -20,9 +20,10 @@ from tuner.request import former
 from tuner.request.checked import from_config
 from tuner.request.request import Request
 from tuner.request.schema import GROUPS, keys, schema
-from tuner.request.spelling import explained, group_options, known_keys, unknown_name
+from tuner.request.spelling import explained, group_options, known_keys
 from tuner.system.code import importable
 from tuner.system.secret import masked
+from tuner.system.spelling import unknown_name
 
 _SPACE = "search_space."
 _ABSENT = object()

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tuner.errors import RequestError
-from tuner.request.spelling import group_options, unknown_name
+from tuner.request.spelling import group_options
+from tuner.system.spelling import unknown_name
 
 _PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[A-Za-z_./][\w./:\-]*", re.IGNORECASE)  # needs no quotes
 

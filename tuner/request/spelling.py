@@ -1,8 +1,7 @@
 """Hydra's complaints as one sentence, with the nearest valid spelling."""
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra import compose
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tuner.request.schema import keys
+from tuner.system.spelling import nearest, unknown_name
 
 
 def explained(error: Exception, overrides: Sequence[str]) -> str:
@@ -26,7 +26,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         unknown_key = key not in known and key.replace("/", ".") not in known
         if "=" not in override:
-            return f"{override!r} is neither a command nor an override; overrides read key=value" + _nearest(
+            return f"{override!r} is neither a command nor an override; overrides read key=value" + nearest(
                 override, [*known, "doctor", "show", "ui", "promote", "rollback", "schedule", "cache"]
             )
         if key.startswith("hydra."):
@@ -80,17 +80,3 @@ def group_options(group: str) -> list[str]:
 
     found: list[str] = GlobalHydra.instance().config_loader().get_group_options(group)
     return found
-
-
-def unknown_name(name: str, known: Iterable[str], prefix: str = "") -> str:
-    options = list(known)
-    listed = f"there are {', '.join(options)}" if len(options) <= 12 else "tune --help lists them"
-    nearest = _nearest(name, options)
-    return f"{prefix}{name}: no such {'choice' if prefix else 'key'}{nearest or f'; {listed}'}"
-
-
-def _nearest(name: str, options: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    # `latency` means `latency_ms`
-    found = found or [option for option in options if option.startswith(name)][:1]
-    return f"; did you mean {found[0]}?" if found else ""

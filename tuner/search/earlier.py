@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from tuner.errors import RequestError
 from tuner.goal import Goal
-from tuner.search.recipe import Params
+from tuner.search.range import Params
 from tuner.search.record import ABOUT, outcome_of
 from tuner.search.space import Space
 from tuner.search.storage import Place

@@ -11,7 +11,7 @@ from tuner.goal import Goal
 from tuner.search import feedback
 from tuner.search.earlier import About
 from tuner.search.owners import Owners
-from tuner.search.recipe import Params
+from tuner.search.range import Params
 from tuner.search.record import ABOUT, OUTCOME, baseline_name, baselines_of, outcome_of, written
 from tuner.search.samplers import Sampling
 from tuner.search.space import Space

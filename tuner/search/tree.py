@@ -1,67 +1,120 @@
 """From the YAML tree of a space to its recipes."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tuner.errors import RequestError
-from tuner.plugin import Backend, Transform, decode
-from tuner.search.recipe import BATCH_SIZE, Range, Recipe, described
+from tuner.plugin import Backend, Plugin, Transform
+from tuner.search.range import Range
+from tuner.search.recipe import BATCH_SIZE, Recipe, described
+from tuner.system.fields import shown
+from tuner.system.loader import checked, fill, named, resolved
+
+_ROOT = "search_space"
+_BATCH_SIZE = "a whole number of 1 or more, or a range of them"
 
 
-def expand(node: Any) -> list[Any]:
+def read(tree: Any) -> list[Recipe]:
+    """Every path through the choices of a tree. Raises RequestError that names the node where it is no space."""
+    if not isinstance(tree, Mapping):
+        raise RequestError(f"{_ROOT} must be a mapping; it is {shown(tree)}")
+    _check(tree, _ROOT)
+    return [_recipe(settled) for settled in _settled(tree)]
+
+
+def _check(node: Any, where: str) -> None:
+    """Raises RequestError for the first node below `where` that is nothing a space can have."""
+    if isinstance(node, list):
+        for number, option in enumerate(node):
+            _check(option, f"{where}[{number}]")
+    elif not isinstance(node, Mapping):
+        if node is not None:
+            raise RequestError(f"{where}: {shown(node)} is no plugin (a mapping with _target_), null or batch_size")
+    elif "_target_" in node:
+        _check_plugin(node, where)
+    else:
+        for name, child in node.items():
+            if name == BATCH_SIZE:
+                _check_batch_size(child, f"{where}.{name}")
+            else:
+                _check(child, f"{where}.{name}")
+
+
+def _check_plugin(node: Mapping[str, Any], where: str) -> None:
+    """Every value that a field of the plugin may be given, of a range some numbers in it."""
+    choices = {str(name): choice for name, choice in node.items() if name != "_target_"}
+    allowed = named(resolved(node, Plugin, where), choices, where)
+    for name, choice in choices.items():
+        for value in _leaves(choice, f"{where}.{name}"):
+            for number in _numbers(value) if isinstance(value, Range) else [value]:
+                checked(number, allowed[name], f"{where}.{name}")
+
+
+def _check_batch_size(node: Any, where: str) -> None:
+    for value in _leaves(node, where):
+        for number in _numbers(value) if isinstance(value, Range) else [value]:
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise RequestError(f"{where}={shown(node)} must be {_BATCH_SIZE}")
+
+
+def _numbers(span: Range) -> list[float]:
+    """The ends of a range, and where its values are counted the second too: one may be whole where the next is not."""
+    return [span.low, *(span.values() or [])[1:2], span.high]
+
+
+def _leaves(node: Any, where: str) -> Iterator[Any]:
+    """The values and ranges among which a choice chooses."""
+    if isinstance(node, list):
+        for option in node:
+            yield from _leaves(option, where)
+    else:
+        yield _range(node, where) if _is_range(node) else node
+
+
+def _settled(node: Any) -> list[Any]:
     """Every way to settle the choices below a node; ranges stay."""
     if isinstance(node, list):
-        return [settled for option in node for settled in expand(option)]
+        return [settled for option in node for settled in _settled(option)]
+    if _is_range(node):
+        return [_range(node, _ROOT)]
     if not isinstance(node, Mapping):
         return [node]
-    if {"low", "high"} <= node.keys():
-        return [_range(node)]
-    options = [expand(value) for value in node.values()]
+    options = [_settled(value) for value in node.values()]
     return [dict(zip(node, values, strict=True)) for values in itertools.product(*options)]
 
 
-def _range(node: Mapping[str, Any]) -> Range:
-    unknown = node.keys() - {"low", "high", "step", "factor", "log"}
-    if unknown:
-        raise RequestError(
-            f"search_space: a range takes low, high, and step, factor or log; not {sorted(unknown)[0]!r}"
-        )
-    for name in ("low", "high", "step", "factor"):
-        if not isinstance(node.get(name, 1), int | float):
-            raise RequestError(f"search_space: range {name}={node[name]!r} must be a number")
-    return Range(**{str(name): value for name, value in node.items()})
+def _is_range(node: Any) -> bool:
+    return isinstance(node, Mapping) and {"low", "high"} <= node.keys()
 
 
-def read_recipe(settled: Mapping[str, Any]) -> Recipe:
-    batch: Any = None
+def _range(node: Mapping[str, Any], where: str) -> Range:
+    return fill(Range, {str(name): value for name, value in node.items()}, where)
+
+
+def _recipe(settled: Mapping[str, Any]) -> Recipe:
+    """The recipe of a tree without choices: its plugins in order, and the last batch size."""
+    batch_size: Any = None
     plugins: list[dict[str, Any]] = []
-
-    def visit(node: Mapping[str, Any]) -> None:
-        nonlocal batch
-        for name, value in node.items():
-            if name == BATCH_SIZE:
-                batch = value
-            elif isinstance(value, Mapping):
-                if "_target_" in value:
-                    plugins.append(dict(value))
-                else:
-                    visit(value)
-            elif value is not None:
-                raise RequestError(
-                    f"search_space: {name}: {value!r} is no plugin (a mapping with _target_), null or batch_size"
-                )
-
-    visit(settled)
-    ends = batch.values() or [batch.low] if isinstance(batch, Range) else [batch]
-    if not all(isinstance(end, int) and not isinstance(end, bool) and end >= 1 for end in ends):
-        raise RequestError(
-            f"search_space: batch_size={batch!r} must be a whole number of 1 or more, or a range of them"
-        )
-    kinds = [decode({k: v.low if isinstance(v, Range) else v for k, v in spec.items()}) for spec in plugins]
-    backends = [spec for spec, kind in zip(plugins, kinds, strict=True) if isinstance(kind, Backend)]
+    for name, value in _ends(settled):
+        if name == BATCH_SIZE:
+            batch_size = value
+        elif value is not None:
+            plugins.append(dict(value))
+    if batch_size is None:
+        raise RequestError(f"{_ROOT}.batch_size must be given: {_BATCH_SIZE}")
+    backends = [spec for spec in plugins if issubclass(resolved(spec, Plugin, _ROOT), Backend)]
     if len(backends) != 1:
         named = ", ".join(described(spec) for spec in plugins) or "no plugin"
-        raise RequestError(f"search_space: a path needs exactly one backend, and one has {len(backends)}: {named}")
-    transforms = [spec for spec, kind in zip(plugins, kinds, strict=True) if isinstance(kind, Transform)]
-    return Recipe(tuple(transforms), backends[0], batch)
+        raise RequestError(f"{_ROOT}: a path needs exactly one backend, and one has {len(backends)}: {named}")
+    transforms = [spec for spec in plugins if issubclass(resolved(spec, Plugin, _ROOT), Transform)]
+    return Recipe(tuple(transforms), backends[0], batch_size)
+
+
+def _ends(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What stands at the ends of the branches, with its name."""
+    for name, value in node.items():
+        if isinstance(value, Mapping) and "_target_" not in value:
+            yield from _ends(value)
+        else:
+            yield name, value

@@ -27,8 +27,9 @@ from tuner.report import page as report
 from tuner.report.console import Console, TrialBar
 from tuner.report.rows import exit_code
 from tuner.request.request import Request
+from tuner.search import starts
 from tuner.search.earlier import About, Earlier
-from tuner.search.recipe import Params
+from tuner.search.range import Params
 from tuner.search.samplers import Sampling, chosen
 from tuner.search.search import Search
 from tuner.search.space import Space
@@ -155,9 +156,9 @@ class Study:
         earlier = Earlier(place, about)
         points = earlier.best(space, request.goal, _EARLIER) if request.warm_start else []
         with self._held.turn():
-            search.enqueue(params for params, _ in (*space.uncompressed(), *space.usual()))
+            search.enqueue(params for params, _ in (*starts.uncompressed(space), *starts.usual(space)))
             search.enqueue(points)
-            search.enqueue(params for params, _ in space.hardest())
+            search.enqueue(params for params, _ in starts.hardest(space))
         self._console.outlook(earlier.seconds_per_trial(), self._wanted, request.timeout_s, len(points))
         return search
 

@@ -1,0 +1,73 @@
+"""What a search tries first, before the sampler proposes anything. What is worth it is declared by the transforms."""
+
+from collections.abc import Callable, Mapping
+
+from tuner.candidate import Candidate
+from tuner.plugin import Transform
+from tuner.search.range import Params, Range
+from tuner.search.recipe import Recipe, class_name
+from tuner.search.space import Space
+
+Point = tuple[Params, Candidate]
+
+
+def uncompressed(space: Space) -> list[Point]:
+    """Every recipe without a transform, its ranges in the middle."""
+    return [_point(space, recipe, {}) for recipe in _recipes(space, lambda transforms: not transforms)]
+
+
+def usual(space: Space) -> list[Point]:
+    """Every backend with each transform alone that an engineer would try next, ranges in the middle."""
+    chosen = _recipes(space, lambda transforms: len(transforms) == 1 and transforms[0].usual)
+    return [_point(space, recipe, {}) for recipe in chosen]
+
+
+def hardest(space: Space) -> list[Point]:
+    """Every backend after all that compresses at once, as hard as the space allows.
+
+    Pruned, then quantized (Han et al., Deep Compression, ICLR 2016): where the accuracy bears it, most of what is
+    milder is refused by its draft, and need not be trained.
+    """
+    most = max(len(recipe.transforms) for recipe in space.recipes.values())
+    if most < 2:
+        return []
+    best: dict[object, tuple[list[float], Point]] = {}
+    for recipe in _recipes(space, lambda transforms: len(transforms) == most and all(map(_pressing, transforms))):
+        point = _point(space, recipe, _ends(space, recipe))
+        _, candidate = point
+        settled = [t for t in candidate.transforms if not t.hardest]
+        kind = (candidate.backend, *settled, *(type(t) for t in candidate.transforms if t.hardest))
+        hardness = [
+            getattr(transform, name) * (1 if end == "high" else -1)
+            for transform in candidate.transforms
+            for name, end in transform.hardest.items()
+        ]
+        if kind not in best or hardness >= best[kind][0]:
+            best[kind] = (hardness, point)
+    return [point for _, point in best.values()]
+
+
+def _pressing(transform: Transform) -> bool:
+    """Whether it belongs to the hardest compression: it can be pressed, or is what is usual."""
+    return bool(transform.hardest) or transform.usual
+
+
+def _recipes(space: Space, wanted: Callable[[tuple[Transform, ...]], bool]) -> list[Recipe]:
+    return [recipe for recipe in space.recipes.values() if wanted(recipe.candidate(space.low).transforms)]
+
+
+def _ends(space: Space, recipe: Recipe) -> dict[str, float]:
+    """The ends of the recipe's ranges at which its transforms compress most."""
+    transforms = recipe.candidate(space.low).transforms
+    return {
+        f"{class_name(spec)}.{name}": spec[name].end(end)
+        for spec, transform in zip(recipe.transforms, transforms, strict=True)
+        for name, end in transform.hardest.items()
+        if isinstance(spec.get(name), Range)
+    }
+
+
+def _point(space: Space, recipe: Recipe, ends: Mapping[str, float]) -> Point:
+    """The recipe at those values of its ranges; the others are in the middle."""
+    numbers = {name: ends.get(name, span.middle) for name, span in space.ranges.items()}
+    return space.params(recipe, numbers), recipe.candidate(numbers)
