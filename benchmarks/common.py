@@ -20,6 +20,7 @@ from tuner.evaluate.evaluator import Evaluator
 from tuner.measure import host
 from tuner.request import compose as configure
 from tuner.system.deadline import Deadline
+from tuner.system.launcher import Launcher
 from tuner.system.machine import cpu_name
 from tuner.system.worker import Worker
 
@@ -34,17 +35,28 @@ class Rig:
         self.store = Store(self.request.cache_dir)
         float_model = scratch / "float"
         float_model.mkdir(parents=True)
-        memory_mb = self.request.limits.memory_mb
+        self.launcher = Launcher(
+            self.request.limits.memory_mb, self.request.target.environment, self.store.environments
+        )
         self.prepared = prepare(
-            self.request.workload, self.request.target, self.store, float_model, memory_mb, lambda fraction, text: None
+            self.request.workload, self.store, float_model, self.launcher, lambda fraction, text: None
         )
         self.scratch = scratch
-        self.builder = Builder(self.prepared.source, self.request.target, self.store, scratch / "build.log", memory_mb)
+        self.builder = Builder(
+            self.prepared.source, self.request.target, self.store, self.launcher, scratch / "build.log"
+        )
 
     def evaluator(self) -> Evaluator:
         asked = self.request
         return Evaluator(
-            self.prepared, asked.target, asked.goal, asked.reference, self.store, self.scratch, asked.limits
+            self.prepared,
+            asked.target,
+            asked.goal,
+            asked.reference,
+            self.store,
+            self.launcher,
+            self.scratch,
+            asked.limits,
         )
 
     def built(self, candidate: Candidate) -> Path:
@@ -57,8 +69,8 @@ class Rig:
         folders = [self.built(candidate) for candidate in candidates]
         with contextlib.ExitStack() as stack:
             workers = []
-            for folder in folders:
-                worker = evaluator.hosting(folder, self.scratch / "host.log", Deadline(120))
+            for candidate, folder in zip(candidates, folders, strict=True):
+                worker = evaluator.hosting(folder, candidate, Deadline(120))
                 workers.append(stack.enter_context(worker))
                 worker.run(host.warm_up, 0.5)
                 worker.pause()

@@ -17,8 +17,6 @@ from tuner.candidate import Candidate
 from tuner.measure import host
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
-from tuner.system.environment import environment
-from tuner.system.worker import Worker
 
 TURNS = 40
 
@@ -28,8 +26,7 @@ def main() -> None:
         rig = Rig(Path(scratch), "model=digits_cnn")
         candidates = {"onnxruntime": Candidate((), OnnxRuntime(), 8), "eager": Candidate((), Eager(), 8)}
         folders = {name: rig.built(candidate) for name, candidate in candidates.items()}
-        variables = environment(rig.request.target.cores)
-        with Worker(rig.scratch / "one.log", memory_mb=8192, environment=variables) as worker:
+        with rig.launcher.open(rig.scratch / "one.log") as worker:
             rows = {"call by call in one process": worker.run(call_by_call, folders)}
         for stopped, row in ((False, "turns, none stopped"), (True, "turns, waiting ones stopped")):
             rows[row] = _turns(rig, candidates, stopped)

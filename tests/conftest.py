@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tuner.system.forked import preload
+
+preload("tuner.measure.host", "tuner.build.builder")  # for whichever test starts the first child
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _locks_of_its_own() -> Iterator[None]:

@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import importlib.util
 import json
 import os
 import shutil
@@ -196,6 +197,25 @@ class Absent(Null):
 
     def unavailable(self, target: Target) -> str | None:
         return "it needs a library that nobody has; pip install nobody-has-it"
+
+
+@dataclass(frozen=True)
+class Secluded(Null):
+    """A backend whose library fits nobody else's: it is in an environment of its own."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("tiny-runtime",)
+    requirements: ClassVar[tuple[str, ...]] = ("tiny-runtime<2",)
+
+    @property
+    def label(self) -> str:
+        return "secluded"
+
+    def unavailable(self, target: Target) -> str | None:
+        return None if importlib.util.find_spec("tiny_runtime") else "there is no tiny_runtime"
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        importlib.import_module("tiny_runtime")
+        return super().load(folder, inputs, batch_size, target)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.measure import host, loadgen
 from tuner.measure import queueing as serving
-from tuner.system.worker import Worker
+from tuner.system.launcher import Launcher
 from tuner.target import Target
 from tuner.workload import Arrays
 
@@ -118,8 +118,8 @@ def test_a_session_that_fails_ends_the_run(session: Sleeping, after: int) -> Non
 def test_it_runs_where_an_artifact_is_hosted(tmp_path: Path) -> None:
     (tmp_path / artifact.FILES).mkdir()
     np.save(tmp_path / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
-    artifact.write_manifest(tmp_path, Candidate((), Null(1.0), 2), Target("cpu", "cpu", threads=1), INPUTS)
-    with Worker(tmp_path / "log", memory_mb=4096) as worker:
+    artifact.write_manifest(tmp_path, Candidate((), Null(1.0), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
+    with Launcher(4096).open(tmp_path / "log") as worker:
         worker.run(host.open_artifact, tmp_path, Points())
         found = worker.run_for(30, loadgen.single_stream, 0.2)
     assert 1 <= found.p50 < 10

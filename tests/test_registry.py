@@ -36,7 +36,7 @@ def packaged(folder: Path) -> Path:
     champion = folder / "champion"
     (champion / artifact.FILES).mkdir(parents=True)
     np.save(champion / artifact.FILES / WEIGHTS, CENTRES.T)
-    artifact.write_manifest(champion, CANDIDATE, Target("cpu", "cpu", threads=1), INPUTS)
+    artifact.write_manifest(champion, CANDIDATE, Target("cpu", "cpu", threads=1), INPUTS, {})
     batch = np.ones((CANDIDATE.batch_size, FEATURES), np.float32)
     np.savez(champion / artifact.EXAMPLE, **{"input:x": batch, "output:0": batch @ CENTRES.T})
     return champion

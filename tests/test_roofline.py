@@ -13,7 +13,7 @@ from tuner.measure.flops import Work
 from tuner.measure.roofline import Standing, standing
 from tuner.plugins.devices.cpu_peaks import last_level_cache, measure_peaks
 from tuner.system.environment import environment
-from tuner.system.worker import Worker
+from tuner.system.launcher import Launcher
 from tuner.target import Target
 
 CONF = Path(__file__).parents[1] / "conf/target"
@@ -138,7 +138,7 @@ def test_last_level_cache(tmp_path: Path) -> None:
 
 def test_this_machine(tmp_path: Path) -> None:
     """One thread, which no other work can hold up for long; the bounds are wide enough for any CPU."""
-    with Worker(tmp_path / "log", memory_mb=4000, environment=environment(1)) as worker:
+    with Launcher(4000, environment(1)).open(tmp_path / "log") as worker:
         peaks = worker.run_for(60, measure_peaks, 1)
     f32 = peaks.flops_per_s["f32"]
     assert 1e9 < f32 < 1e12

@@ -11,7 +11,7 @@ champion its measurements; `example.npz` holds a batch of real inputs and the ou
 """
 
 import json
-import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
 from tuner.plugin import Session
-from tuner.system.environment import library_versions
 from tuner.target import Target
 from tuner.workload import Arrays, TensorSpec
 
@@ -87,20 +86,20 @@ def load(folder: Path) -> Artifact:
 
 
 def write_manifest(
-    folder: Path, candidate: Candidate, target: Target, inputs: tuple[TensorSpec, ...], **more: Any
+    folder: Path, candidate: Candidate, target: Target, inputs: tuple[TensorSpec, ...], versions: Mapping[str, str]
 ) -> None:
-    """Describes the artifact whose compiled files lie in `folder / FILES`."""
+    """Describes the artifact whose compiled files lie in `folder / FILES`. `versions` are those of Python and of the
+    libraries that made it."""
     manifest = {
         "candidate": candidate.to_json(),
         "target": asdict(target),
         "inputs": [asdict(spec) for spec in inputs],
-        "versions": versions(candidate),
-        **more,
+        "versions": dict(versions),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def versions(candidate: Candidate) -> dict[str, str]:
-    """Python and the libraries that the candidate's plugins name, as installed."""
-    libraries = {library for plugin in (*candidate.transforms, candidate.backend) for library in plugin.libraries}
-    return {"python": platform.python_version(), **library_versions(libraries)}
+def extend_manifest(folder: Path, **facts: Any) -> None:
+    """Adds what was found out about the artifact later: its measurement, the digests of its files."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | facts, indent=2) + "\n")

@@ -32,6 +32,8 @@ class Plugin(Checked):
 
     libraries: ClassVar[tuple[str, ...]] = ()
     """The distributions that do its work; their versions are part of every key and manifest."""
+    requirements: ClassVar[tuple[str, ...]] = ()
+    """For pip, where its libraries fit nobody else's: its workers then run in an environment that is made of them."""
 
     devices: ClassVar[tuple[str, ...] | None] = None
     """The names of the devices that it works for; None is any."""

@@ -16,8 +16,8 @@ from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.deploy import mlflow_model as servable
 from tuner.plugin import Backend
-from tuner.system.environment import environment
-from tuner.system.worker import Worker
+from tuner.system.environment import environment, library_versions
+from tuner.system.launcher import Launcher
 from tuner.workload import Arrays, Model
 
 BATCH = 3
@@ -40,11 +40,13 @@ def served(backend: Backend, model: Model, inputs: Arrays, folder: Path) -> dict
     champion, log = folder / "champion", folder / "worker.log"
     (champion / artifact.FILES).mkdir(parents=True)
     (folder / "cache").mkdir()
-    with Worker(log, memory_mb=8192, environment=environment(1)) as worker:
+    with Launcher(8192, environment(1)).open(log) as worker:
         worker.run_for(240, backend.compile, model, BATCH, CPU, champion / artifact.FILES, folder / "cache")
-    artifact.write_manifest(champion, Candidate((), backend, BATCH), CPU, model.inputs)
+    artifact.write_manifest(
+        champion, Candidate((), backend, BATCH), CPU, model.inputs, library_versions(set(backend.libraries))
+    )
     batch = {name: array[:BATCH] for name, array in inputs.items()}
-    with Worker(log, memory_mb=8192, environment=environment(1)) as worker:
+    with Launcher(8192, environment(1)).open(log) as worker:
         outputs = worker.run_for(120, _answers, champion, batch)
     arrays: dict[str, Any] = {f"input:{name}": array for name, array in batch.items()}
     np.savez(champion / artifact.EXAMPLE, **arrays, **{f"output:{i}": output for i, output in enumerate(outputs)})

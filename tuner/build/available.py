@@ -1,19 +1,18 @@
 """Which plugins can work here, and which candidates a model can become."""
 
-import hashlib
-import inspect
-import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tuner.build.store import Store
+from tuner.build.versions import plugin_version
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Plugin, encode
-from tuner.system.environment import library_versions
-from tuner.system.worker import Worker
+from tuner.system.launcher import Launcher
 from tuner.target import Target
 from tuner.workload import Form
+
+_ASKING_MB = 4096.0  # of memory for a plugin that imports its library, whatever a trial may use
 
 
 def route(form: Form, candidate: Candidate) -> str | None:
@@ -27,37 +26,37 @@ def route(form: Form, candidate: Candidate) -> str | None:
     return None
 
 
-def plugin_version(plugin: Plugin) -> dict[str, str]:
-    """What besides its parameters decides what a plugin does: its libraries and its own file."""
-    source = inspect.getsourcefile(type(plugin))
-    code = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else "unknown"
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return {"file": code, "python": python, **library_versions(set(plugin.libraries))}
-
-
-def unavailable(plugins: list[Plugin], target: Target, store: Store, log: Path) -> dict[Plugin, str]:
+def unavailable(
+    plugins: list[Plugin], target: Target, store: Store, launcher: Launcher, log: Path
+) -> dict[Plugin, str]:
     """Which plugins cannot work for the target on this machine, and why. Answers are remembered only when good."""
     reasons = {}
     for plugin in plugins:
         if (reason := plugin.elsewhere(target)) is not None:
             reasons[plugin] = reason
             continue
-        key = {"plugin": encode(plugin), "code": plugin_version(plugin), "target": asdict(target)}
-
-        def ask(out: Path, plugin: Plugin = plugin) -> None:
-            try:
-                with Worker(log, memory_mb=4096, environment=target.environment) as worker:
-                    reason = worker.run_for(120, plugin.unavailable, target)
-            except CandidateError as error:
-                reason = f"asked whether it can run, it failed: {error.sentence}"
-            if reason:
-                raise RequestError(reason)
-
         try:
-            store.make("available", key, ask)
-        except RequestError as error:
-            reasons[plugin] = str(error)
+            _require(plugin, target, store, replace(launcher, memory_mb=_ASKING_MB), log)
+        except (CandidateError, RequestError) as error:
+            reasons[plugin] = error.sentence if isinstance(error, CandidateError) else str(error)
     return reasons
+
+
+def _require(plugin: Plugin, target: Target, store: Store, launcher: Launcher, log: Path) -> None:
+    """Raises RequestError or CandidateError with the reason why the plugin cannot work for the target."""
+    at_home = launcher.with_libraries(plugin.requirements)
+    key = {"plugin": encode(plugin), "code": plugin_version(plugin, launcher), "target": asdict(target)}
+
+    def ask(out: Path) -> None:
+        try:
+            with at_home.open(log) as worker:
+                reason = worker.run_for(120, plugin.unavailable, target)
+        except CandidateError as error:
+            reason = f"asked whether it can run, it failed: {error.sentence}"
+        if reason:
+            raise RequestError(reason)
+
+    store.make("available", key, ask)
 
 
 def _reaches(form: Form, accepted: tuple[Form, ...]) -> bool:

@@ -6,21 +6,21 @@ the dataset, for compilation the target and the batch size.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tuner import artifact
-from tuner.build.available import plugin_version
 from tuner.build.store import Store
+from tuner.build.versions import plugin_version, versions
 from tuner.candidate import Candidate
 from tuner.measure.flops import Work, work
 from tuner.plugin import Backend, Transform, encode
 from tuner.system.deadline import Deadline
 from tuner.system.digests import digest
 from tuner.system.environment import library_versions
-from tuner.system.worker import Worker
+from tuner.system.launcher import Launcher
 from tuner.target import Target
 from tuner.workload import Dataset, Form, Model
 
@@ -52,12 +52,12 @@ def steps(transforms: tuple[Transform, ...]) -> list[Transform]:
 class Builder:
     """Builds artifacts from one source for one target, remembering every stage in the store."""
 
-    def __init__(self, source: Source, target: Target, store: Store, log: Path, memory_mb: float) -> None:
+    def __init__(self, source: Source, target: Target, store: Store, launcher: Launcher, log: Path) -> None:
         self._source = source
         self._target = target
         self._store = store
+        self._launcher = launcher
         self._log = log
-        self._memory_mb = memory_mb
 
     def transformed(self, transforms: tuple[Transform, ...], deadline: Deadline) -> tuple[Model, str]:
         """The model after these transforms, and its content key. Raises CandidateError."""
@@ -70,6 +70,7 @@ class Builder:
                 "transform",
                 made_from,
                 deadline,
+                self._launcher.with_libraries(transform.requirements),
                 lambda out, t=transform, m=before: (t.apply, (m, self._source.dataset, self._target, out)),  # type: ignore[misc]
             )
             model, key = replace(before, form=transform.gives, directory=folder), digest(made_from)
@@ -99,15 +100,17 @@ class Builder:
         made_from = {
             "model": key,
             "candidate": candidate.to_json(),
-            "code": plugin_version(backend),
+            "code": plugin_version(backend, self._launcher),
             "target": {k: v for k, v in asdict(self._target).items() if k not in ("peak_tflops", "memory_gb_s")},
         }
         cache = self._store.folder(f"{type(backend).__module__}.{type(backend).__qualname__}")
+        described = versions((*candidate.transforms, backend), self._launcher)
         return self._make(
             "artifact",
             made_from,
             deadline,
-            lambda out: (_compile, (candidate, model, self._target, out, cache)),
+            self._launcher.with_libraries(backend.requirements),
+            lambda out: (_compile, (candidate, model, self._target, described, out, cache)),
         )
 
     def work(self, transforms: tuple[Transform, ...], deadline: Deadline) -> Work | None:
@@ -118,7 +121,7 @@ class Builder:
         model, key = self._as(model, key, ("onnx",), deadline)
 
         def fill(out: Path) -> None:
-            with Worker(self._log, memory_mb=self._memory_mb) as worker:
+            with self._launcher.open(self._log) as worker:
                 counted = worker.run_for(120, work, model.path, model.inputs)
             (out / "work.json").write_text(json.dumps(counted and asdict(counted)))
 
@@ -130,7 +133,7 @@ class Builder:
         if model.form in forms:
             return model, key
         made_from = self._onnx_key(key)
-        folder = self._make("onnx", made_from, deadline, lambda out: (_export, (model, out)))
+        folder = self._make("onnx", made_from, deadline, self._launcher, lambda out: (_export, (model, out)))
         return replace(model, form="onnx", directory=folder), digest(made_from)
 
     def _onnx_key(self, key: str) -> dict[str, Any]:
@@ -140,7 +143,7 @@ class Builder:
         return {
             "model": key,
             "transform": encode(transform),
-            "code": plugin_version(transform),
+            "code": plugin_version(transform, self._launcher),
             "dataset": self._source.dataset.key(),
             "device": self._target.device,
         }
@@ -150,11 +153,12 @@ class Builder:
         stage: str,
         made_from: dict[str, Any],
         deadline: Deadline,
+        launcher: Launcher,
         work: Callable[[Path], tuple[Callable[..., None], tuple[Any, ...]]],
     ) -> Path:
         def fill(draft: Path) -> None:
             left_s = deadline.left_s()
-            with Worker(self._log, memory_mb=self._memory_mb, environment=self._target.environment) as worker:
+            with launcher.open(self._log) as worker:
                 function, arguments = work(draft)
                 worker.run_for(left_s, function, *arguments)
 
@@ -167,9 +171,11 @@ def _export(model: Model, out: Path) -> None:
     from_torch(model, out)
 
 
-def _compile(candidate: Candidate, model: Model, target: Target, out: Path, cache: Path) -> None:
+def _compile(
+    candidate: Candidate, model: Model, target: Target, versions: Mapping[str, str], out: Path, cache: Path
+) -> None:
     backend: Backend = candidate.backend
     files = out / artifact.FILES
     files.mkdir()
     backend.compile(model, candidate.batch_size, target, files, cache)
-    artifact.write_manifest(out, candidate, target, model.inputs)
+    artifact.write_manifest(out, candidate, target, model.inputs, versions)

@@ -15,8 +15,8 @@ from tuner.build.store import Store
 from tuner.errors import CandidateError, RequestError
 from tuner.system.code import source_digest
 from tuner.system.digests import digest, files_digest
-from tuner.system.worker import Progress, Worker
-from tuner.target import Target
+from tuner.system.launcher import Launcher
+from tuner.system.worker import Progress
 from tuner.workload import FILES, ROLES, Dataset, Model, Role, TensorSpec, Workload, evaluation
 
 
@@ -35,16 +35,14 @@ class Prepared:
         return {"model": self.source.key, "dataset": dataset.key(), "metric": metric, "code": source_digest(metric)}
 
 
-def prepare(
-    workload: Workload, target: Target, store: Store, scratch: Path, memory_mb: float, progress: Progress
-) -> Prepared:
+def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher, progress: Progress) -> Prepared:
     """Loads or trains the model in a worker. `progress` hears of training.
 
     Raises RequestError where the model, the dataset or the metric cannot be had, naming the key and the mend.
     """
     source, dataset = workload.model, workload.dataset
     log = store.root / f"{workload.name}.log"
-    with Worker(log, memory_mb=memory_mb, environment=target.environment) as worker:
+    with launcher.open(log) as worker:
         try:
             identity = dataset.key()
             folder = store.make("samples", identity, lambda out: worker.run(keep, dataset, out))

@@ -6,7 +6,6 @@ again. The time of that digest's file is when the entry was last asked for.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 
 from tuner.system.deadline import Waiting
 from tuner.system.digests import SEAL, digest, digests
+from tuner.system.files import locked_by_one
 
 _DRAFT = ".draft-"
 _IN_USE_S = 3600.0  # an entry asked for within this time may belong to a running study
@@ -40,6 +40,11 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._believed: set[Path] = set()
+
+    @property
+    def environments(self) -> Path:
+        """Where the Python environments of plugins with requirements of their own lie (`tuner.system.interpreters`)."""
+        return self.root / "environments"
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -87,9 +92,7 @@ class Store:
             return found
         path = self._path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / f".lock-{path.name[:2]}").open("a") as lock:  # few files, and few wait for a neighbour
-            with waiting():
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked_by_one(path.parent / f".lock-{path.name[:2]}", waiting):  # few files, and few wait for a neighbour
             if found := self.get(stage, key):
                 return found
             draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))

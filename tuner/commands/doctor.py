@@ -16,6 +16,7 @@ from tuner.device import Device
 from tuner.errors import RequestError
 from tuner.plugin import Backend
 from tuner.request import compose
+from tuner.system.launcher import Launcher
 from tuner.system.machine import cpu_name
 
 
@@ -36,7 +37,8 @@ def doctor(arguments: Sequence[str]) -> int:
         return 2
     plugins = asked.space.plugins
     with tempfile.TemporaryDirectory() as scratch, console.status("asking every plugin"):
-        reasons = unavailable(plugins, asked.target, Store(Path(scratch)), Path(scratch) / "log")
+        launcher = Launcher(asked.limits.memory_mb, asked.target.environment, Store(asked.cache_dir).environments)
+        reasons = unavailable(plugins, asked.target, Store(Path(scratch)), launcher, Path(scratch) / "log")
     table = Table("kind", "plugin", "can run here", box=None, pad_edge=False)
     for plugin in plugins:
         kind = "backend" if isinstance(plugin, Backend) else "transform"

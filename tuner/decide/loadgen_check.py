@@ -29,10 +29,10 @@ def check(evaluator: Evaluator, winner: Finding, goal: Goal) -> tuple[Measuremen
     if loadgen.available() is not None:
         return measured, None
     try:
-        folder, log = evaluator.built(winner.candidate), evaluator.log(winner.candidate)
+        folder = evaluator.built(winner.candidate)
         with (
             timing.alone(evaluator.lock),
-            evaluator.hosting(folder, log, Deadline(_LIMIT_S)) as worker,
+            evaluator.hosting(folder, winner.candidate, Deadline(_LIMIT_S)) as worker,
         ):
             if worker.run(host.keeps_its_own_clock):
                 return measured, None

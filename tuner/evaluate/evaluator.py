@@ -31,6 +31,7 @@ from tuner.plugin import Backend, Transform
 from tuner.system.code import source_digest
 from tuner.system.deadline import Deadline
 from tuner.system.environment import library_versions
+from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
 from tuner.target import Target
 from tuner.trial import Failure, Outcome, State, TrialLimits
@@ -59,6 +60,7 @@ class Evaluator:
         goal: Goal,
         references: Mapping[Form, Backend],
         store: Store,
+        launcher: Launcher,
         logs: Path,
         limits: TrialLimits,
     ) -> None:
@@ -68,6 +70,7 @@ class Evaluator:
         self._goal = goal
         self._references = references
         self._store = store
+        self.launcher = launcher
         self._logs = logs
         self._limits = limits
         self._reference: Worker | None = None
@@ -158,7 +161,7 @@ class Evaluator:
             measured = replace(measured, size_mb=_size_mb(artifact))
             if reason := refusal():
                 return outcome("stopped_early", stopped_by=reason)
-            with self.hosting(artifact, self.log(candidate), deadline) as worker:
+            with self.hosting(artifact, candidate, deadline) as worker:
                 clock.enter("wait")
                 with timing.alone(self.lock, deadline.stopped):
                     clock.enter("probe")
@@ -180,7 +183,7 @@ class Evaluator:
         """With the size of a candidate's artifact, and the speed that a few calls of it show."""
         artifact = builder.compiled(candidate, deadline)
         measured = replace(measured, size_mb=_size_mb(artifact))
-        with self.hosting(artifact, self.log(candidate), deadline) as worker:
+        with self.hosting(artifact, candidate, deadline) as worker:
             clock.enter("wait")
             with timing.alone(self.lock, deadline.stopped):
                 clock.enter("probe")
@@ -247,7 +250,7 @@ class Evaluator:
             log = self._logs / "peaks.log"
             with (
                 timing.alone(self.lock),
-                Worker(log, memory_mb=self._limits.memory_mb, environment=self._target.environment) as worker,
+                self.launcher.open(log) as worker,
             ):
                 peaks = worker.run_for(120, self._target.hardware.measure_peaks, cores)
             (out / "peaks.json").write_text(json.dumps(peaks and asdict(peaks)))
@@ -255,9 +258,10 @@ class Evaluator:
         found = json.loads((self._store.make("peaks", made_from, fill) / "peaks.json").read_text())
         return Peaks(**found) if found else None
 
-    def hosting(self, artifact: Path, log: Path, deadline: Deadline) -> Worker:
-        """A worker that has loaded the artifact. Raises CandidateError where it does not load."""
-        worker = Worker(log, memory_mb=self._limits.memory_mb, environment=self._target.environment)
+    def hosting(self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None) -> Worker:
+        """A worker that has loaded the artifact of the candidate. Raises CandidateError where it does not load."""
+        launcher = self.launcher.with_libraries(candidate.backend.requirements)
+        worker = launcher.open(log or self.log(candidate))
         try:
             worker.run_for(deadline.left_s(), host.open_artifact, artifact, self._workload.dataset)
         except BaseException:
@@ -268,7 +272,7 @@ class Evaluator:
     def scores_of(self, artifact: Path, candidate: Candidate) -> NDArray[Any]:
         """The evaluation scores of an artifact, loaded in a fresh process."""
         deadline = Deadline(self._limits.timeout_s)
-        with self.hosting(artifact, self.log(candidate), deadline) as worker:
+        with self.hosting(artifact, candidate, deadline) as worker:
             return worker.run_for(deadline.left_s(), host.scores, self._workload)
 
     def rescored(self, artifact: Path, candidate: Candidate, measured: Measurement) -> Measurement:
@@ -309,7 +313,7 @@ class Evaluator:
             log = self._logs / "float.log"
             candidate = Candidate((), self._references[source.model.form], 1)
             artifact = self._builder(log).compiled(candidate, deadline)
-            self._reference = self.hosting(artifact, log, deadline)
+            self._reference = self.hosting(artifact, candidate, deadline, log)
             self._reference.run_for(deadline.left_s(), host.warm_up, 1.0)
             self._reference.pause()
             if not self._reference_ms:
@@ -328,7 +332,7 @@ class Evaluator:
         def fill(out: Path) -> None:
             log = self._logs / "float.log" if not transforms else self.log(checked)
             artifact = builder.compile(model, key, checked, deadline)
-            with self.hosting(artifact, log, deadline) as worker:
+            with self.hosting(artifact, checked, deadline, log) as worker:
                 np.save(out / "scores.npy", worker.run_for(deadline.left_s(), host.scores, self._workload))
 
         return np.asarray(np.load(self._store.make("scores", made_from, fill, deadline.stopped) / "scores.npy"))
@@ -345,7 +349,7 @@ class Evaluator:
         )
 
     def _builder(self, log: Path) -> Builder:
-        return Builder(self._prepared.source, self._target, self._store, log, self._limits.memory_mb)
+        return Builder(self._prepared.source, self._target, self._store, self.launcher, log)
 
 
 class _StageClock:

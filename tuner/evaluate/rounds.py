@@ -43,9 +43,8 @@ def _round_alone(
     try:
         for name, contender in contenders.items():
             try:
-                log = evaluator.log(contender.candidate)
                 folder = contender.folder or evaluator.built(contender.candidate)
-                workers[name] = evaluator.hosting(folder, log, deadline)
+                workers[name] = evaluator.hosting(folder, contender.candidate, deadline)
                 workers[name].run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
                 workers[name].pause()
             except CandidateError as error:

@@ -17,8 +17,12 @@ from tuner.study.folder import study_folder
 from tuner.study.study import Study
 from tuner.system import machine
 from tuner.system.files import require_room
+from tuner.system.forked import preload
+from tuner.system.launcher import Launcher
 from tuner.tracking.stores import default_uri, reachable
 from tuner.tracking.tracker import Tracker
+
+CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder")
 
 
 def run(request: Request, console: Console) -> int:
@@ -36,12 +40,14 @@ def run(request: Request, console: Console) -> int:
     storage(request.storage, request.out_dir / "optuna.journal")  # refused now rather than after the preparation
     machine_doubts = list(doubts.about_machine(machine.load_before()))
     store = Store(request.cache_dir)
+    preload(*CHILDREN_NEED)
+    launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     # a terminated study is decided and saved like an interrupted one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(store.scratch()))
         with console.training(request.workload.name) as progress:
-            prepared = prepare(request.workload, request.target, store, scratch, request.limits.memory_mb, progress)
+            prepared = prepare(request.workload, store, scratch, launcher, progress)
         folder = stack.enter_context(study_folder(request, prepared.content))
         with folder.turn():
             tracker = Tracker(
@@ -51,7 +57,7 @@ def run(request: Request, console: Console) -> int:
                 identity=folder.identity,
                 artifacts=request.out_dir / "mlartifacts",
             )
-        study = Study(request, console, prepared, store, folder, tracker, device, start, machine_doubts)
+        study = Study(request, console, prepared, store, launcher, folder, tracker, device, start, machine_doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
         try:

@@ -40,6 +40,7 @@ from tuner.study.tally import Tally
 from tuner.system import machine
 from tuner.system.digests import digest
 from tuner.system.files import write_whole
+from tuner.system.launcher import Launcher
 from tuner.tracking.tracker import Tracker, measurement_metrics
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Verdict
@@ -58,6 +59,7 @@ class Study:
         console: Console,
         prepared: Prepared,
         store: Store,
+        launcher: Launcher,
         held: StudyFolder,
         tracker: Tracker,
         device: str,
@@ -68,6 +70,7 @@ class Study:
         self._console = console
         self._prepared = prepared
         self._store = store
+        self._launcher = launcher
         self._held = held
         self._folder = held.path
         self._tracker = tracker
@@ -87,7 +90,14 @@ class Study:
         console.left_out(self._left_out)
         self._describe()
         evaluator = Evaluator(
-            self._prepared, request.target, request.goal, request.reference, self._store, logs, request.limits
+            self._prepared,
+            request.target,
+            request.goal,
+            request.reference,
+            self._store,
+            self._launcher,
+            logs,
+            request.limits,
         )
         throttled = machine.throttle_count()
         with contextlib.ExitStack() as stack:
@@ -371,7 +381,7 @@ class Study:
             if role is not None and not samples[role]:
                 dropped[plugin] = f"the dataset has no {role} samples"
         asked = [plugin for plugin in request.space.plugins if plugin not in dropped]
-        dropped |= unavailable(asked, request.target, self._store, log)
+        dropped |= unavailable(asked, request.target, self._store, self._launcher, log)
         reasons = {plugin.label: reason for plugin, reason in dropped.items()}
         space = request.space.without(set(dropped))
         low = {name: found.low for name, found in space.ranges.items()}

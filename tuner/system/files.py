@@ -1,11 +1,14 @@
 """Files written whole, folders that can be written, locks."""
 
+import contextlib
 import fcntl
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from tuner.errors import RequestError
+from tuner.system.deadline import Waiting
 
 _NEEDED_MB = 1000  # free space before a study starts: builds are written to disk
 
@@ -17,6 +20,15 @@ def locked(file: IO[Any]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def locked_by_one(path: Path, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
+    """Holds the lock that `path` stands for: one process at a time, the others wait. `waiting` is entered meanwhile."""
+    with path.open("a") as lock:
+        with waiting():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def require_room(folder: Path, name: str) -> None:

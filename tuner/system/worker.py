@@ -1,24 +1,22 @@
 """Child processes with a wall-clock limit and a memory limit: where every build, training and call happens.
 
-Children are forked from a small clean server that has loaded NumPy and nothing heavier, so each starts in
-milliseconds, in a session of its own: Ctrl-C does not reach it, and killing its process group takes its own children
-along. It dies with the parent, however the parent dies.
+A child lives in a session of its own: Ctrl-C does not reach it, and killing its process group takes its own children
+along. It dies with the parent, however the parent dies. `tuner.system.launcher` starts them.
 """
 
 import contextlib
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import psutil
 
 from tuner.errors import CandidateError, RequestError
-from tuner.system.forkserver import CONTEXT, REPORT, fork_server, importable_main, serve, single_threaded_server
+from tuner.system.child import REPORT
 
 Progress = Callable[[float, str], None]
 P = ParamSpec("P")
@@ -27,30 +25,33 @@ _POLL_S = 0.05
 _TREE_POLL_S = 0.5  # looking for a child's own children walks /proc: seldom
 
 
-# a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
-os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+class Child(Protocol):
+    """A process that serves functions at the other end of `connection`."""
 
+    @property
+    def connection(self) -> "Connection[Any, Any]": ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def alive(self) -> bool: ...
 
-CONTEXT.set_forkserver_preload(["tuner.system.worker", "tuner.measure.host", "tuner.build.builder"])
+    def exit_code(self, wait_s: float) -> int | None:
+        """What it ended with, minus the signal that killed it; None where it did not end within that time."""
+
+    def end(self) -> None:
+        """Kills it and waits for it. Harmless when it is gone."""
 
 
 class Worker:
     """One child process that runs functions one after the other, in a `with` block.
 
-    `log` receives its standard output and error. `environment` is set before anything heavy is imported;
     `memory_mb` limits the resident memory of the child and its own children together.
     """
 
-    def __init__(self, log: Path, *, memory_mb: float, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, child: Child, memory_mb: float) -> None:
+        self._child = child
         self._memory_mb = memory_mb
-        self._connection, theirs = CONTEXT.Pipe()
-        arguments = (theirs, str(log), dict(environment or {}), list(sys.path))
-        self._process = CONTEXT.Process(target=serve, args=arguments, daemon=False)
-        with importable_main(), single_threaded_server():
-            self._process.start()
-        theirs.close()
-        self._seen = psutil.Process(self._process.pid)
-        self._server = psutil.Process(fork_server()._forkserver_pid)
+        self._seen = psutil.Process(child.pid)
         self._tree_checked = 0.0
 
     def run(
@@ -91,19 +92,18 @@ class Worker:
 
     def _signal(self, number: int) -> None:
         try:
-            os.kill(self._pid, number)
+            os.kill(self._child.pid, number)
         except ProcessLookupError:
             raise self._death() from None
 
     def close(self) -> None:
         """Ends the child and its own children. Harmless when it is gone."""
+        if self._child.connection.closed:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, signal.SIGKILL)
-        # the group exists only once the child has made it
-        if not self._connection.closed:
-            self._process.kill()
-            self._process.join()
-            self._connection.close()
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.end()  # the group exists only once the child has made it
+        self._child.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -115,17 +115,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._process.is_alive()
-
-    @property
-    def _pid(self) -> int:
-        pid = self._process.pid
-        assert pid is not None
-        return pid
+        return self._child.alive
 
     def _send(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            self._connection.send((function, args, kwargs))
+            self._child.connection.send((function, args, kwargs))
         except OSError:
             raise self._death() from None
 
@@ -134,8 +128,8 @@ class Worker:
         while True:
             wait_s = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
             try:
-                if self._connection.poll(wait_s):
-                    kind, *rest = self._connection.recv()
+                if self._child.connection.poll(wait_s):
+                    kind, *rest = self._child.connection.recv()
                     if kind != "progress":
                         return _result(kind, rest)
                     if progress is not None:
@@ -166,21 +160,13 @@ class Worker:
             )
 
     def _death(self) -> CandidateError:
-        self._process.join(5)
-        code = self._process.exitcode
+        code = self._child.exit_code(5)
         self.close()
-        # the fork server takes its children along, and what they ended with is not told
-        if code == -signal.SIGKILL or not _is_running(self._server):
+        if code == -signal.SIGKILL:
             return CandidateError("killed", "its process was killed from outside (out of memory on the machine?)")
         if code is not None and code < 0:
             return CandidateError("crash", f"its process died of {signal.Signals(-code).name}")
         return CandidateError("crash", f"its process ended with exit code {code}")
-
-
-def _is_running(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def _result(kind: str, rest: list[Any]) -> Any:

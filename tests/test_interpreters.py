@@ -1,0 +1,129 @@
+"""Environments of plugins whose libraries fit nobody else's: made once, whole or not at all, by pip and offline."""
+
+import concurrent.futures
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import study
+from tests.fakes import Secluded
+from tuner import artifact
+from tuner.build.available import unavailable
+from tuner.build.store import Store
+from tuner.errors import CandidateError, RequestError
+from tuner.system import interpreters
+from tuner.system.launcher import Launcher
+from tuner.target import Target
+
+WANTED = Secluded.requirements
+CPU = Target("cpu", "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder from which pip can install tiny-runtime 1.0."""
+    folder = tmp_path_factory.mktemp("wheels")
+    about = "tiny_runtime-1.0.dist-info"
+    with zipfile.ZipFile(folder / "tiny_runtime-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_runtime.py", "")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny-runtime\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{about}/RECORD", f"tiny_runtime.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder of environments, and why the one in it was not finished."""
+    folder = tmp_path_factory.mktemp("kept") / "environments"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RequestError) as caught:
+        patch.setenv("PIP_NO_INDEX", "1")
+        interpreters.install(folder, WANTED, folder.with_name("log"))
+    assert interpreters.find(folder, WANTED) is None
+    assert (folder_of(folder) / "bin/python").exists()
+    return folder, str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def kept(torn: tuple[Path, str], wheels: Path) -> Path:
+    """The same folder with the environment whole."""
+    folder, _ = torn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(wheels))
+        interpreters.install(folder, WANTED, folder.with_name("log"))
+    return folder
+
+
+def test_what_pip_cannot_have_is_a_wrong_request(torn: tuple[Path, str]) -> None:
+    folder, sentence = torn
+    assert "pip install" in sentence
+    assert "ERROR: No matching distribution found for tiny-runtime<2" in sentence
+    assert sentence.endswith(f"the log is {folder.with_name('log')}")
+
+
+def test_it_is_found_by_its_requirements_in_any_order(kept: Path) -> None:
+    found = interpreters.find(kept, WANTED)
+    assert found is not None
+    assert found.is_relative_to(kept)
+    assert interpreters.find(kept, ("tiny-runtime",)) is None
+    assert interpreters.find(kept, ("b", "a")) is None
+    assert "Successfully installed tiny-runtime-1.0" in kept.with_name("log").read_text()
+
+
+def test_it_is_made_once_and_not_asked_of_pip_again(kept: Path) -> None:
+    again = kept.with_name("again")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        made = set(pool.map(lambda _: interpreters.install(kept, WANTED, again), range(3)))
+    assert made == {interpreters.find(kept, WANTED)}
+    assert not again.exists()
+
+
+def test_versions_are_those_of_the_environment(kept: Path) -> None:
+    launcher = Launcher(1000, environments=kept)
+    assert launcher.versions(["tiny-runtime"]) == {"tiny-runtime": "absent"}
+    secluded = launcher.with_libraries(WANTED).versions(["tiny-runtime", "numpy"])
+    assert secluded == {"tiny-runtime": "1.0", **launcher.versions(["numpy"])}
+
+
+def test_without_it_a_launcher_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        CandidateError, match="a Python environment of its own with tiny-runtime<2, and there is none yet"
+    ):
+        Launcher(1000, environments=tmp_path).with_libraries(WANTED)
+
+
+def test_the_cache_knows_them(kept: Path) -> None:
+    (entry,) = Store(kept.parent).entries()
+    assert (entry.stage, entry.path) == ("environments", folder_of(kept))
+    assert entry.size_mb > 1
+
+
+def test_a_study_runs_a_plugin_in_its_environment(place: Path, kept: Path) -> None:
+    space = study.deploy(study.node(Secluded, ms=1.0))
+    settings = (space, "search_space.batch_size=[4]", f"cache_dir={kept.parent}")
+    assert study.tune(place, *settings) == 0
+    result = study.result(place)
+    assert result["left_out"] == {}
+    assert result["champion"]["label"] == "secluded · b4"
+    manifest = json.loads((place / "out/linear-cpu-001/champion" / artifact.MANIFEST).read_text())
+    assert manifest["versions"]["tiny-runtime"] == "1.0"
+
+
+def test_a_plugin_whose_environment_is_not_there_says_so(tmp_path: Path, kept: Path) -> None:
+    def reasons(environments: Path) -> list[str]:
+        launcher = Launcher(1000, environments=environments)
+        return list(unavailable([Secluded()], CPU, Store(tmp_path / "store"), launcher, tmp_path / "log").values())
+
+    assert "a Python environment of its own with tiny-runtime<2, and there is none yet" in reasons(tmp_path)[0]
+    assert reasons(kept) == []
+
+
+def folder_of(environments: Path) -> Path:
+    """The only environment there."""
+    (folder,) = (path for path in environments.iterdir() if path.is_dir())
+    return folder

@@ -1,0 +1,34 @@
+"""What besides its parameters decides what a plugin does: its libraries, where it runs, and its own file."""
+
+import hashlib
+import inspect
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tuner.plugin import Plugin
+from tuner.system.launcher import Launcher
+
+
+def plugin_version(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
+    """The part of a key that stands for the plugin's code and libraries, those of the interpreter that it runs in.
+
+    Raises CandidateError where that is not there.
+    """
+    source = inspect.getsourcefile(type(plugin))
+    code = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else "unknown"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"file": code, "python": python, **_libraries(plugin, launcher)}
+
+
+def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
+    """Python and the libraries that the plugins name, as installed where each of them runs."""
+    listed = {"python": platform.python_version()}
+    for plugin in plugins:
+        listed |= _libraries(plugin, launcher)
+    return listed
+
+
+def _libraries(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
+    return launcher.with_libraries(plugin.requirements).versions(plugin.libraries)
