@@ -13,6 +13,7 @@ from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.measure import host
 from tuner.measure.timing import LEAST_CALLS, TURN_S, take_turns
+from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
 from tuner.target import Target
 
@@ -26,8 +27,8 @@ def workers(tmp_path: Path) -> Iterator[dict[str, Worker]]:
             folder = tmp_path / name
             (folder / artifact.FILES).mkdir(parents=True)
             np.save(folder / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
-            artifact.write_manifest(folder, Candidate((), Null(ms), 2), Target("cpu", "cpu", threads=1), INPUTS)
-            hosting[name] = stack.enter_context(Worker(tmp_path / f"{name}.log", memory_mb=4096))
+            artifact.write_manifest(folder, Candidate((), Null(ms), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
+            hosting[name] = stack.enter_context(Launcher(4096).open(tmp_path / f"{name}.log"))
             hosting[name].run(host.open_artifact, folder, Points())
             hosting[name].pause()
         yield hosting
