@@ -5,6 +5,7 @@ It imports its heavy library inside its methods, because the parent process buil
 It may raise `CandidateError` with a sentence for a person; anything else it raises is recorded as `error`.
 """
 
+import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -157,6 +158,19 @@ class Backend(Plugin, ABC):
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         """Loads what `compile` wrote. Called in fresh processes that import no search code; it imports this
         backend's own runtime and nothing it can do without."""
+
+
+def missing(library: str, install: str | None = None) -> str | None:
+    """Why a library does not import, in one line with the mend; None where it does.
+
+    `install` is what pip is asked for, such as `inference-tuner[openvino]`; None is the library's own name.
+    """
+    try:
+        importlib.import_module(library)
+    except Exception as error:  # a broken installation raises whatever it likes
+        said = (str(error).strip().splitlines() or [type(error).__name__])[-1][:240]
+        return f"{library} does not import ({said}); pip install '{install or library}'"
+    return None
 
 
 def as_it_comes(plugin: Plugin) -> bool:

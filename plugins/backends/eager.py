@@ -29,10 +29,6 @@ class Eager(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            import torch  # noqa: F401
-        except (ImportError, OSError) as error:
-            return f"torch does not import ({error}); pip install torch"
         return no_torch_device(target)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:

@@ -40,13 +40,11 @@ class Inductor(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            from torch._inductor.cpp_builder import get_cpp_compiler
-            from torch._inductor.exc import InvalidCxxCompiler
-        except (ImportError, OSError) as error:
-            return f"torch does not import ({error}); pip install torch"
         if reason := no_torch_device(target):
             return reason
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
         if not target.hardware.host and importlib.util.find_spec("triton") is None:
             return "inductor needs triton for a GPU; pip install triton"
         try:

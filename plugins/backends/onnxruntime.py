@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
-from tuner.plugin import Backend, Session
+from tuner.plugin import Backend, Session, missing
 from tuner.target import Target
 from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
 
@@ -21,18 +21,17 @@ class OnnxRuntime(Backend):
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            import onnxruntime
-        except (ImportError, OSError) as error:
-            return f"onnxruntime does not import ({error}); pip install onnxruntime"
+        if reason := missing("onnxruntime"):
+            return reason
+        import onnxruntime
+
         if not target.hardware.host and set(target.onnxruntime_providers) <= {"CPUExecutionProvider"}:
             return (
                 f"target={target.name} lists only the CPU; put its device's in target.onnxruntime_providers "
                 "(CUDAExecutionProvider for NVIDIA)"
             )
-        missing = set(target.onnxruntime_providers) - set(onnxruntime.get_available_providers())
-        if missing:
-            return f"this build of onnxruntime lacks {', '.join(sorted(missing))}; pip install onnxruntime-gpu"
+        if lacking := set(target.onnxruntime_providers) - set(onnxruntime.get_available_providers()):
+            return f"this build of onnxruntime lacks {', '.join(sorted(lacking))}; pip install onnxruntime-gpu"
         return None
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:

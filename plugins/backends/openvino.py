@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
-from tuner.plugin import Backend, Precision, Session
+from tuner.plugin import Backend, Precision, Session, missing
 from tuner.target import Target
 from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
 
@@ -35,10 +35,10 @@ class OpenVINO(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            import openvino
-        except (ImportError, OSError) as error:
-            return f"openvino does not import ({error}); pip install 'inference-tuner[openvino]'"
+        if reason := missing("openvino", "inference-tuner[openvino]"):
+            return reason
+        import openvino
+
         capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if self.precision.upper() not in {"F32", *capabilities}:
             return f"this CPU has no {self.precision} instructions ({', '.join(capabilities)}); use precision=f32"

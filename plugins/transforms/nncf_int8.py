@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.plugin import Quantized, Transform
+from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
 from tuner.workload import FILES, Dataset, Form, Model, Role, batches
 
@@ -45,17 +45,17 @@ class NncfInt8(Transform):
         return "-".join(parts)
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            _nncf()
-        except (ImportError, OSError) as error:
-            return f"nncf does not import ({error}); pip install 'inference-tuner[openvino]'"
-        return None
+        _without_reports()
+        return missing("nncf", "inference-tuner[openvino]") or missing("openvino", "inference-tuner[openvino]")
 
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
         samples = dataset.load("calibration")
         if not samples:
             raise CandidateError("error", "nncf int8 needs calibration samples, and the dataset has none")
-        nncf, openvino = _nncf()
+        _without_reports()
+        import nncf
+        import openvino
+
         inputs = [arrays for arrays, _ in islice(batches(samples, 1), _MOST_SAMPLES)]
         quantized = nncf.quantize(
             openvino.Core().read_model(model.path),
@@ -71,9 +71,6 @@ class NncfInt8(Transform):
         openvino.save_model(quantized, out / FILES["openvino"], compress_to_fp16=False)
 
 
-def _nncf() -> tuple[Any, Any]:
-    os.environ.setdefault("NNCF_CI", "1")  # read at import: no telemetry
-    import nncf
-    import openvino
-
-    return nncf, openvino
+def _without_reports() -> None:
+    """Switches NNCF's telemetry off: it reads this when it is imported."""
+    os.environ.setdefault("NNCF_CI", "1")

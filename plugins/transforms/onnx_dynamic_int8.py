@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.plugin import Quantized, Transform
+from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
 from tuner.workload import Dataset, Form, Model
 
@@ -32,11 +32,7 @@ class OnnxDynamicInt8(Transform):
         return "int8-dynamic" if self.per_channel else "int8-dynamic-tensor"
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            import onnxruntime.quantization  # noqa: F401
-        except (ImportError, OSError) as error:
-            return f"onnxruntime.quantization does not import ({error}); pip install onnx onnxruntime"
-        return None
+        return missing("onnxruntime.quantization", "onnxruntime")
 
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
         import onnx

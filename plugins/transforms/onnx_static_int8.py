@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.plugin import Quantized, Transform
+from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
 
@@ -45,10 +45,8 @@ class OnnxStaticInt8(Transform):
         return "-".join(parts)
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            import onnxruntime.quantization  # noqa: F401
-        except (ImportError, OSError) as error:
-            return f"onnxruntime.quantization does not import ({error}); pip install onnx onnxruntime"
+        if reason := missing("onnxruntime.quantization", "onnxruntime"):
+            return reason
         if not target.hardware.host and "TensorrtExecutionProvider" not in target.onnxruntime_providers:
             return (
                 "onnxruntime has int8 kernels for CPUs and TensorRT only; put TensorrtExecutionProvider in the target"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
 from tuner.forms.torch import called_by_name
-from tuner.plugin import Transform
+from tuner.plugin import Transform, missing
 from tuner.plugins.transforms.recovery import ANSWERS, Answered, Recovery
 from tuner.system.fields import Above, AtLeast, AtMost, Below
 from tuner.target import Target
@@ -55,11 +55,7 @@ class StructuredPruning(Transform):
         return "-".join(parts)
 
     def unavailable(self, target: Target) -> str | None:
-        try:
-            import torch_pruning  # noqa: F401
-        except (ImportError, OSError) as error:
-            return f"torch_pruning does not import ({error}); pip install 'inference-tuner[pruning]'"
-        return None
+        return missing("torch_pruning", "inference-tuner[pruning]")
 
     def stages(self) -> tuple[Transform, ...]:
         half, whole = (self.recovery_steps + 1) // 2, self.recovery_steps

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tuner.plugin import Precision, Session
+from tuner.plugin import Precision, Session, missing
 from tuner.target import Target
 from tuner.workload import Arrays
 
@@ -45,6 +45,8 @@ class TorchSession(Session):
 
 def no_torch_device(target: Target) -> str | None:
     """Why torch does not run on the target's device here, in one line with the mend; None if it does."""
+    if reason := missing("torch"):
+        return reason
     import torch
 
     name = target.hardware.torch
