@@ -22,11 +22,11 @@ from benchmarks.common import save
 from tuner.measure.host import LEAD
 from tuner.measure.timing import TURN_S
 from tuner.request import compose as configure
+from tuner.request.tracking import default_uri
 from tuner.search.earlier import About
 from tuner.search.samplers import Sampling
 from tuner.search.search import Search
 from tuner.search.storage import Place, journal
-from tuner.tracking.stores import default_uri
 from tuner.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def _fill(scratch: Path, trials: int) -> None:
     identity = json.loads((scratch / "out/engine/request.json").read_text())["id"]
     (name,) = get_all_study_names(storage)
     search = Search(Place(storage, name), asked.space, Sampling("random", 1), asked.goal, About("", "", "", ""))
-    tracker = Tracker(default_uri(scratch / "out"), asked.experiment, "engine", identity=identity)
+    tracker = Tracker(default_uri(scratch / "out"), asked.tracking.experiment, "engine", identity=identity)
     (_, known), *_ = search.outcomes()
     for _ in range(trials):
         proposed = search.ask()

@@ -24,7 +24,6 @@ from tuner.evaluate.evaluator import Evaluator
 from tuner.report.console import Console
 from tuner.study.folder import study_folder
 from tuner.study.study import Study
-from tuner.tracking.stores import default_uri
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Outcome
 
@@ -94,7 +93,7 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
     asked = rig.request
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(study_folder(asked, rig.prepared.content))
-        tracker = Tracker(default_uri(asked.out_dir), asked.experiment, folder.path.name)
+        tracker = Tracker(asked.tracking.uri, asked.tracking.experiment, folder.path.name)
         study = Study(asked, Console(), rig.prepared, rig.store, folder, tracker, "", time.monotonic(), [])
         (folder.path / "logs").mkdir()
         space, _ = study.usable(place / "doctor.log")

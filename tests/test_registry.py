@@ -22,9 +22,9 @@ from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.cli import main
 from tuner.errors import RequestError
+from tuner.request.tracking import default_uri
 from tuner.target import Target
 from tuner.tracking.registry import Registry, registered_name
-from tuner.tracking.stores import default_uri
 from tuner.tracking.tracker import Tracker
 
 NAME = "linear-cpu"

@@ -39,7 +39,7 @@ MAY_KNOW = {
 }
 LIBRARIES = {  # an outside library has one room
     "hydra": {"request"},
-    "omegaconf": {"request", "commands", "cli"},
+    "omegaconf": {"request", "cli"},
     "optuna": {"search"},
     "mlflow": {"tracking", "deploy"},
     "apscheduler": {"schedule"},

@@ -28,5 +28,5 @@ def test_what_has_no_password_stays_as_it_is() -> None:
 def test_a_request_records_no_password(tmp_path: Path) -> None:
     asked = study.overrides(tmp_path, "tracking=postgres", "tracking.uri=postgresql://ada:s3cret@db/x")
     request = configure.request(asked)
-    assert request.tracking_uri == request.storage == "postgresql://ada:s3cret@db/x"
+    assert request.tracking.uri == request.tracking.storage == "postgresql://ada:s3cret@db/x"
     assert "tracking.uri=postgresql://ada:***@db/x" in request.overrides

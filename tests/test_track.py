@@ -11,7 +11,7 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
-from tuner.tracking.stores import default_uri
+from tuner.request.tracking import default_uri
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Failure, Outcome
 

@@ -21,8 +21,8 @@ from tuner.champions import watch
 from tuner.champions.watch import Watch
 from tuner.decide.package import deliver
 from tuner.measurement import Measurement
+from tuner.request.tracking import default_uri
 from tuner.tracking.registry import Registry
-from tuner.tracking.stores import default_uri
 from tuner.verdict import Finding
 
 NAME = "linear-cpu"

@@ -15,7 +15,6 @@ from tuner.evaluate.evaluator import Evaluator
 from tuner.plugins.models.torch_module import TorchModel
 from tuner.request.request import Request
 from tuner.tracking.registry import Registry, registered_name
-from tuner.tracking.stores import default_uri
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Outcome
 from tuner.verdict import Finding, Verdict
@@ -42,7 +41,7 @@ class Succession:
         self._study = study
         self._tracker = tracker
         self._say = say
-        self._registry = Registry(request.tracking_uri or default_uri(request.out_dir))
+        self._registry = Registry(request.tracking.uri)
         self._name = registered_name(request.workload.name, request.target.name)
         self._files = tempfile.TemporaryDirectory(prefix="tune-champion-")
         self._alarm: str | None = None

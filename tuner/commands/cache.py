@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import rich.console
 from rich.table import Table
@@ -11,6 +10,7 @@ from rich.table import Table
 from tuner.build.store import Entry, Store
 from tuner.errors import RequestError
 from tuner.request import compose
+from tuner.system.files import folder
 
 _DAY_S = 86_400.0
 _LIMITS = ("max_gb", "max_age_days")
@@ -21,7 +21,7 @@ def cache(arguments: Sequence[str]) -> int:
     limits = dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in _LIMITS and "=" in a)
     config = compose.composed([a for a in arguments if a.partition("=")[0] not in _LIMITS])
     max_gb, max_age_days = (_number(name, limits.get(name)) for name in _LIMITS)
-    store = Store(Path(config.cache_dir).expanduser().absolute())
+    store = Store(folder(config.cache_dir))
     console = rich.console.Console(highlight=False)
     if limits:
         gone = store.trim(

@@ -3,10 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from omegaconf import OmegaConf
 
 from tuner.errors import RequestError
 from tuner.request import compose
@@ -67,16 +64,10 @@ def _asked(arguments: Sequence[str], command: str) -> _Asked:
             own[key] = value
         else:
             overrides.append(argument)
-    config = compose.composed(overrides)
-    if "tracking.uri" in OmegaConf.missing_keys(config):
-        raise RequestError("tracking.uri must be given: tracking.uri=…")
-    out_dir = Path(config.out_dir).expanduser().absolute()
-    if config.tracking.uri is None and not (out_dir / "mlflow.db").exists():
-        raise RequestError(f"out_dir={out_dir}: no study has been recorded there; run one, or name its out_dir=")
+    _, where = compose.recorded(overrides)
     from tuner.tracking.registry import Registry, user
-    from tuner.tracking.stores import default_uri
 
-    registry = Registry(config.tracking.uri or default_uri(out_dir))
+    registry = Registry(where.uri)
     there = registry.names()
     listed = f"there are {', '.join(there)}" if there else "no study has registered a champion yet"
     if not names and len(there) == 1:

@@ -11,7 +11,6 @@ import time
 import urllib.request
 import webbrowser
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO
 
 from tuner.errors import RequestError
@@ -28,14 +27,10 @@ def ui(arguments: Sequence[str]) -> int:
 
     Where `tracking.uri` is a server, only prints that server's addresses.
     """
-    config = compose.composed([argument for argument in arguments if argument != "--open"])
-    out_dir = Path(config.out_dir).expanduser().absolute()
-    uri = config.tracking.uri or f"sqlite:///{out_dir / 'mlflow.db'}"
-    if not config.tracking.uri and not (out_dir / "mlflow.db").exists():
-        raise RequestError(f"out_dir={out_dir}: no study has been recorded there; run one, or name its out_dir=")
+    _, where = compose.recorded([argument for argument in arguments if argument != "--open"])
     from tuner.tracking.experiment import landing
 
-    experiment_id, study_run = landing(uri, config.tracking.experiment)
+    experiment_id, study_run = landing(where.uri, where.experiment)
 
     def tell(base: str) -> None:
         table = view.address(base, experiment_id, "TABLE")
@@ -47,10 +42,10 @@ def ui(arguments: Sequence[str]) -> int:
         if "--open" in arguments:
             webbrowser.open(table)
 
-    if uri.startswith("http"):
-        tell(uri)
+    if where.uri.startswith("http"):
+        tell(where.uri)
         return 0
-    with _serving(uri) as (process, base), contextlib.suppress(KeyboardInterrupt):
+    with _serving(where.uri) as (process, base), contextlib.suppress(KeyboardInterrupt):
         tell(base)
         sys.stdout.write("Ctrl-C ends it\n")
         sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast, get_args
 
 import psutil
@@ -15,15 +14,16 @@ from tuner.goal import Goal
 from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.schema import limit_keys
+from tuner.request.tracking import tracking
 from tuner.search.space import Space
 from tuner.system.code import resolve
+from tuner.system.files import folder
 from tuner.system.loader import build, fill
 from tuner.system.spelling import unknown_name
 from tuner.target import Target
 from tuner.trial import TrialLimits
 from tuner.workload import Dataset, Form, ModelSource, Workload
 
-_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 _CHOICES = {"sampler": ("auto", "gp", "tpe", "nsga2", "random", "brute"), "promote": ("ask", "auto")}
 _LEAST = {"n_trials": 1, "timeout_s": 1, "patience": 1, "seed": 0}
 
@@ -31,8 +31,8 @@ _LEAST = {"n_trials": 1, "timeout_s": 1, "patience": 1, "seed": 0}
 def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     """Builds and checks every value of a composed configuration."""
     values = _resolved(config)
-    tracking = values["tracking"]
-    _check_tracking(tracking["uri"], tracking["storage"])
+    out_dir = folder(values["out_dir"])
+    where = tracking(values["tracking"], out_dir)
     sampler = str(values["sampler"].get("name"))
     _check_keys({**values, "sampler": sampler})
     return Request(
@@ -53,11 +53,9 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         watch=values["watch"],
         on_regression=values["on_regression"],
         study=values["study"],
-        out_dir=Path(values["out_dir"]).expanduser().absolute(),
-        cache_dir=Path(values["cache_dir"]).expanduser().absolute(),
-        tracking_uri=tracking["uri"],
-        storage=tracking["storage"],
-        experiment=tracking["experiment"],
+        out_dir=out_dir,
+        cache_dir=folder(values["cache_dir"]),
+        tracking=where,
         overrides=overrides,
         resolved=_without_others(values),
     )
@@ -72,15 +70,6 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise RequestError(str(error).splitlines()[0]) from error
-
-
-def _check_tracking(uri: str | None, storage: str | None) -> None:
-    if uri is not None and uri.partition(":")[0] not in _SCHEMES:
-        raise RequestError(f"tracking.uri={uri}: must begin with one of {', '.join(_SCHEMES)}")
-    if storage is not None and not storage.startswith("postgresql"):
-        raise RequestError(
-            f"tracking.storage={storage}: must begin with postgresql://, or be null for a file in out_dir"
-        )
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:

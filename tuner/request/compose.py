@@ -7,6 +7,7 @@ spelling, before anything is spent or written.
 import importlib.resources
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
@@ -21,7 +22,9 @@ from tuner.request.checked import from_config
 from tuner.request.request import Request
 from tuner.request.schema import GROUPS, keys, schema
 from tuner.request.spelling import explained, group_options, known_keys
+from tuner.request.tracking import Tracking, default_uri, tracking
 from tuner.system.code import importable
+from tuner.system.files import folder
 from tuner.system.secret import masked
 from tuner.system.spelling import unknown_name
 
@@ -34,6 +37,19 @@ def request(overrides: Sequence[str]) -> Request:
     importable()
     overrides = former.present(overrides)
     return from_config(composed(overrides), tuple(map(masked, overrides)))  # they are recorded
+
+
+def recorded(overrides: Sequence[str]) -> tuple[Path, Tracking]:
+    """`out_dir` and where its studies are recorded, for commands that look at them. Raises RequestError, also where
+    nothing was recorded there yet."""
+    config = composed(overrides)
+    if "tracking.uri" in OmegaConf.missing_keys(config):
+        raise RequestError("tracking.uri must be given: tracking.uri=…")
+    out_dir = folder(config.out_dir)
+    where = tracking(config.tracking, out_dir)
+    if where.uri == default_uri(out_dir) and not (out_dir / "mlflow.db").exists():
+        raise RequestError(f"out_dir={out_dir}: no study has been recorded there; run one, or name its out_dir=")
+    return out_dir, where
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

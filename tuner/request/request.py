@@ -6,6 +6,7 @@ from typing import Any
 
 from tuner.goal import Goal
 from tuner.plugin import Backend
+from tuner.request.tracking import Tracking
 from tuner.search.space import Space
 from tuner.target import Target
 from tuner.trial import TrialLimits
@@ -35,8 +36,6 @@ class Request:
     study: str | None
     out_dir: Path
     cache_dir: Path
-    tracking_uri: str | None
-    storage: str | None
-    experiment: str
+    tracking: Tracking
     overrides: tuple[str, ...]
     resolved: dict[str, Any]

@@ -7,25 +7,20 @@ import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from tuner.errors import RequestError
 from tuner.request.request import Request
+from tuner.result import StudyFolder
 from tuner.system.digests import digest
 from tuner.system.files import write_whole
 
 
 @dataclass(frozen=True)
-class StudyFolder:
+class HeldFolder(StudyFolder):
     """The folder of a study that this process shares with others, as long as its `lock` is held."""
 
-    path: Path
     lock: IO[str]
-
-    @property
-    def request(self) -> Path:
-        return self.path / "request.json"
 
     @property
     def identity(self) -> str:
@@ -54,7 +49,7 @@ class StudyFolder:
 
 
 @contextlib.contextmanager
-def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[StudyFolder]:
+def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[HeldFolder]:
     """The study's folder: the one named, the last one of this request if it is unfinished (cut short, or other
     processes are at it: they share it), or the next.
 
@@ -66,15 +61,15 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Study
     if request.study is not None:
         candidates = [request.out_dir / request.study]
     else:
-        numbered = sorted(p for p in request.out_dir.glob(f"{stem}-[0-9]*") if (p / "request.json").exists())
+        numbered = sorted(p for p in request.out_dir.glob(f"{stem}-[0-9]*") if StudyFolder(p).request.exists())
         last = numbered[-1:]
         number = int(last[0].name.rpartition("-")[2]) + 1 if last else 1
-        unfinished = [p for p in last if _unfinished(p, asked["key"])]
+        unfinished = [p for p in last if _unfinished(StudyFolder(p), asked["key"])]
         candidates = [*unfinished, *(request.out_dir / f"{stem}-{n:03d}" for n in range(number, number + 100))]
     for path in candidates:
         path.mkdir(parents=True, exist_ok=True)
         with (path / ".lock").open("a") as lock:
-            folder = StudyFolder(path, lock)
+            folder = HeldFolder(path, lock)
             with folder.turn():
                 known = json.loads(folder.request.read_text()) if folder.request.exists() else None
                 mine = known is None or known["key"] == asked["key"]
@@ -87,7 +82,7 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[Study
                 return
     raise RequestError(
         f"study={candidates[-1].name}: it exists with other settings, model or samples; its command stands in "
-        f"{candidates[-1] / 'request.json'}, or choose another name"
+        f"{StudyFolder(candidates[-1]).request}, or choose another name"
     )
 
 
@@ -103,8 +98,7 @@ def _asked(request: Request, content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unfinished(folder: Path, key: str) -> bool:
-    if json.loads((folder / "request.json").read_text())["key"] != key:
+def _unfinished(folder: StudyFolder, key: str) -> bool:
+    if json.loads(folder.request.read_text())["key"] != key:
         return False
-    result = folder / "result.json"
-    return not result.exists() or bool(json.loads(result.read_text())["interrupted"])
+    return not folder.result.exists() or bool(json.loads(folder.result.read_text())["interrupted"])

@@ -14,6 +14,7 @@ from tuner.candidate import Candidate
 from tuner.goal import Goal
 from tuner.measure.roofline import Standing
 from tuner.request.request import Request
+from tuner.request.tracking import default_uri
 from tuner.study.tally import Tally
 from tuner.system.environment import library_versions
 from tuner.system.machine import cpu_name, governor
@@ -141,6 +142,6 @@ def _finding_json(finding: Finding | None, standings: Mapping[Candidate, Standin
 
 def _review(request: Request) -> str:
     """Where the runs are: the server's address, or the command that shows them."""
-    if request.tracking_uri:
-        return masked(request.tracking_uri)
+    if request.tracking.uri != default_uri(request.out_dir):
+        return masked(request.tracking.uri)
     return "tune ui" if request.out_dir == Path("outputs").absolute() else f"tune ui out_dir={request.out_dir}"

@@ -19,7 +19,7 @@ from tuner.system import machine
 from tuner.system.files import require_room
 from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
-from tuner.tracking.stores import default_uri, reachable
+from tuner.tracking.stores import reachable
 from tuner.tracking.tracker import Tracker
 
 CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder")
@@ -35,9 +35,9 @@ def run(request: Request, console: Console) -> int:
     device = request.target.check()
     for name in ("out_dir", "cache_dir"):
         require_room(getattr(request, name), name)
-    uri = request.tracking_uri or default_uri(request.out_dir)
-    reachable(uri)
-    storage(request.storage, request.out_dir / "optuna.journal")  # refused now rather than after the preparation
+    reachable(request.tracking.uri)
+    # refused now rather than after the preparation
+    storage(request.tracking.storage, request.out_dir / "optuna.journal")
     machine_doubts = list(doubts.about_machine(machine.load_before()))
     store = Store(request.cache_dir)
     preload(*CHILDREN_NEED)
@@ -51,8 +51,8 @@ def run(request: Request, console: Console) -> int:
         folder = stack.enter_context(study_folder(request, prepared.content))
         with folder.turn():
             tracker = Tracker(
-                uri,
-                request.experiment,
+                request.tracking.uri,
+                request.tracking.experiment,
                 folder.path.name,
                 identity=folder.identity,
                 artifacts=request.out_dir / "mlartifacts",

@@ -34,7 +34,7 @@ from tuner.search.samplers import Sampling, chosen
 from tuner.search.search import Search
 from tuner.search.space import Space
 from tuner.search.storage import Place, storage
-from tuner.study.folder import StudyFolder
+from tuner.study.folder import HeldFolder
 from tuner.study.result import result_json
 from tuner.study.tally import Tally
 from tuner.system import machine
@@ -60,7 +60,7 @@ class Study:
         prepared: Prepared,
         store: Store,
         launcher: Launcher,
-        held: StudyFolder,
+        held: HeldFolder,
         tracker: Tracker,
         device: str,
         start: float,
@@ -83,7 +83,7 @@ class Study:
 
     def run(self) -> int:
         request, console = self._request, self._console
-        logs = self._folder / "logs"
+        logs = self._held.logs
         logs.mkdir(exist_ok=True)
         console.begin(request, self._folder.name, self._device)
         space, self._left_out = self.usable(logs / "doctor.log")
@@ -134,7 +134,7 @@ class Study:
             verdict = self._decide(evaluator, succession.incumbent)
             standings = self._standings(verdict, evaluator)
             if not interrupted:  # else it is decided again
-                succession.conclude(verdict, self._folder / "champion")
+                succession.conclude(verdict, self._held.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
         now = time.monotonic()
         seconds = {
@@ -156,7 +156,7 @@ class Study:
         np.random.default_rng(request.seed).shuffle(self._untried)
         self._wanted = request.n_trials if every is None else min(request.n_trials, len(every))
         place = Place(
-            storage(request.storage, request.out_dir / "optuna.journal"),
+            storage(request.tracking.storage, request.out_dir / "optuna.journal"),
             f"{self._held.identity}-{digest(sorted(space.recipes))[:4]}",  # Optuna's choices must stay the same
         )
         about = About(request.target.name, self._device, request.workload.name, digest(self._prepared.content))
@@ -254,7 +254,7 @@ class Study:
 
     def _decided_elsewhere(self) -> int | None:
         """The exit code, where another process decided this study since this one began; tells its verdict again."""
-        path = self._folder / "result.json"
+        path = self._held.result
         if not path.exists() or path.stat().st_mtime < self._began:
             return None
         result = json.loads(path.read_text())
@@ -300,8 +300,8 @@ class Study:
         torch = self._prepared.source.model.form == "torch"
         eager = self._request.reference["torch"] if torch else None
         outcomes = list(self.tally.outcomes.values())
-        shutil.rmtree(self._folder / "champion", ignore_errors=True)  # of an interrupted session
-        verdict = judge.decide(outcomes, eager, self._folder / "champion", incumbent)
+        shutil.rmtree(self._held.champion, ignore_errors=True)  # of an interrupted session
+        verdict = judge.decide(outcomes, eager, self._held.champion, incumbent)
         self._doubts += doubts.about_trials(outcomes)
         self._doubts += doubts.about_race(verdict.noise)
         return verdict
@@ -327,13 +327,13 @@ class Study:
             self._request, self._folder.name, verdict, self.tally, self._doubts, seconds, self._device, float_accuracy,
             interrupted, self._prepared.samples, standings, self._left_out,
         ) | succession.to_json()  # fmt: skip
-        path = self._folder / "result.json"
+        path = self._held.result
         write_whole(path, json.dumps(result, indent=2) + "\n")
         trials = [
             {"number": self.tally.numbers.get(candidate), "label": candidate.label, **outcome.to_json()}
             for candidate, outcome in self.tally.outcomes.items()
         ]
-        write_whole(self._folder / "trials.json", json.dumps(trials, indent=1) + "\n")
+        write_whole(self._held.trials, json.dumps(trials, indent=1) + "\n")
         metrics: dict[str, float] = {f"trials_{k}": v for k, v in result["trials"].items() if isinstance(v, int)}
         metrics |= {f"speedup_{k}": v for k, v in result["speedup"].items() if v is not None}
         tags: dict[str, str] = {"verdict": verdict.verdict, "doubts": ", ".join(d.name for d in self._doubts) or "none"}
@@ -345,7 +345,7 @@ class Study:
         if verdict.champion is not None:
             metrics |= measurement_metrics(verdict.champion.measurement, "champion_")
             tags["champion"] = verdict.champion.candidate.label
-            champion = None if succession.registered else self._folder / "champion"
+            champion = None if succession.registered else self._held.champion
         tags |= succession.tags()
         self._tracker.verdict(path, champion, metrics, tags)
         self._tracker.present(result, trials, report.write(self._folder))

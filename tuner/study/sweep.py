@@ -82,9 +82,7 @@ def checked(arguments: Sequence[str]) -> list[tuple[Member, Request]]:
             ) from error
     first = found[0][1]
     for member, asked in found:
-        if (asked.out_dir, asked.tracking_uri, asked.experiment) != (
-            first.out_dir, first.tracking_uri, first.experiment
-        ):  # fmt: skip
+        if (asked.out_dir, asked.tracking) != (first.out_dir, first.tracking):
             raise RequestError(f"out_dir and tracking must be the same for all members of a sweep ({member.chosen})")
     named = [asked.study for _, asked in found if asked.study is not None]
     if len(set(named)) < len(named):
@@ -126,7 +124,7 @@ def exit_code(members: Sequence[int | None]) -> int:
 
 class _Sweep:
     def __init__(self, asked: Request, entries: list[Entry], folder: Path, command: str) -> None:
-        from tuner.tracking.stores import default_uri, reachable
+        from tuner.tracking.stores import reachable
         from tuner.tracking.tracker import Tracker
 
         self._asked = asked
@@ -134,9 +132,8 @@ class _Sweep:
         self._folder = folder
         self._command = command
         self._interrupted = False
-        uri = asked.tracking_uri or default_uri(asked.out_dir)
-        reachable(uri)
-        self._tracker = Tracker(uri, asked.experiment, folder.name, kind="sweep")
+        reachable(asked.tracking.uri)
+        self._tracker = Tracker(asked.tracking.uri, asked.tracking.experiment, folder.name, kind="sweep")
         self._tracker.describe({}, {"command": command, "members": str(len(entries))})
         self._write()
 

@@ -13,6 +13,11 @@ from tuner.system.deadline import Waiting
 _NEEDED_MB = 1000  # free space before a study starts: builds are written to disk
 
 
+def folder(name: str) -> Path:
+    """The folder that a person names, absolute."""
+    return Path(name).expanduser().absolute()
+
+
 def locked(file: IO[Any]) -> bool:
     """Takes the file's lock until it is closed. False where another process holds it."""
     try:

@@ -39,8 +39,3 @@ def unusable(uri: str, error: Exception) -> RequestError:
     elif "Max retries exceeded" in text:
         text = "no server answers there"
     return RequestError(f"tracking.uri={masked(uri)}: the MLflow store cannot be used: {text[:200]}; {mend}")
-
-
-def default_uri(out_dir: Path) -> str:
-    """MLflow's SQLite store under the output folder, absolute: its own default depends on the folder one stands in."""
-    return f"sqlite:///{(out_dir / 'mlflow.db').absolute()}"
