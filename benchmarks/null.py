@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend, Session
 from tuner.system.worker import Progress
 from tuner.target import Target
-from tuner.workload import FILES, Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
+from tuner.workload import Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class NullDataset(Dataset):
 class NullModel(ModelSource):
     """A file that no backend here reads."""
 
-    form: ClassVar[Form] = "onnx"
+    form: ClassVar[Form] = ONNX
 
     @property
     def name(self) -> str:
@@ -42,7 +43,7 @@ class NullModel(ModelSource):
 
         x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 1]) for n in ("x", "y"))
         graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "null", [x], [y])
-        onnx.save(helper.make_model(graph), str(out / FILES["onnx"]))
+        onnx.save(helper.make_model(graph), str(out / ONNX.file))
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class NullBackend(Backend):
 
     point: float = 0.0
 
-    accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
+    accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         (out / "point.json").write_text(json.dumps(self.point))

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.forms.onnx import ONNX
+from tuner.forms.openvino import OPENVINO
+from tuner.forms.torch import TORCH
 from tuner.plugin import Backend, Session
 from tuner.target import Target
 from tuner.workload import Arrays, Form, Model, TensorSpec
@@ -22,7 +25,7 @@ class Planted(Backend):
     work: int
     twin: str = ""
 
-    accepts: ClassVar[tuple[Form, ...]] = ("torch", "onnx", "openvino")
+    accepts: ClassVar[tuple[Form, ...]] = (TORCH, ONNX, OPENVINO)
 
     @property
     def label(self) -> str:

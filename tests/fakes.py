@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError, RequestError
+from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend, Session, Transform
 from tuner.system.worker import Progress
 from tuner.target import Target
-from tuner.workload import FILES, Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
+from tuner.workload import Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
 
 CLASSES, FEATURES = 3, 4
 CENTRES = 4.0 * np.eye(CLASSES, FEATURES, dtype=np.float32)
@@ -51,7 +52,7 @@ class Points(Dataset):
 class Linear(ModelSource):
     """One matrix product, as a real ONNX graph and, for the fakes, as an array beside it."""
 
-    form: ClassVar[Form] = "onnx"
+    form: ClassVar[Form] = ONNX
 
     @property
     def name(self) -> str:
@@ -96,7 +97,7 @@ class Acting(Target):
 class Unloadable(ModelSource):
     """A model of one's own that is not what was hoped."""
 
-    form: ClassVar[Form] = "onnx"
+    form: ClassVar[Form] = ONNX
 
     @property
     def name(self) -> str:
@@ -121,7 +122,7 @@ def write_linear(out: Path, weights: NDArray[Any], *, input_name: str = "x") -> 
         [numpy_helper.from_array(np.ascontiguousarray(weights, dtype=np.float32), "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    save(model, str(out / FILES["onnx"]))
+    save(model, str(out / ONNX.file))
     np.save(out / WEIGHTS, weights)
 
 
@@ -131,7 +132,7 @@ class Null(Backend):
 
     ms: float = 2.0
 
-    accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
+    accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     libraries: ClassVar[tuple[str, ...]] = ("numpy",)
 
     @property
@@ -343,8 +344,8 @@ class Rounding(Transform):
 
     decimals: int = 1
 
-    takes: ClassVar[Form] = "onnx"
-    gives: ClassVar[Form] = "onnx"
+    takes: ClassVar[Form] = ONNX
+    gives: ClassVar[Form] = ONNX
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "onnx")
 
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:

@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 
 from tuner.device import Peaks
 from tuner.errors import RequestError
-from tuner.measure.flops import Work
 from tuner.measure.roofline import Standing, standing
 from tuner.plugins.devices.cpu_peaks import last_level_cache, measure_peaks
 from tuner.system.environment import environment
 from tuner.system.launcher import Launcher
 from tuner.target import Target
+from tuner.workload import Work
 
 CONF = Path(__file__).parents[1] / "conf/target"
 PEAKS = Peaks({"f32": 400e9, "int8": 1600e9}, memory_bytes_per_s=20e9, cache_bytes_per_s=200e9, cache_bytes=1_000_000)

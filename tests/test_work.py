@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.measure.flops import Work, work
-from tuner.workload import Model, TensorSpec
+from tuner.forms.onnx import ONNX
+from tuner.forms.torch import TORCH
+from tuner.workload import Model, TensorSpec, Work
 
 IMAGE = (TensorSpec("x", (3, 8, 8), "float32"),)
 ROW = (TensorSpec("x", (5,), "float32"),)
 
 
 def saved(
-    path: Path, nodes: list[Any], constants: dict[str, Any], inputs: tuple[TensorSpec, ...], dtype: str = "FLOAT"
-) -> Path:
-    """An ONNX file whose output is `y`, of that type and of a shape it does not declare."""
+    folder: Path, nodes: list[Any], constants: dict[str, Any], inputs: tuple[TensorSpec, ...], dtype: str = "FLOAT"
+) -> Model:
+    """An ONNX model whose output is `y`, of that type and of a shape it does not declare."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     graph = helper.make_graph(
@@ -29,8 +30,8 @@ def saved(
         [helper.make_tensor_value_info("y", getattr(TensorProto, dtype), None)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
-    return path
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(folder / ONNX.file))
+    return Model(ONNX, folder, inputs)
 
 
 def node(*args: Any, **kwargs: Any) -> Any:
@@ -50,8 +51,8 @@ def s8(*shape: int) -> Any:
 def test_convolution(tmp_path: Path) -> None:
     """Stride 2, 3 -> 4 channels of 4x4, kernel 3x3; its bias and the activation are not counted."""
     nodes = [node("Conv", ["x", "w", "b"], ["c"], strides=[2, 2], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["y"])]
-    path = saved(tmp_path / "m.onnx", nodes, {"w": f32(4, 3, 3, 3), "b": f32(4)}, IMAGE)
-    assert work(path, IMAGE) == Work(
+    model = saved(tmp_path, nodes, {"w": f32(4, 3, 3, 3), "b": f32(4)}, IMAGE)
+    assert ONNX.work(model) == Work(
         flops=2 * (4 * 4 * 4) * (3 * 9), weights=112, weight_bytes=448, activation_bytes=4 * (3 * 64 + 4 * 16)
     )
 
@@ -111,14 +112,14 @@ def test_convolution(tmp_path: Path) -> None:
 def test_counted(
     tmp_path: Path, nodes: list[Any], constants: dict[str, Any], inputs: Any, dtype: str, flops: int
 ) -> None:
-    found = work(saved(tmp_path / "m.onnx", nodes, constants, inputs, dtype), inputs)
+    found = ONNX.work(saved(tmp_path, nodes, constants, inputs, dtype))
     assert found is not None
     assert found.flops == flops
 
 
 def test_int8_weights_take_a_byte_each(tmp_path: Path) -> None:
     nodes = [node("DequantizeLinear", ["q", "s"], ["w"]), node("MatMul", ["x", "w"], ["y"])]
-    found = work(saved(tmp_path / "m.onnx", nodes, {"q": s8(5, 7), "s": np.float32(1)}, ROW), ROW)
+    found = ONNX.work(saved(tmp_path, nodes, {"q": s8(5, 7), "s": np.float32(1)}, ROW))
     assert found == Work(flops=70, weights=36, weight_bytes=35 + 4, activation_bytes=4 * (5 + 7))
 
 
@@ -135,25 +136,25 @@ def test_int8_weights_take_a_byte_each(tmp_path: Path) -> None:
     ids=["product not counted", "foreign operator", "shape unknown"],
 )
 def test_nothing_rather_than_too_little(tmp_path: Path, nodes: list[Any], constants: dict[str, Any]) -> None:
-    assert work(saved(tmp_path / "m.onnx", nodes, constants, ROW), ROW) is None
+    assert ONNX.work(saved(tmp_path, nodes, constants, ROW)) is None
 
 
 def test_agrees_with_torch(tmp_path: Path) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tuner.plugins.conversions.torch_to_onnx import from_torch
+    from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
     from tuner.plugins.models.digits_networks import SmallCnn
 
     module = SmallCnn().eval()
     torch.save(module, tmp_path / "model.pt")
     inputs = (TensorSpec("x", (1, 8, 8), "float32"),)
-    from_torch(Model("torch", tmp_path, inputs), tmp_path)
+    TorchToOnnx().convert(Model(TORCH, tmp_path, inputs), tmp_path)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         module(torch.zeros(1, 1, 8, 8))
 
-    found = work(tmp_path / "model.onnx", inputs)
+    found = ONNX.work(Model(ONNX, tmp_path, inputs))
     assert found is not None
     assert found.flops == counter.get_total_flops()
     assert found.activation_bytes == 4 * (64 + 10)

@@ -89,7 +89,7 @@ class Transform(Plugin, ABC):
 
     @abstractmethod
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
-        """Writes the changed model as `out / FILES[gives]`, its batch axis still free. Called once for every
+        """Writes the changed model as `out / gives.file`, its batch axis still free. Called once for every
         distinct model and parameters, in a worker; the engine keeps the result."""
 
     def stages(self) -> tuple["Transform", ...]:
@@ -109,6 +109,23 @@ class Stage(Transform):
     """A part of a transform, which names it in `stages` or `groundwork`; a space never does."""
 
     family: ClassVar[str] = "tuner.plugins.transforms"
+
+
+class Conversion(Transform):
+    """The same model in another form: a transform without parameters, which no space names.
+
+    The engine finds it by route: from the form that a model has to one that a transform takes or a backend accepts.
+    """
+
+    family: ClassVar[str] = "tuner.plugins.conversions"
+
+    @abstractmethod
+    def convert(self, model: Model, out: Path) -> None:
+        """Writes the model as `out / gives.file`, its batch axis still free. Called once for every distinct model, in a
+        worker. Raises CandidateError("unsupported_op") for what it cannot express."""
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        self.convert(model, out)
 
 
 class Session(ABC):
@@ -132,7 +149,7 @@ class Backend(Plugin, ABC):
 
     family: ClassVar[str] = "tuner.plugins.backends"
     accepts: ClassVar[tuple[Form, ...]]
-    """Forms it compiles, best first; the engine converts torch to ONNX where it must."""
+    """Forms it compiles, best first; the engine converts the model to one of them by the shortest route."""
 
     @property
     def arithmetic(self) -> Precision:

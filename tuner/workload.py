@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.system.code import source_digest
+from tuner.system.digests import digest, files_digest
 from tuner.system.loader import Checked
 from tuner.system.worker import Progress
 
 Arrays = dict[str, NDArray[Any]]
-Form = Literal["torch", "onnx", "openvino"]
 Role = Literal["evaluation", "calibration", "training"]
 ROLES: tuple[Role, ...] = ("evaluation", "calibration", "training")
-FILES: dict[Form, str] = {"torch": "model.pt", "onnx": "model.onnx", "openvino": "model.xml"}
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,69 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model on disk in one of three forms, its batch axis free.
+class Work:
+    """The least that a model must do.
 
-    `torch` is a module saved whole (`torch.save`), `onnx` a graph, `openvino` an IR. `directory` holds the
-    file that `FILES` names, and whatever that file refers to.
+    `flops` per sample: two for each multiply-add of its convolutions and matrix products, in whatever precision they
+    run. What is done element by element (activations, normalisations, pooling, softmax, quantization) is not counted,
+    as is usual: compilers fuse it away. `weights` counts the constants of the graph and `weight_bytes` their size as
+    stored. `activation_bytes` per sample are the model's own inputs and outputs; what passes between its layers may
+    stay in a cache.
+    """
+
+    flops: int
+    weights: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a model is on disk: a graph, a saved module, a folder of several files.
+
+    A value at the top of a module of `tuner/forms/`, or of one that another distribution names by an entry point. What
+    a form is asked, it is asked in a worker; `file` is the one in a model's folder that refers to the others.
+    """
+
+    name: str
+    file: str
+
+    family: ClassVar[str] = "tuner.forms"
+    framework: ClassVar[bool] = False
+    """Whether its models run, uncompiled, in the framework they were made in: then that is the first baseline."""
+    counted: ClassVar[bool] = False
+    """Whether `work` can tell."""
+
+    def check(self, model: "Model") -> None:
+        """Raises RequestError unless the float model takes what the samples give (`model.inputs`), with the mend."""
+
+    def identity(self, model: "Model") -> str:
+        """Hexadecimal digits that stand for the content of the float model, and not for how it came to be saved."""
+        return digest({self.file: files_digest(model.directory)})
+
+    def work(self, model: "Model") -> Work | None:
+        """What the model must do for a sample; None where that cannot be counted."""
+        return None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk, its batch axis free: `directory` has the file that its form names, and what that refers to.
+
+    `key` stands for its content in the keys of what is made of it.
     """
 
     form: Form
     directory: Path
     inputs: tuple[TensorSpec, ...]
+    key: str = ""
 
     @property
     def path(self) -> Path:
-        return self.directory / FILES[self.form]
+        return self.directory / self.form.file
 
 
 class Samples(Protocol):
@@ -119,9 +167,13 @@ class ModelSource(Checked, ABC):
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         """What decides the result of `write`, as JSON, where that is costly and worth keeping; else None."""
 
+    def modules(self) -> tuple[str, ...]:
+        """The modules of one's own code that the model needs when it is loaded again: they are registered with it."""
+        return ()
+
     @abstractmethod
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        """Writes the float model as `out / FILES[form]`. Called in a worker, once a study.
+        """Writes the float model as `out / form.file`. Called in a worker, once a study.
 
         Raises RequestError where the model cannot be loaded.
         """

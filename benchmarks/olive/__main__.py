@@ -86,13 +86,13 @@ def prepared(workload: str) -> Path:
     given = WORK / workload / "given"
     if (given / "data.npz").exists():
         return given
-    from tuner.plugins.conversions.torch_to_onnx import from_torch
+    from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
 
     shutil.rmtree(given, ignore_errors=True)
     source = Rig(
         given / "scratch", f"model={workload}", "target.threads=1", f"cache_dir={given / 'cache'}"
     ).prepared.source
-    from_torch(source.model, given)
+    TorchToOnnx().convert(source.model, given)
     arrays = {}
     for role in ROLES:
         samples = source.dataset.load(role)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.forms.torch import TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
+from tuner.forms.torch import TORCH, TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
-from tuner.workload import FILES, Form, Model, TensorSpec
+from tuner.workload import Form, Model, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Eager(Backend):
 
     precision: Precision = "f32"
 
-    accepts: ClassVar[tuple[Form, ...]] = ("torch",)
+    accepts: ClassVar[tuple[Form, ...]] = (TORCH,)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property
@@ -32,13 +32,13 @@ class Eager(Backend):
         return no_torch_device(target)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
-        shutil.copyfile(model.path, out / FILES["torch"])
+        shutil.copyfile(model.path, out / TORCH.file)
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         import torch
 
         torch.set_num_threads(target.cores)
-        module = torch.load(folder / FILES["torch"], map_location=target.hardware.torch, weights_only=False).eval()
+        module = torch.load(folder / TORCH.file, map_location=target.hardware.torch, weights_only=False).eval()
         module = module.to(torch_dtype(self.precision))
         names = [spec.name for spec in inputs]
         call = in_order(module, names) if called_by_name(module, names) else module

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
+from tuner.forms.torch import TORCH, TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
 from tuner.workload import Form, Model, TensorSpec
@@ -28,7 +28,7 @@ class Inductor(Backend):
 
     precision: Precision = "f32"
 
-    accepts: ClassVar[tuple[Form, ...]] = ("torch",)
+    accepts: ClassVar[tuple[Form, ...]] = (TORCH,)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property

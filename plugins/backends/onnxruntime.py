@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend, Session, missing
 from tuner.target import Target
-from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
+from tuner.workload import Arrays, Form, Model, TensorSpec
 
 
 @dataclass(frozen=True)
 class OnnxRuntime(Backend):
     """All graph optimisations, on the providers the target lists."""
 
-    accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
+    accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def unavailable(self, target: Target) -> str | None:
@@ -35,7 +36,7 @@ class OnnxRuntime(Backend):
         return None
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
-        shutil.copyfile(model.path, out / FILES["onnx"])
+        shutil.copyfile(model.path, out / ONNX.file)
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         import onnxruntime
@@ -48,7 +49,7 @@ class OnnxRuntime(Backend):
         options.log_severity_level = 3
         # the batch is known: a free axis would keep shapes from being folded
         options.add_free_dimension_override_by_name("batch", batch_size)
-        session = onnxruntime.InferenceSession(folder / FILES["onnx"], options, providers=providers)
+        session = onnxruntime.InferenceSession(folder / ONNX.file, options, providers=providers)
         if session.get_providers()[0] != providers[0]:  # a provider that fails to load is skipped in silence
             raise CandidateError(
                 "error", f"onnxruntime could not load {providers[0]}; its log names the missing library"

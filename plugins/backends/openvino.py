@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
+from tuner.forms.openvino import OPENVINO
 from tuner.plugin import Backend, Precision, Session, missing
 from tuner.target import Target
-from tuner.workload import FILES, Arrays, Form, Model, TensorSpec
+from tuner.workload import Arrays, Form, Model, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class OpenVINO(Backend):
 
     precision: Literal["f32", "bf16"] = "f32"
 
-    accepts: ClassVar[tuple[Form, ...]] = ("openvino", "onnx")
+    accepts: ClassVar[tuple[Form, ...]] = (OPENVINO, ONNX)
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
 
@@ -53,7 +55,7 @@ class OpenVINO(Backend):
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise CandidateError("unsupported_op", f"OpenVINO cannot take this model: {lines[-1][:240]}") from error
-        openvino.save_model(graph, out / FILES["openvino"], compress_to_fp16=False)
+        openvino.save_model(graph, out / OPENVINO.file, compress_to_fp16=False)
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         import openvino
@@ -65,7 +67,7 @@ class OpenVINO(Backend):
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(target.cores),
         }
-        compiled = openvino.Core().compile_model(folder / FILES["openvino"], "CPU", config)
+        compiled = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", config)
         return _Session(compiled.create_infer_request())
 
 

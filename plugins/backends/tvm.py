@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend, Session
 from tuner.system.fields import AtLeast
 from tuner.target import Target
@@ -43,7 +44,7 @@ class TVM(Backend):
     vector_bits: Literal[256, 512] = 512
     seed: Annotated[int, AtLeast(1)] = 1
 
-    accepts: ClassVar[tuple[Form, ...]] = ("onnx",)
+    accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     libraries: ClassVar[tuple[str, ...]] = ("apache-tvm", "apache-tvm-ffi")
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
+from tuner.forms.onnx import ONNX, copy_checked
 from tuner.system.worker import Progress
-from tuner.workload import FILES, Dataset, Form, ModelSource
+from tuner.workload import Dataset, Form, ModelSource
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class OnnxModel(ModelSource):
     path: str
     label: str | None = None
 
-    form: ClassVar[Form] = "onnx"
+    form: ClassVar[Form] = ONNX
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,6 +32,4 @@ class OnnxModel(ModelSource):
         return None
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        from tuner.forms.onnx import copy_checked
-
-        copy_checked(Path(self.path), out / FILES[self.form])
+        copy_checked(Path(self.path), out / self.form.file)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
+from tuner.forms.torch import TORCH
 from tuner.system.code import resolve, source_digest
 from tuner.system.worker import Progress
-from tuner.workload import FILES, Dataset, Form, ModelSource
+from tuner.workload import Dataset, Form, ModelSource
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class TorchModel(ModelSource):
     train: str | None = None
     label: str | None = None
 
-    form: ClassVar[Form] = "torch"
+    form: ClassVar[Form] = TORCH
 
     @property
     def name(self) -> str:
         return self.label or self.factory.rpartition(":")[2]
+
+    def modules(self) -> tuple[str, ...]:
+        return (self.factory.partition(":")[0],)
 
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         if self.train is None:
@@ -47,4 +51,4 @@ class TorchModel(ModelSource):
             if samples is None:
                 raise RequestError(f"model.train={self.train} needs a dataset with training samples")
             resolve(self.train, "model.train")(module, samples, progress)
-        torch.save(module.eval(), out / FILES[self.form])
+        torch.save(module.eval(), out / self.form.file)

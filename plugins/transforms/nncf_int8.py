@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
+from tuner.forms.openvino import OPENVINO
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
-from tuner.workload import FILES, Dataset, Form, Model, Role, batches
+from tuner.workload import Dataset, Form, Model, Role, batches
 
 _MOST_SAMPLES = 300  # NNCF's own default
 
@@ -28,8 +30,8 @@ class NncfInt8(Transform):
     fast_bias_correction: bool = True
     transformer: bool = False
 
-    takes: ClassVar[Form] = "onnx"
-    gives: ClassVar[Form] = "openvino"
+    takes: ClassVar[Form] = ONNX
+    gives: ClassVar[Form] = OPENVINO
     role: ClassVar[Role | None] = "calibration"
     weights: ClassVar[Quantized | None] = "int8"
     activations: ClassVar[Quantized | None] = "int8"
@@ -68,7 +70,7 @@ class NncfInt8(Transform):
         )
         if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
             raise CandidateError("unsupported_op", "nncf found no operator to quantize in this model")
-        openvino.save_model(quantized, out / FILES["openvino"], compress_to_fp16=False)
+        openvino.save_model(quantized, out / OPENVINO.file, compress_to_fp16=False)
 
 
 def _without_reports() -> None:

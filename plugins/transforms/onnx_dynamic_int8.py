@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
 from tuner.workload import Dataset, Form, Model
@@ -20,8 +21,8 @@ class OnnxDynamicInt8(Transform):
 
     per_channel: bool = True
 
-    takes: ClassVar[Form] = "onnx"
-    gives: ClassVar[Form] = "onnx"
+    takes: ClassVar[Form] = ONNX
+    gives: ClassVar[Form] = ONNX
     weights: ClassVar[Quantized | None] = "int8"
     activations: ClassVar[Quantized | None] = "int8"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
@@ -29,8 +30,8 @@ class OnnxStaticInt8(Transform):
     calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
     activation: Literal["uint8", "int8"] = "uint8"
 
-    takes: ClassVar[Form] = "onnx"
-    gives: ClassVar[Form] = "onnx"
+    takes: ClassVar[Form] = ONNX
+    gives: ClassVar[Form] = ONNX
     role: ClassVar[Role | None] = "calibration"
     weights: ClassVar[Quantized | None] = "int8"
     activations: ClassVar[Quantized | None] = "int8"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import called_by_name, torch_device
+from tuner.forms.torch import TORCH, called_by_name, torch_device
 from tuner.plugin import Stage
 from tuner.target import Target
-from tuner.workload import FILES, Arrays, Dataset, Form, Model, Role, batches
+from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
 
 _SEED = 0
 _BATCH_SIZE = 64
@@ -23,8 +23,8 @@ class Answered(Stage):
     """The network as it is, and beside it what it answers to the training samples: of every sparsity the teacher."""
 
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
-    takes: ClassVar[Form] = "torch"
-    gives: ClassVar[Form] = "torch"
+    takes: ClassVar[Form] = TORCH
+    gives: ClassVar[Form] = TORCH
     role: ClassVar[Role | None] = "training"
 
     @property
@@ -42,7 +42,7 @@ class Answered(Stage):
         with torch.no_grad():
             answers = [_answers(module, _tensors(arrays, device)) for arrays, _ in batches(samples, _BATCH_SIZE)]
         torch.save([torch.cat(parts).cpu() for parts in zip(*answers, strict=True)], out / ANSWERS)
-        shutil.copyfile(model.path, out / FILES["torch"])
+        shutil.copyfile(model.path, out / TORCH.file)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Recovery(Stage):
     learning_rate: float
 
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
-    takes: ClassVar[Form] = "torch"
-    gives: ClassVar[Form] = "torch"
+    takes: ClassVar[Form] = TORCH
+    gives: ClassVar[Form] = TORCH
     role: ClassVar[Role | None] = "training"
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class Recovery(Stage):
                 "numerics", f"recovery training diverged (loss {loss.item()}); lower learning_rate={self.learning_rate}"
             )
         module.zero_grad()
-        torch.save(module.cpu().eval(), out / FILES["torch"])
+        torch.save(module.cpu().eval(), out / TORCH.file)
         if self.until < self.steps:
             torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, out / _STATE)
             torch.save(answers, out / ANSWERS)

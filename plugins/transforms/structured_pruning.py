@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import called_by_name
+from tuner.forms.torch import TORCH, called_by_name
 from tuner.plugin import Transform, missing
 from tuner.plugins.transforms.recovery import ANSWERS, Answered, Recovery
 from tuner.system.fields import Above, AtLeast, AtMost, Below
 from tuner.target import Target
-from tuner.workload import FILES, Dataset, Form, Model, Role, TensorSpec
+from tuner.workload import Dataset, Form, Model, Role, TensorSpec
 
 _RECOVERY_STEPS = 400
 _ROUND_TO = 16
@@ -42,8 +42,8 @@ class StructuredPruning(Transform):
     round_to: Annotated[int, AtLeast(1)] = _ROUND_TO
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "torch-pruning")
-    takes: ClassVar[Form] = "torch"
-    gives: ClassVar[Form] = "torch"
+    takes: ClassVar[Form] = TORCH
+    gives: ClassVar[Form] = TORCH
     role: ClassVar[Role | None] = "training"
     hardest: ClassVar[Mapping[str, Literal["low", "high"]]] = {"sparsity": "high"}
 
@@ -72,7 +72,7 @@ class StructuredPruning(Transform):
 
         module = torch.load(model.path, map_location="cpu", weights_only=False)
         self._prune(module, model.inputs)
-        torch.save(module.eval(), out / FILES["torch"])
+        torch.save(module.eval(), out / TORCH.file)
         shutil.copyfile(model.directory / ANSWERS, out / ANSWERS)
 
     def _prune(self, module: Any, inputs: tuple[TensorSpec, ...]) -> None:

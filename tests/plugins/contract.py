@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from tuner.build.builder import steps
 from tuner.catalog import members
+from tuner.forms.onnx import ONNX
+from tuner.forms.torch import TORCH
 from tuner.metrics import top1
 from tuner.plugin import Backend, Plugin, Transform
+from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
 from tuner.target import Target
-from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
+from tuner.workload import ArraySamples, Dataset, Form, Model, Role, TensorSpec
 
 CPU = Target("cpu", "cpu", threads=1)
 GPU = Target("a100", "nvidia", device_name="A100", onnxruntime_providers=("CUDAExecutionProvider",))
@@ -127,19 +130,17 @@ def trained() -> Net:
     return net.eval()
 
 
-def saved(module: nn.Module, inputs: tuple[TensorSpec, ...], folder: Path) -> dict[str, Model]:
+def saved(module: nn.Module, inputs: tuple[TensorSpec, ...], folder: Path) -> dict[Form, Model]:
     """The module on disk as torch and as ONNX."""
-    from tuner.plugins.conversions.torch_to_onnx import from_torch
-
-    forms = {form: Model(form, folder / form, inputs) for form in ("torch", "onnx")}
+    forms: dict[Form, Model] = {form: Model(form, folder / form.name, inputs) for form in (TORCH, ONNX)}
     for model in forms.values():
         model.directory.mkdir(parents=True)
-    torch.save(module.eval(), forms["torch"].path)
-    from_torch(forms["torch"], forms["onnx"].directory)
+    torch.save(module.eval(), forms[TORCH].path)
+    TorchToOnnx().convert(forms[TORCH], forms[ONNX].directory)
     return forms
 
 
-def accepted(backend: Backend, forms: dict[str, Model]) -> Model:
+def accepted(backend: Backend, forms: dict[Form, Model]) -> Model:
     return next(forms[form] for form in backend.accepts if form in forms)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.plugins import contract
 from tuner.errors import RequestError
+from tuner.forms.torch import TORCH
 from tuner.plugin import Backend, Session
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.inductor import Inductor
@@ -31,7 +32,7 @@ def target() -> Target:
 
 
 def own_model(folder: Path) -> Model:
-    return contract.saved(contract.trained(), contract.IMAGE, folder / "model")["torch"]
+    return contract.saved(contract.trained(), contract.IMAGE, folder / "model")[TORCH]
 
 
 def loaded(backend: Backend, model: Model, batch_size: int, target: Target, out: Path) -> Session:

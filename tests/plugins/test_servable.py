@@ -15,6 +15,7 @@ from mlflow.models import Model as MlflowModel
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.deploy import mlflow_model as servable
+from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend
 from tuner.system.environment import environment, library_versions
 from tuner.system.launcher import Launcher
@@ -81,7 +82,7 @@ def test_a_backend_serves_more_samples_than_a_batch(kind: type[Backend], tmp_pat
 @pytest.mark.slow
 def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
     backend: Any = next(contract.plain(kind) for kind in BACKENDS if kind.__name__ == "OnnxRuntime")
-    model = contract.saved(Pair(), PAIR, tmp_path / "net")["onnx"]
+    model = contract.saved(Pair(), PAIR, tmp_path / "net")[ONNX]
     generator = np.random.default_rng(0)
     inputs = {
         "ids": generator.integers(16, size=(7, 4)),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tuner.build.builder import steps
 from tuner.errors import CandidateError, RequestError
+from tuner.forms.torch import TORCH
 from tuner.plugin import Plugin, encode
 from tuner.plugins.datasets.digits import Digits
 from tuner.plugins.models.digits_networks import cnn, resnet18, train_cnn
@@ -83,7 +84,7 @@ def prune(tmp_path: Path) -> Prune:
     def pruned(module: nn.Module, dataset: Dataset, plugin: StructuredPruning, shape: tuple[int, ...]) -> nn.Module:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         torch.save(module, folder / "model.pt")
-        model = Model("torch", folder, (TensorSpec("x", shape, "float32"),))
+        model = Model(TORCH, folder, (TensorSpec("x", shape, "float32"),))
         for stage in steps((plugin,)):
             out = Path(tempfile.mkdtemp(dir=tmp_path))
             stage.apply(model, dataset, TARGET, out)

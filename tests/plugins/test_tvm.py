@@ -27,12 +27,13 @@ COMPILE = """
 import json, sys
 from pathlib import Path
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
 from tuner.plugins.backends.tvm import TVM
 from tuner.target import Target
 from tuner.workload import Model, TensorSpec
 directory, out, cache, settings = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
 out.mkdir()
-model = Model("onnx", directory, (TensorSpec("x", (1, 8, 8), "float32"),))
+model = Model(ONNX, directory, (TensorSpec("x", (1, 8, 8), "float32"),))
 try:
     TVM(**settings).compile(model, 4, Target("cpu", "cpu", threads=1), out, cache)
     assert "torch" not in sys.modules

@@ -1,29 +1,16 @@
-"""Which plugins can work here, and which candidates a model can become."""
+"""Which plugins can work here."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from tuner.build.store import Store
 from tuner.build.versions import plugin_version
-from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Plugin, encode
 from tuner.system.launcher import Launcher
 from tuner.target import Target
-from tuner.workload import Form
 
 _ASKING_MB = 4096.0  # of memory for a plugin that imports its library, whatever a trial may use
-
-
-def route(form: Form, candidate: Candidate) -> str | None:
-    """Why the candidate cannot start from a model of that form, in one line; None where it can."""
-    for transform in candidate.transforms:
-        if not _reaches(form, (transform.takes,)):
-            return f"{transform.label} needs the model as {transform.takes}, and has it as {form}"
-        form = transform.gives
-    if not _reaches(form, candidate.backend.accepts):
-        return f"{candidate.backend.label} takes {' or '.join(candidate.backend.accepts)}, not {form}"
-    return None
 
 
 def unavailable(
@@ -57,7 +44,3 @@ def _require(plugin: Plugin, target: Target, store: Store, launcher: Launcher, l
             raise RequestError(reason)
 
     store.make("available", key, ask)
-
-
-def _reaches(form: Form, accepted: tuple[Form, ...]) -> bool:
-    return form in accepted or (form == "torch" and "onnx" in accepted)

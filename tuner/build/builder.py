@@ -5,34 +5,30 @@ result: the model it starts from, the plugin with its parameters and code, libra
 the dataset, for compilation the target and the batch size.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tuner import artifact
+from tuner.build.routes import conversions
 from tuner.build.store import Store
 from tuner.build.versions import plugin_version, versions
 from tuner.candidate import Candidate
-from tuner.measure.flops import Work, work
-from tuner.plugin import Backend, Transform, encode
+from tuner.errors import CandidateError
+from tuner.plugin import Backend, Conversion, Plugin, Transform, encode
 from tuner.system.deadline import Deadline
 from tuner.system.digests import digest
-from tuner.system.environment import library_versions
 from tuner.system.launcher import Launcher
 from tuner.target import Target
 from tuner.workload import Dataset, Form, Model
 
-EXPORT_LIBRARIES = {"torch", "onnx", "onnxscript"}
-
 
 @dataclass(frozen=True)
 class Source:
-    """The float model on disk, its content key, and the dataset whose samples transforms may use."""
+    """The float model on disk, and the dataset whose samples transforms may use."""
 
     model: Model
-    key: str
     dataset: Dataset
 
 
@@ -59,46 +55,41 @@ class Builder:
         self._launcher = launcher
         self._log = log
 
-    def transformed(self, transforms: tuple[Transform, ...], deadline: Deadline) -> tuple[Model, str]:
-        """The model after these transforms, and its content key. Raises CandidateError."""
-        model, key = self._source.model, self._source.key
-        for transform in steps(transforms):
-            model, key = self._as(model, key, (transform.takes,), deadline)
-            made_from = self._transform_key(transform, key)
-            before = model
-            folder = self._make(
-                "transform",
-                made_from,
-                deadline,
-                self._launcher.with_libraries(transform.requirements),
-                lambda out, t=transform, m=before: (t.apply, (m, self._source.dataset, self._target, out)),  # type: ignore[misc]
-            )
-            model, key = replace(before, form=transform.gives, directory=folder), digest(made_from)
-        return model, key
+    def transformed(self, transforms: tuple[Transform, ...], deadline: Deadline) -> Model:
+        """The model after these transforms. Raises CandidateError."""
+        model = self._source.model
+        for step in steps(transforms):
+            model = self._applied(step, self.converted(model, (step.takes,), deadline), deadline)
+        return model
+
+    def converted(self, model: Model, accepted: Sequence[Form], deadline: Deadline) -> Model:
+        """The model in an accepted form. Raises CandidateError."""
+        for conversion in self._route(model.form, accepted):
+            model = self._applied(conversion, model, deadline)
+        return model
 
     def has(self, transforms: tuple[Transform, ...]) -> bool:
         """Whether the model after these transforms is kept already."""
-        form, key = self._source.model.form, self._source.key
-        for transform in steps(transforms):
-            if form != transform.takes:
-                key = digest(self._onnx_key(key))
-            made_from = self._transform_key(transform, key)
+        form, key = self._source.model.form, self._source.model.key
+        for step in steps(transforms):
+            for conversion in self._route(form, (step.takes,)):
+                key = digest(self._made_from(conversion, key))
+            made_from = self._made_from(step, key)
             if self._store.get("transform", made_from) is None:
                 return False
-            form, key = transform.gives, digest(made_from)
+            form, key = step.gives, digest(made_from)
         return True
 
     def compiled(self, candidate: Candidate, deadline: Deadline) -> Path:
         """The folder of the candidate's artifact, with its manifest. Raises CandidateError."""
-        model, key = self.transformed(candidate.transforms, deadline)
-        return self.compile(model, key, candidate, deadline)
+        return self.compile(self.transformed(candidate.transforms, deadline), candidate, deadline)
 
-    def compile(self, model: Model, key: str, candidate: Candidate, deadline: Deadline) -> Path:
-        """The artifact of `candidate`, whose transforms gave `model` with that key."""
+    def compile(self, model: Model, candidate: Candidate, deadline: Deadline) -> Path:
+        """The artifact of `candidate`, whose transforms gave `model`. Raises CandidateError."""
         backend = candidate.backend
-        model, key = self._as(model, key, backend.accepts, deadline)
+        model = self.converted(model, backend.accepts, deadline)
         made_from = {
-            "model": key,
+            "model": model.key,
             "candidate": candidate.to_json(),
             "code": plugin_version(backend, self._launcher),
             "target": {k: v for k, v in asdict(self._target).items() if k not in ("peak_tflops", "memory_gb_s")},
@@ -109,53 +100,41 @@ class Builder:
             "artifact",
             made_from,
             deadline,
-            self._launcher.with_libraries(backend.requirements),
+            backend,
             lambda out: (_compile, (candidate, model, self._target, described, out, cache)),
         )
 
-    def work(self, transforms: tuple[Transform, ...], deadline: Deadline) -> Work | None:
-        """The arithmetic of the model after these transforms, as far as they leave it a torch module: what comes after,
-        quantizers, keeps the products and changes their precision. None where it cannot be counted."""
-        last = max((i + 1 for i, transform in enumerate(transforms) if transform.gives == "torch"), default=0)
-        model, key = self.transformed(transforms[:last], deadline)
-        model, key = self._as(model, key, ("onnx",), deadline)
+    def _route(self, form: Form, accepted: Sequence[Form]) -> tuple[Conversion, ...]:
+        route = conversions(form, accepted)
+        if route is None:
+            names = " or ".join(map(str, accepted))
+            raise CandidateError("unsupported_op", f"no conversion leads from {form} to {names}")
+        return route
 
-        def fill(out: Path) -> None:
-            with self._launcher.open(self._log) as worker:
-                counted = worker.run_for(120, work, model.path, model.inputs)
-            (out / "work.json").write_text(json.dumps(counted and asdict(counted)))
+    def _applied(self, step: Transform, model: Model, deadline: Deadline) -> Model:
+        made_from = self._made_from(step, model.key)
+        stage = "conversion" if isinstance(step, Conversion) else "transform"
+        arguments = (model, self._source.dataset, self._target)
+        folder = self._make(stage, made_from, deadline, step, lambda out: (step.apply, (*arguments, out)))
+        return replace(model, form=step.gives, directory=folder, key=digest(made_from))
 
-        folder = self._store.make("work", {"model": key}, fill)
-        found = json.loads((folder / "work.json").read_text())
-        return Work(**found) if found else None
-
-    def _as(self, model: Model, key: str, forms: tuple[Form, ...], deadline: Deadline) -> tuple[Model, str]:
-        if model.form in forms:
-            return model, key
-        made_from = self._onnx_key(key)
-        folder = self._make("onnx", made_from, deadline, self._launcher, lambda out: (_export, (model, out)))
-        return replace(model, form="onnx", directory=folder), digest(made_from)
-
-    def _onnx_key(self, key: str) -> dict[str, Any]:
-        return {"model": key, "to": "onnx", "versions": library_versions(EXPORT_LIBRARIES)}
-
-    def _transform_key(self, transform: Transform, key: str) -> dict[str, Any]:
-        return {
-            "model": key,
-            "transform": encode(transform),
-            "code": plugin_version(transform, self._launcher),
-            "dataset": self._source.dataset.key(),
-            "device": self._target.device,
-        }
+    def _made_from(self, step: Transform, key: str) -> dict[str, Any]:
+        """Everything that decides what the step makes of the model with that key."""
+        made_from = {"model": key, "transform": encode(step), "code": plugin_version(step, self._launcher)}
+        if isinstance(step, Conversion):
+            return made_from
+        return {**made_from, "dataset": self._source.dataset.key(), "device": self._target.device}
 
     def _make(
         self,
         stage: str,
         made_from: dict[str, Any],
         deadline: Deadline,
-        launcher: Launcher,
+        plugin: Plugin,
         work: Callable[[Path], tuple[Callable[..., None], tuple[Any, ...]]],
     ) -> Path:
+        launcher = self._launcher.with_libraries(plugin.requirements)
+
         def fill(draft: Path) -> None:
             left_s = deadline.left_s()
             with launcher.open(self._log) as worker:
@@ -163,12 +142,6 @@ class Builder:
                 worker.run_for(left_s, function, *arguments)
 
         return self._store.make(stage, made_from, fill, deadline.stopped)
-
-
-def _export(model: Model, out: Path) -> None:
-    from tuner.plugins.conversions.torch_to_onnx import from_torch
-
-    from_torch(model, out)
 
 
 def _compile(

@@ -1,7 +1,5 @@
 """The float model on disk: loaded or trained, described and keyed, before the first trial."""
 
-import hashlib
-import inspect
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +12,10 @@ from tuner.build.samples import Kept, keep
 from tuner.build.store import Store
 from tuner.errors import CandidateError, RequestError
 from tuner.system.code import source_digest
-from tuner.system.digests import digest, files_digest
+from tuner.system.digests import digest
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Progress
-from tuner.workload import FILES, ROLES, Dataset, Model, Role, TensorSpec, Workload, evaluation
+from tuner.workload import ROLES, Dataset, Model, Role, TensorSpec, Workload, evaluation
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class Prepared:
     def content(self) -> dict[str, Any]:
         """What the study is about, by content: the model, the samples, the metric's code."""
         dataset, metric = self.workload.dataset, self.workload.metric
-        return {"model": self.source.key, "dataset": dataset.key(), "metric": metric, "code": source_digest(metric)}
+        content = {"model": self.source.model.key, "dataset": dataset.key()}
+        return {**content, "metric": metric, "code": source_digest(metric)}
 
 
 def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher, progress: Progress) -> Prepared:
@@ -44,9 +43,9 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
     log = store.root / f"{workload.name}.log"
     with launcher.open(log) as worker:
         try:
-            identity = dataset.key()
-            folder = store.make("samples", identity, lambda out: worker.run(keep, dataset, out))
-            dataset = Kept(folder, json.dumps(identity))
+            made_from = dataset.key()
+            folder = store.make("samples", made_from, lambda out: worker.run(keep, dataset, out))
+            dataset = Kept(folder, json.dumps(made_from))
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)
             key = source.key(dataset)
@@ -55,11 +54,12 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
                 folder = scratch
             else:
                 folder = store.make("float", key, lambda out: worker.run_watched(progress, _write, workload, out))
-            weights = worker.run(_content_key, Model(source.form, folder, inputs))
-            content = digest({"model": weights, "inputs": [asdict(spec) for spec in inputs]})
+            model = Model(source.form, folder, inputs)
+            identity = worker.run(_identity, model)
+            content = digest({"model": identity, "inputs": [asdict(spec) for spec in inputs]})
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
-    return Prepared(workload, Source(Model(source.form, folder, inputs), content, dataset), samples)
+    return Prepared(workload, Source(replace(model, key=content), dataset), samples)
 
 
 def _describe(dataset: Dataset) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:
@@ -83,24 +83,6 @@ def _write(progress: Progress, workload: Workload, out: Path) -> None:
     workload.model.write(workload.dataset, out, progress)
 
 
-def _content_key(model: Model) -> str:
-    """A torch module by its structure, weights and code (its pickle differs between runs); a graph by its files."""
-    if model.form != "torch":
-        from tuner.forms.onnx import check_inputs
-
-        check_inputs(model.path, model.inputs)
-        return digest({FILES[model.form]: files_digest(model.directory)})
-    import torch
-
-    module = torch.load(model.path, weights_only=False)
-    doubles = [spec.name for spec in model.inputs if spec.dtype == "float64"]
-    if doubles and not any(p.dtype == torch.float64 for p in module.parameters()):
-        raise RequestError(f"dataset: {doubles[0]!r} is float64, the model is not; save it as array.astype('float32')")
-    seen = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
-        seen.update(name.encode())
-        seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    files = {inspect.getsourcefile(type(part)) for part in module.modules()}
-    for file in sorted(f for f in files if f and "/torch/nn/" not in f):
-        seen.update(Path(file).read_bytes())
-    return seen.hexdigest()[:16]
+def _identity(model: Model) -> str:
+    model.form.check(model)
+    return model.form.identity(model)

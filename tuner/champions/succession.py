@@ -12,7 +12,6 @@ from tuner.champions.watch import Examined, Watch, notify
 from tuner.decide.contest import Incumbent
 from tuner.errors import RequestError
 from tuner.evaluate.evaluator import Evaluator
-from tuner.plugins.models.torch_module import TorchModel
 from tuner.request.request import Request
 from tuner.tracking.registry import Registry, registered_name
 from tuner.tracking.tracker import Tracker
@@ -147,7 +146,7 @@ class Succession:
         """The modules that the artifact may need to load: those of its plugins, and of the model."""
         model = self._request.workload.model
         modules = {type(part).__module__ for part in (*candidate.transforms, candidate.backend, model)}
-        return modules | ({model.factory.partition(":")[0]} if isinstance(model, TorchModel) else set())
+        return modules.union(model.modules())
 
 
 def _described(finding: Finding) -> str:

@@ -107,7 +107,7 @@ class Watch:
         self._request = request
         self._prepared = prepared
         self._evaluator = evaluator
-        self._reference = Candidate((), request.reference[prepared.source.model.form], 1)
+        self._reference = Candidate((), request.reference[prepared.source.model.form.name], 1)
 
     def record(self, candidate: Candidate, folder: Path, measured: Measurement) -> dict[str, Any]:
         """What a later `examine` compares with: measured now, and kept with the registered version."""

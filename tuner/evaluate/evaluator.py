@@ -5,10 +5,9 @@ widely is not trained. Accuracy that fails is not compiled; a compiler that has 
 behind does not go on; what a few calls show to be far behind is not timed for longer.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,17 @@ from tuner.build.builder import Builder, unrolled
 from tuner.build.prepare import Prepared
 from tuner.build.store import Store
 from tuner.candidate import Candidate
-from tuner.device import Peaks
 from tuner.errors import CandidateError
+from tuner.evaluate.standing import Standings
 from tuner.goal import Goal
-from tuner.measure import host, roofline, timing
+from tuner.measure import host, timing
+from tuner.measure.roofline import Standing
 from tuner.measure.scenario import figures
 from tuner.measure.statistics import RESAMPLES, drop_interval, samples_to_certify, score_interval
 from tuner.measurement import Latency, Measurement
 from tuner.plugin import Backend, Transform
 from tuner.system.code import source_digest
 from tuner.system.deadline import Deadline
-from tuner.system.environment import library_versions
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
 from tuner.target import Target
@@ -58,7 +57,7 @@ class Evaluator:
         prepared: Prepared,
         target: Target,
         goal: Goal,
-        references: Mapping[Form, Backend],
+        references: Mapping[str, Backend],
         store: Store,
         launcher: Launcher,
         logs: Path,
@@ -144,7 +143,7 @@ class Evaluator:
                 if self._goal.violations(measured).get("accuracy_drop", 0) > _LOST:
                     return outcome("stopped_early", stopped_by="accuracy_drop")
             clock.enter("transform")
-            model, key = builder.transformed(candidate.transforms, deadline)
+            model = builder.transformed(candidate.transforms, deadline)
             clock.enter("check")
             found = self._scores_on_reference(builder, candidate.transforms, model.form, deadline)
             measured = self._with_accuracy(Measurement(), found)
@@ -157,7 +156,7 @@ class Evaluator:
                 if reason := refusal():
                     return outcome("stopped_early", stopped_by=reason)
             clock.enter("compile")
-            artifact = builder.compile(model, key, candidate, deadline)
+            artifact = builder.compile(model, candidate, deadline)
             measured = replace(measured, size_mb=_size_mb(artifact))
             if reason := refusal():
                 return outcome("stopped_early", stopped_by=reason)
@@ -230,33 +229,10 @@ class Evaluator:
         """The candidate's artifact, built again where it is gone. Raises CandidateError."""
         return self._builder(self.log(candidate)).compiled(candidate, Deadline(self._limits.timeout_s))
 
-    def standing(self, candidate: Candidate, throughput: float) -> roofline.Standing | None:
+    def standing(self, candidate: Candidate, throughput: float) -> Standing | None:
         """Where that throughput stands against what the target can do; None where the work or the peak is unknown."""
-        deadline = Deadline(self._limits.timeout_s)
-        try:
-            counted = self._builder(self.log(candidate)).work(candidate.transforms, deadline)
-            peaks = self._target.peaks or self._measured_peaks()
-        except CandidateError:
-            return None  # a study does not fail for want of this figure
-        if counted is None or peaks is None:
-            return None
-        return roofline.standing(throughput, counted, candidate.batch_size, candidate.arithmetic, peaks)
-
-    def _measured_peaks(self) -> Peaks | None:
-        cores = self._target.cores
-        made_from = {"device": self._target.check(), "threads": cores, **library_versions({"torch"})}
-
-        def fill(out: Path) -> None:
-            log = self._logs / "peaks.log"
-            with (
-                timing.alone(self.lock),
-                self.launcher.open(log) as worker,
-            ):
-                peaks = worker.run_for(120, self._target.hardware.measure_peaks, cores)
-            (out / "peaks.json").write_text(json.dumps(peaks and asdict(peaks)))
-
-        found = json.loads((self._store.make("peaks", made_from, fill) / "peaks.json").read_text())
-        return Peaks(**found) if found else None
+        standings = Standings(self._target, self._store, self.launcher, self._logs)
+        return standings.of(candidate, throughput, self._builder(self.log(candidate)), Deadline(self._limits.timeout_s))
 
     def hosting(self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None) -> Worker:
         """A worker that has loaded the artifact of the candidate. Raises CandidateError where it does not load."""
@@ -311,7 +287,7 @@ class Evaluator:
         if self._reference is None or not self._reference.alive:
             source = self._prepared.source
             log = self._logs / "float.log"
-            candidate = Candidate((), self._references[source.model.form], 1)
+            candidate = Candidate((), self._references[source.model.form.name], 1)
             artifact = self._builder(log).compiled(candidate, deadline)
             self._reference = self.hosting(artifact, candidate, deadline, log)
             self._reference.run_for(deadline.left_s(), host.warm_up, 1.0)
@@ -325,13 +301,13 @@ class Evaluator:
         self, builder: Builder, transforms: tuple[Any, ...], form: Form, deadline: Deadline
     ) -> NDArray[Any]:
         """The evaluation scores of the model after those transforms, on the reference backend of its form."""
-        checked = Candidate(transforms, self._references[form], CHECK_BATCH)
-        model, key = builder.transformed(transforms, deadline)
-        made_from = {"model": key, "reference": checked.to_json(), **self._judged_by()}
+        checked = Candidate(transforms, self._references[form.name], CHECK_BATCH)
+        model = builder.transformed(transforms, deadline)
+        made_from = {"model": model.key, "reference": checked.to_json(), **self._judged_by()}
 
         def fill(out: Path) -> None:
             log = self._logs / "float.log" if not transforms else self.log(checked)
-            artifact = builder.compile(model, key, checked, deadline)
+            artifact = builder.compile(model, checked, deadline)
             with self.hosting(artifact, checked, deadline, log) as worker:
                 np.save(out / "scores.npy", worker.run_for(deadline.left_s(), host.scores, self._workload))
 

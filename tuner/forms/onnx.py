@@ -1,21 +1,33 @@
-"""The ONNX form of a model: how it is made from torch, and how a user's own file is let in.
-
-The only engine file that knows ONNX, beside `tuner.measure.flops`, which counts what a graph has to do. What leaves it
-is one file without external data, whose inputs and outputs all begin with a symbolic axis named "batch".
-"""
+"""ONNX: a graph in one file without external data, whose inputs and outputs all begin with a symbolic axis "batch"."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tuner.errors import RequestError
-from tuner.workload import TensorSpec
+from tuner.workload import Form, Model, TensorSpec, Work
 
 BATCH = "batch"
 _LARGEST_BYTES = 2**31 - 1  # protobuf's limit for one file
 _PROBE = 3  # a batch size no exporter picks by itself
+
+
+@dataclass(frozen=True)
+class OnnxForm(Form):
+    counted: ClassVar[bool] = True
+
+    def check(self, model: Model) -> None:
+        check_inputs(model.path, model.inputs)
+
+    def work(self, model: Model) -> Work | None:
+        from tuner.forms.onnx_work import work
+
+        return work(model.path, model.inputs)
+
+
+ONNX = OnnxForm("onnx", "model.onnx")
 
 
 @dataclass(frozen=True)

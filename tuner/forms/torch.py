@@ -1,14 +1,50 @@
-"""What the engine and the plugins agree on about calling a torch module."""
+"""torch: a module saved whole (`torch.save`), and what the plugins agree on about calling it."""
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from tuner.errors import RequestError
 from tuner.plugin import Precision, Session, missing
 from tuner.target import Target
-from tuner.workload import Arrays
+from tuner.workload import Arrays, Form, Model
+
+
+@dataclass(frozen=True)
+class TorchForm(Form):
+    framework: ClassVar[bool] = True
+
+    def check(self, model: Model) -> None:
+        import torch
+
+        module = torch.load(model.path, weights_only=False)
+        doubles = [spec.name for spec in model.inputs if spec.dtype == "float64"]
+        if doubles and not any(p.dtype == torch.float64 for p in module.parameters()):
+            raise RequestError(
+                f"dataset: {doubles[0]!r} is float64, the model is not; save it as array.astype('float32')"
+            )
+
+    def identity(self, model: Model) -> str:
+        """By its structure, weights and code: its pickle differs between runs."""
+        import torch
+
+        module = torch.load(model.path, weights_only=False)
+        seen = hashlib.sha256(repr(module).encode())
+        for name, tensor in module.state_dict().items():
+            seen.update(name.encode())
+            seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        files = {inspect.getsourcefile(type(part)) for part in module.modules()}
+        for file in sorted(f for f in files if f and "/torch/nn/" not in f):
+            seen.update(Path(file).read_bytes())
+        return seen.hexdigest()[:16]
+
+
+TORCH = TorchForm("torch", "model.pt")
 
 
 def called_by_name(module: Any, names: Iterable[str]) -> bool:

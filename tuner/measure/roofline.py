@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.device import Peaks
-from tuner.measure.flops import Work
+from tuner.workload import Work
 
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}
 

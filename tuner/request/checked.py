@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import psutil
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tuner import catalog
 from tuner.errors import RequestError
 from tuner.figures import TABLE, figures
 from tuner.goal import Goal
@@ -104,11 +105,11 @@ def _workload(values: Mapping[str, Any]) -> Workload:
     return Workload(model, dataset, values["metric"])
 
 
-def _reference(specs: Mapping[str, Any]) -> dict[Form, Backend]:
-    forms = get_args(Form)
+def _reference(specs: Mapping[str, Any]) -> dict[str, Backend]:
+    forms = [form.name for form in catalog.values(Form)]
     if unknown := specs.keys() - set(forms):
         raise RequestError(unknown_name(f"reference.{min(unknown)}", [f"reference.{form}" for form in forms]))
-    return {cast(Form, form): build(spec, Backend, f"reference.{form}") for form, spec in specs.items()}
+    return {form: build(spec, Backend, f"reference.{form}") for form, spec in specs.items()}
 
 
 def _trial_limits(values: Mapping[str, Any]) -> TrialLimits:

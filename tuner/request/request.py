@@ -10,18 +10,19 @@ from tuner.request.tracking import Tracking
 from tuner.search.space import Space
 from tuner.target import Target
 from tuner.trial import TrialLimits
-from tuner.workload import Form, Workload
+from tuner.workload import Workload
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything a study needs to know, checked. `resolved` is the configuration it came from, as plain JSON."""
+    """Everything a study needs to know, checked. `reference` has a backend by name of form; `resolved` is the
+    configuration it came from, as plain JSON."""
 
     target: Target
     workload: Workload
     goal: Goal
     space: Space
-    reference: dict[Form, Backend]
+    reference: dict[str, Backend]
     sampler: Any
     n_trials: int
     timeout_s: float

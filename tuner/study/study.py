@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tuner.build.available import route, unavailable
+from tuner.build.available import unavailable
 from tuner.build.prepare import Prepared
+from tuner.build.routes import obstacle
 from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
@@ -23,6 +24,7 @@ from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.evaluator import Evaluator
 from tuner.measure.roofline import Standing
 from tuner.measurement import Measurement
+from tuner.plugin import Backend
 from tuner.report import page as report
 from tuner.report.console import Console, TrialBar
 from tuner.report.rows import exit_code
@@ -104,7 +106,7 @@ class Study:
             try:
                 stack.enter_context(evaluator)
             except CandidateError as error:
-                plain = request.reference[self._prepared.source.model.form].label
+                plain = request.reference[self._prepared.source.model.form.name].label
                 raise RequestError(
                     f"model {request.workload.name}: the float model does not run on {plain}: {error.sentence}; "
                     f"the log is {logs / 'float.log'}"
@@ -267,9 +269,8 @@ class Study:
         """Measures the two baselines at every batch size of the space: each rival is entitled to its best."""
         for outcome in search.baselines():  # of an earlier session
             self.tally.outcomes.setdefault(outcome.candidate, outcome)
-        rivals = []
-        if self._prepared.source.model.form == "torch":
-            rivals.append(self._request.reference["torch"])
+        eager = self._eager()
+        rivals = [] if eager is None else [eager]
         done = [o for o in self.tally.outcomes.values() if o.state == "complete" and plain_runtime(o.candidate)]
         if done:
             rivals.append(max(done, key=lambda o: o.measurement.throughput_normalised or 0.0).candidate.backend)
@@ -295,10 +296,14 @@ class Study:
             if outcome.candidate.key not in recorded:
                 self._log(f"baseline {outcome.candidate.key}", "base", outcome, evaluator)
 
+    def _eager(self) -> Backend | None:
+        """What runs the float model in the framework that it was made in; None where its form is nobody's own."""
+        form = self._prepared.source.model.form
+        return self._request.reference[form.name] if form.framework else None
+
     def _decide(self, evaluator: Evaluator, incumbent: Incumbent | None) -> Verdict:
         judge = Judge(evaluator, self._request.goal, self._console.say)
-        torch = self._prepared.source.model.form == "torch"
-        eager = self._request.reference["torch"] if torch else None
+        eager = self._eager()
         outcomes = list(self.tally.outcomes.values())
         shutil.rmtree(self._held.champion, ignore_errors=True)  # of an interrupted session
         verdict = judge.decide(outcomes, eager, self._held.champion, incumbent)
@@ -387,7 +392,7 @@ class Study:
         low = {name: found.low for name, found in space.ranges.items()}
         kept = []
         for recipe in space.recipes.values():
-            reason = route(self._prepared.source.model.form, recipe.candidate(low))
+            reason = obstacle(self._prepared.source.model.form, recipe.candidate(low))
             if reason is None:
                 kept.append(recipe)
             else:

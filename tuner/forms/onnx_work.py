@@ -1,15 +1,14 @@
 """What one sample costs a model at the least: arithmetic, weights to read, inputs and outputs to move.
 
-It is the numerator of the roofline (`tuner.measure.roofline`), read from the ONNX form of a model.
+It is the numerator of the roofline (`tuner.measure.roofline`), read from the graph.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.workload import TensorSpec
+from tuner.workload import TensorSpec, Work
 
 _WEIGHT_AT = {
     "Conv": 1,
@@ -24,23 +23,6 @@ _WEIGHT_AT = {
 """The operators that are counted, and where their second factor is among their inputs."""
 _UNKNOWN = {"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"}
 """Operators that multiply matrices too, but are not counted."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """The least that a model must do.
-
-    `flops` per sample: two for each multiply-add of its convolutions and matrix products, in whatever precision they
-    run. What is done element by element (activations, normalisations, pooling, softmax, quantization) is not counted,
-    as is usual: compilers fuse it away. `weights` counts the constants of the graph and `weight_bytes` their size as
-    stored. `activation_bytes` per sample are the model's own inputs and outputs; what passes between its layers may
-    stay in a cache.
-    """
-
-    flops: int
-    weights: int
-    weight_bytes: int
-    activation_bytes: int
 
 
 def work(path: Path, inputs: tuple[TensorSpec, ...]) -> Work | None:

@@ -1,0 +1,135 @@
+"""Forms of models and the routes between them: those that are there, and one that another distribution brings."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import outside, study
+from tests.fakes import CENTRES, INPUTS, write_linear
+from tuner import artifact, catalog
+from tuner.build.routes import conversions
+from tuner.forms.onnx import ONNX
+from tuner.forms.openvino import OPENVINO
+from tuner.forms.torch import TORCH
+from tuner.workload import Form, Model
+
+TABLE = """
+import json
+import shutil
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from tests.fakes import INPUTS, WEIGHTS, Null, Product
+from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
+from tuner.plugin import Conversion
+from tuner.workload import Form
+
+TABLE = Form("table", "model.json")
+
+@dataclass(frozen=True)
+class OnnxToTable(Conversion):
+    takes: ClassVar[Form] = ONNX
+    gives: ClassVar[Form] = TABLE
+    libraries = ("onnx",)
+
+    def convert(self, model, out):
+        import onnx
+        (weights,) = onnx.load(str(model.path)).graph.initializer
+        (out / TABLE.file).write_text(json.dumps(onnx.numpy_helper.to_array(weights).tolist()))
+
+@dataclass(frozen=True)
+class Reading(Null):
+    accepts: ClassVar[tuple[Form, ...]] = (TABLE,)
+
+    @property
+    def label(self):
+        return "reading"
+
+    def compile(self, model, batch_size, target, out, cache):
+        assert model.form == TABLE
+        shutil.copyfile(model.path, out / TABLE.file)
+
+    def load(self, folder, inputs, batch_size, target):
+        return Product(np.array(json.loads((folder / TABLE.file).read_text()), np.float32), self.ms)
+"""
+
+
+def test_the_forms_are_found() -> None:
+    assert {TORCH, ONNX, OPENVINO} <= set(catalog.values(Form))
+    names = [form.name for form in catalog.values(Form)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("start", "accepted", "labels"),
+    [
+        (ONNX, (OPENVINO, ONNX), []),
+        (TORCH, (OPENVINO, ONNX), ["torch-to-onnx"]),
+        (TORCH, (TORCH,), []),
+        (ONNX, (TORCH,), None),
+        (OPENVINO, (), None),
+    ],
+)
+def test_the_route_is_the_shortest_there_is(start: Form, accepted: Sequence[Form], labels: list[str] | None) -> None:
+    route = conversions(start, accepted)
+    assert (None if route is None else [conversion.label for conversion in route]) == labels
+
+
+@pytest.mark.parametrize("form", [ONNX, OPENVINO], ids=str)
+def test_a_model_is_known_by_its_content(form: Form, tmp_path: Path) -> None:
+    models = []
+    for name, weights in (("one", CENTRES.T), ("same", CENTRES.T), ("other", 2 * CENTRES.T)):
+        (tmp_path / name).mkdir()
+        write_linear(tmp_path / name, weights)
+        models.append(Model(form, tmp_path / name, INPUTS))
+    identities = [form.identity(model) for model in models]
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_a_module_is_known_by_its_weights_and_not_by_its_pickle(tmp_path: Path) -> None:
+    import torch
+
+    models = []
+    for name, factor in (("one", 1.0), ("same", 1.0), ("other", 2.0)):
+        module = torch.nn.Linear(4, 3)
+        module.load_state_dict({"weight": factor * torch.ones(3, 4), "bias": torch.zeros(3)})
+        if name == "same":
+            module.note = "it was saved on another day"
+        (tmp_path / name).mkdir()
+        torch.save(module, tmp_path / name / TORCH.file)
+        models.append(Model(TORCH, tmp_path / name, INPUTS))
+    identities = [TORCH.identity(model) for model in models]
+    assert identities[0] == identities[1] != identities[2]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose only backend takes a form from outside."""
+    folder = tmp_path_factory.mktemp("table")
+    outside.install(folder / "site", "table", TABLE)
+    space = ["search_space.batch_size=[4]", study.deploy({"_target_": "table.Reading"})]
+    space.append("search_space.compress=" + study.literal([None, {"_target_": "tests.fakes.Rounding"}]))
+    paths = os.pathsep.join([str(folder / "site"), str(study.ROOT)])
+    with study.process(folder, "latency_ms=20", *space, env=os.environ | {"PYTHONPATH": paths}) as process:
+        told, wrong = process.communicate()
+    assert process.returncode == 0, wrong + told
+    return folder
+
+
+def test_a_study_goes_through_a_form_from_outside(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = study.result(tuned)
+    assert result["verdict"] in ("feasible", "certified")
+    assert result["trials"]["complete"] == 2
+    monkeypatch.syspath_prepend(tuned / "site")
+    loaded = artifact.load(tuned / "out/linear-cpu-001/champion")
+    (scores,) = loaded.run({"x": CENTRES})
+    assert list(np.argmax(scores, axis=1)) == [0, 1, 2]
+
+
+def test_a_conversion_is_kept_by_content(tuned: Path) -> None:
+    entries = sorted(path.name for path in (tuned / "cache/conversion").iterdir() if not path.name.startswith("."))
+    assert len(entries) == 2, "one for the float model, one for the rounded"
