@@ -1,31 +1,40 @@
-# make tune · make test · make lint · make bench
+# `make` tunes; `make help` lists what else there is
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?= target=cpu latency_ms=5
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: tune test test-all lint bench bench-measure bench-search clean
-tune: $(VENV)/.installed
+# several tests at a time; those that share something expensive stay together
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+.PHONY: tune test test-all lint style types format bench bench-measure bench-search clean help
+tune: $(VENV)/.installed  ## tune the bundled CNN, or ARGS="target=cpu latency_ms=2 …"
 	$(BIN)/tune $(ARGS)
 
-test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+test: $(VENV)/.installed-dev  ## the tests but the slow ones: a few minutes
+	$(PYTEST)
 
-# everything that needs no GPU
-test-all: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not gpu"
+test-all: $(VENV)/.installed-dev  ## every test that needs no GPU: half an hour at most
+	$(PYTEST) -m "not gpu"
 
-# mypy sees plugins/ and conf/ where they are installed: inside the package
-lint: $(VENV)/.installed-dev
+lint: style types  ## ruff and mypy, as .ci/run asks
+
+style: $(VENV)/.installed-dev  ## ruff alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# mypy sees plugins/ and conf/ where they are installed: inside the package
+types: $(VENV)/.installed-dev  ## mypy alone
 	rm -rf build/lint && mkdir -p build/lint && cp -rs $(CURDIR)/tuner build/lint/tuner
 	cp -rs $(CURDIR)/plugins build/lint/tuner/plugins
 	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p tuner
 
-# the figures that the README and docs/ quote; leave the machine alone meanwhile
-bench: bench-measure bench-search
+format: $(VENV)/.installed-dev  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: bench-measure bench-search  ## the figures that docs/ quotes; leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.interleaving
 	$(BIN)/python -m benchmarks.watch
 
@@ -36,8 +45,11 @@ bench-search: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.engine
 
-clean:
+clean:  ## delete .venv and build
 	rm -rf $(VENV) build
+
+help:
+	@sed -nE 's/^([a-z-]+):[^#]*## *(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)

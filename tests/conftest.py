@@ -46,6 +46,12 @@ def place(shared: Path, tmp_path: Path) -> Path:
     return furnished(tmp_path, shared)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _heeds_ctrl_c() -> None:
+    """In the background it is ignored, and by every process of a test too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)

@@ -309,20 +309,13 @@ def test_a_float_model_that_does_not_run_is_a_wrong_request(place: Path, capsys:
 # --- cut short
 
 
-def _heeds_ctrl_c() -> None:
-    """A test run in the background has it ignored, and so would the study."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 class Running:
     """A study in a process of its own, all of whose processes can be found."""
 
     def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder
         self._mark = uuid.uuid4().hex
-        self.process = study.process(
-            folder, *more, env=os.environ | {"TUNER_TEST": self._mark}, preexec_fn=_heeds_ctrl_c
-        )
+        self.process = study.process(folder, *more, env=os.environ | {"TUNER_TEST": self._mark})
 
     def begun(self) -> int:
         """How many trials have an owner in the journal by now."""

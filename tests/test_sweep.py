@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -129,18 +128,12 @@ def test_the_bundled_sweep_can_be_asked_for() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
 def test_the_same_command_runs_the_members_left(place: Path, ended_by: signal.Signals) -> None:
-    more = ["latency_ms=0.5,20,30", "search_space.batch_size=[1,2,3,4]", "trial.measure_s=0.5"]
+    held = study.Held(place, after=6)  # the first study is of four trials, and races nobody
+    more = ["latency_ms=0.5,20,30", *held.space(1, 4)]
     process = study.process(place, *more, "-m")
-    journal = place / "out/optuna.journal"
-    end = time.monotonic() + 120
-    while time.monotonic() < end and not (  # the first is done and the second has begun
-        (place / "out/sweep-001/summary.json").exists()
-        and summary(place)["members"][0]["exit_code"] == 3
-        and '"linear-cpu-002-' in journal.read_text()
-    ):
-        time.sleep(0.05)
-    time.sleep(1)
+    held.until()
     os.kill(process.pid, ended_by)
+    held.go()
     _, err = process.communicate(timeout=120)
     assert process.returncode == (130 if ended_by == signal.SIGTERM else -signal.SIGKILL), err
     members = summary(place)["members"]
