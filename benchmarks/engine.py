@@ -83,12 +83,11 @@ def _fill(scratch: Path, trials: int) -> None:
     tracker = Tracker(default_uri(scratch / "out"), asked.tracking.experiment, "engine", identity=identity)
     (_, known), *_ = search.outcomes()
     for _ in range(trials):
-        proposed = search.ask()
-        assert proposed is not None
-        trial, candidate = proposed
-        outcome = replace(known, candidate=candidate)
-        search.tell(trial, outcome)
-        tracker.trial(str(trial.number), f"{trial.number:03d}", outcome, asked.goal, scratch / "none.log")
+        proposal = search.ask()
+        assert proposal is not None
+        outcome = replace(known, candidate=proposal.candidate)
+        search.tell(proposal, outcome)
+        tracker.trial(str(proposal.number), f"{proposal.number:03d}", outcome, asked.goal, scratch / "none.log")
 
 
 def _journal(path: Path) -> tuple[list[float], list[dict[str, float]]]:

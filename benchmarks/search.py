@@ -23,7 +23,11 @@ from tuner.candidate import Candidate
 from tuner.evaluate.evaluator import Evaluator
 from tuner.report.console import Console
 from tuner.study.folder import study_folder
-from tuner.study.study import Study
+from tuner.study.loop import Loop
+from tuner.study.plan import Plan, open_search
+from tuner.study.session import Session
+from tuner.study.tally import Tally
+from tuner.study.usable import usable
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Outcome
 
@@ -93,13 +97,12 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
     asked = rig.request
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(study_folder(asked, rig.prepared.content))
-        tracker = Tracker(asked.tracking.uri, asked.tracking.experiment, folder.path.name)
-        study = Study(asked, Console(), rig.prepared, rig.store, folder, tracker, "", time.monotonic(), [])
-        (folder.path / "logs").mkdir()
-        space, _ = study.usable(place / "doctor.log")
-        evaluator = stack.enter_context(rig.evaluator())
-        clocked: Any = _Clocked(evaluator)
-        study.pursue(study.opened(space), space, clocked)
+        tracker = Tracker(asked.tracking.uri, asked.tracking.experiment, folder.name)
+        session = Session(asked, "", rig.prepared, folder, tracker, Console())
+        space, _ = usable(asked, rig.prepared, rig.store, rig.launcher, place / "doctor.log")
+        plan = Plan.of(asked, space)
+        clocked: Any = _Clocked(stack.enter_context(rig.evaluator()))
+        Loop(session, open_search(session, space, plan), plan, clocked, Tally()).run()
     told = [outcome for at_s, outcome in clocked.told if at_s <= limit_s]  # the last may have outlasted the limit
     feasible = [o for o in told if o.state == "complete" and asked.goal.feasible(o.measurement)]
     champion = max(feasible, key=lambda o: asked.goal.score(o.measurement) or -math.inf).candidate

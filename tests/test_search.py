@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from tests.fakes import Faulty, Null, Rounding
 from tests.study import node
@@ -20,7 +20,7 @@ from tuner.measurement import Latency, Measurement
 from tuner.search import starts
 from tuner.search.earlier import About, Earlier
 from tuner.search.samplers import SamplerName, Sampling, chosen
-from tuner.search.search import Search
+from tuner.search.search import Proposal, Search
 from tuner.search.space import Space
 from tuner.search.storage import Place, journal
 from tuner.trial import Failure, Outcome
@@ -62,7 +62,7 @@ def earlier(storage: BaseStorage, device: str = "a CPU") -> Earlier:
     return Earlier(Place(storage, "two"), About("cpu", device, "two", "two"))
 
 
-def asked(found: Search) -> tuple[Trial, Candidate]:
+def asked(found: Search) -> Proposal:
     proposed = found.ask()
     assert proposed is not None
     return proposed
@@ -71,9 +71,9 @@ def asked(found: Search) -> tuple[Trial, Candidate]:
 def play(found: Search, trials: int, world: Callable[[Candidate], Outcome] = outcome) -> list[tuple[int, Candidate]]:
     proposed = []
     for _ in range(trials):
-        trial, candidate = asked(found)
-        found.tell(trial, world(candidate))
-        proposed.append((trial.number, candidate))
+        proposal = asked(found)
+        found.tell(proposal, world(proposal.candidate))
+        proposed.append((proposal.number, proposal.candidate))
     return proposed
 
 
@@ -126,10 +126,10 @@ def left_by_a_dead_process(path: Path, *, told: bool = False) -> Candidate:
     def other() -> None:
         found = search(storage=journal(path))
         play(found, 2)
-        trial, candidate = asked(found)
+        proposal = asked(found)
         if told:
             found._study.tell = lambda *args, **more: os._exit(0)  # type: ignore[method-assign]
-            found.tell(trial, outcome(candidate))
+            found.tell(proposal, outcome(proposal.candidate))
         os._exit(0)
 
     process = get_context("fork").Process(target=other)
@@ -170,7 +170,7 @@ def test_two_processes_do_not_try_the_same(tmp_path: Path) -> None:
     point = [params for params, _ in starts.uncompressed(SPACE)][:1]
     one = search(storage=journal(path))
     one.enqueue(point)
-    _, candidate = asked(one)
+    candidate = asked(one).candidate
 
     def other() -> None:
         found = search(storage=journal(path))

@@ -1,7 +1,6 @@
 """Apache TVM: graphs compiled to machine code whose loops MetaSchedule searches by measuring on this machine."""
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -22,6 +21,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend, Session
 from tuner.system.fields import AtLeast
+from tuner.system.files import critical_section
 from tuner.target import Target
 from tuner.workload import Arrays, Form, Model, TensorSpec
 
@@ -286,8 +286,7 @@ def _costs(database: Any, tasks: list[Any]) -> list[list[float]]:
 def _locked(work: Path) -> Iterator[Path]:
     """The folder for this process alone, mended of the torn lines and the builds that a killed one left."""
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with critical_section(work / "lock"):
         for path in filter(Path.exists, (work / name for name in _RECORDS)):
             os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         shutil.rmtree(work / "build", ignore_errors=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from tuner.system.deadline import Waiting
 from tuner.system.digests import SEAL, digest, digests
-from tuner.system.files import locked_by_one
+from tuner.system.files import critical_section
 
 _DRAFT = ".draft-"
 _IN_USE_S = 3600.0  # an entry asked for within this time may belong to a running study
@@ -92,7 +92,8 @@ class Store:
             return found
         path = self._path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked_by_one(path.parent / f".lock-{path.name[:2]}", waiting):  # few files, and few wait for a neighbour
+        neighbours = path.parent / f".lock-{path.name[:2]}"  # few files, and few wait for a neighbour
+        with critical_section(neighbours, waiting):
             if found := self.get(stage, key):
                 return found
             draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))

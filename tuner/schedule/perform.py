@@ -1,20 +1,17 @@
 """One run of a schedule: `tune` started as a process, watched and ended."""
 
-import contextlib
-import fcntl
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from tuner.errors import RequestError
 from tuner.schedule.runs import MEANING, By, History, Schedule, lock_path
 from tuner.system import process
-from tuner.system.files import locked
+from tuner.system.files import critical_section, take_lock
 
 TIMED_OUT = 124  # as timeout(1) has it
 
@@ -31,8 +28,9 @@ def perform(schedule: Schedule, state: Path, by: By) -> int:
     history = History(state)
     for folder in ("locks", "logs"):
         (state / folder).mkdir(exist_ok=True)
-    with lock_path(state, schedule.name).open("w") as lock:
-        if not locked(lock):
+    machine_lock = state / "locks" / f".{socket.gethostname()}"
+    with lock_path(state, schedule.name).open("w") as running:
+        if not take_lock(running, wait=False):
             history.skipped(schedule.name, by)
             raise RequestError(f"{schedule.name} is still running; this start is skipped (tune schedule history)")
         run = history.began(schedule.name, by)
@@ -41,8 +39,8 @@ def perform(schedule: Schedule, state: Path, by: By) -> int:
         code, outcome = None, "interrupted"
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the scheduler blocked it up to here
-            with _turn(state), log.open("wb") as output:
-                code, outcome = _watched(schedule, output, lock.fileno())
+            with critical_section(machine_lock), log.open("wb") as output:
+                code, outcome = _watched(schedule, output, running.fileno())
         except KeyboardInterrupt:
             pass
         finally:
@@ -79,11 +77,3 @@ def _watched(schedule: Schedule, output: IO[bytes], lock: int) -> tuple[int, str
             finished = MEANING.get(code, "failed")
             return code, finished if reason is None or code in (0, 3, 4, 5) else reason
         running.send_signal(signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _turn(state: Path) -> Iterator[None]:
-    """Waits until no other schedule runs on this machine."""
-    with (state / "locks" / f".{socket.gethostname()}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -27,7 +27,7 @@ from tuner.errors import RequestError
 from tuner.schedule.cron import Cron
 from tuner.schedule.runs import History, Schedule
 from tuner.system import process
-from tuner.system.files import locked
+from tuner.system.files import take_lock
 
 _LOOK_S = 2.0  # how often a running scheduler looks for what other processes added or removed
 # missed times of a schedule become one run, however late; whether it runs already is for the run itself to find out
@@ -89,7 +89,7 @@ def serve(state: Path) -> int:
         wake.set()
 
     with (state / "scheduler.lock").open("w") as lock:
-        if not locked(lock):
+        if not take_lock(lock, wait=False):
             raise RequestError(f"another scheduler runs the schedules in {state}")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, heard)

@@ -1,6 +1,7 @@
 """Where Optuna is: which candidate to try next, and the record of what became of each."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 
 import optuna
@@ -17,6 +18,18 @@ from tuner.search.samplers import Sampling
 from tuner.search.space import Space
 from tuner.search.storage import Place
 from tuner.trial import Outcome
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What to try next, as the trial in which its outcome is told."""
+
+    candidate: Candidate
+    trial: optuna.Trial
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
 
 
 class Search:
@@ -50,12 +63,12 @@ class Search:
         for params in points:
             self._study.enqueue_trial(params, skip_if_exists=True)
 
-    def ask(self) -> tuple[optuna.Trial, Candidate] | None:
+    def ask(self) -> Proposal | None:
         """What to try next; None where another process is trying just that: ask again.
 
-        Only one process at a time may ask (`StudyFolder.turn`). What a process left unfinished when it died is tried
-        again. Every proposal has a sampler seeded by its number, in which a trial that was cut short and is tried again
-        counts once: a study goes on as it would have.
+        Only one process at a time may ask (`HeldFolder.critical_section`). What a process left unfinished when it died
+        is tried again. Every proposal has a sampler seeded by its number, in which a trial that was cut short and is
+        tried again counts once: a study goes on as it would have.
         """
         self._close_abandoned()
         taken = self.under_way()
@@ -68,15 +81,15 @@ class Search:
             self._study.tell(trial, state=TrialState.FAIL)
             self._refused += 1  # the next proposal is another
             return None
-        return trial, candidate
+        return Proposal(candidate, trial)
 
-    def tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
         """Records the outcome; afterwards it survives the process."""
         others = [other for _, other in self.outcomes()]
         for name, value in feedback.constraints(outcome, others, self._goal).items():
-            trial.set_constraint(name, value)
-        trial.set_user_attr(OUTCOME, written(outcome))
-        self._study.tell(trial, self._values(outcome, others))
+            proposal.trial.set_constraint(name, value)
+        proposal.trial.set_user_attr(OUTCOME, written(outcome))
+        self._study.tell(proposal.trial, self._values(outcome, others))
 
     def outcomes(self) -> list[tuple[int, Outcome]]:
         """What was told so far, by trial number, by whichever process."""

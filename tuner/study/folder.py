@@ -1,19 +1,24 @@
 """Where a study lies on disk: its name, its lock, and which one the same command continues."""
 
 import contextlib
-import fcntl
 import json
 import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from tuner.errors import RequestError
 from tuner.request.request import Request
 from tuner.result import StudyFolder
 from tuner.system.digests import digest
-from tuner.system.files import write_whole
+from tuner.system.files import critical_section, take_lock, write_whole
+
+# keys that say where a study is kept, how long it may take and what is done with its champion: not what it is
+_FREE = {"timeout_s", "n_trials", "patience", "stop_when_feasible", "study", "out_dir", "cache_dir", "tracking",
+         "promote", "watch", "on_regression"}  # fmt: skip
+_NUMBERS = 100  # so many names are tried, where others are taken
 
 
 @dataclass(frozen=True)
@@ -27,25 +32,18 @@ class HeldFolder(StudyFolder):
         """The study's name where those of several machines meet: the folder's and twelve random digits."""
         return str(json.loads(self.request.read_text())["id"])
 
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def critical_section(self) -> contextlib.AbstractContextManager[None]:
         """What only one process of the study may do at a time, and briefly."""
-        with (self.path / ".turn").open("a") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            yield
+        return critical_section(self.path / ".turn")
 
-    def alone(self, *, wait: bool) -> bool:
-        """Has the study for this process alone from now on, once the others have left; without `wait`, only where none
-        is left. Returns whether it is so. Where it is not, the folder is no longer held at all."""
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        return True
+    def take_over(self, *, wait: bool) -> bool:
+        """Has the study for this process from now on, once the others have left; without `wait`, only where none is
+        left. Returns whether it is so. Where it is not, the folder is no longer held at all."""
+        return take_lock(self.lock, wait=wait)
 
-    def shared(self) -> None:
+    def share(self) -> None:
         """Lets others in again."""
-        fcntl.flock(self.lock, fcntl.LOCK_SH)
+        take_lock(self.lock, shared=True)
 
 
 @contextlib.contextmanager
@@ -56,28 +54,16 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[HeldF
     `content` stands for the model, the samples and the metric: a study goes on only while they are the same. Waits
     while another process decides the study.
     """
-    asked = _asked(request, content)
-    stem = f"{request.workload.name}-{request.target.name}"
-    if request.study is not None:
-        candidates = [request.out_dir / request.study]
-    else:
-        numbered = sorted(p for p in request.out_dir.glob(f"{stem}-[0-9]*") if StudyFolder(p).request.exists())
-        last = numbered[-1:]
-        number = int(last[0].name.rpartition("-")[2]) + 1 if last else 1
-        unfinished = [p for p in last if _unfinished(StudyFolder(p), asked["key"])]
-        candidates = [*unfinished, *(request.out_dir / f"{stem}-{n:03d}" for n in range(number, number + 100))]
+    settings = {name: value for name, value in request.resolved.items() if name not in _FREE}
+    key = digest({"settings": settings, "content": content})
+    kept = {"key": key, "command": shlex.join(["tune", *request.overrides]), "settings": settings}
+    candidates = _candidates(request, key)
     for path in candidates:
         path.mkdir(parents=True, exist_ok=True)
         with (path / ".lock").open("a") as lock:
             folder = HeldFolder(path, lock)
-            with folder.turn():
-                known = json.loads(folder.request.read_text()) if folder.request.exists() else None
-                mine = known is None or known["key"] == asked["key"]
-                if mine:
-                    identity = known["id"] if known else f"{path.name}-{uuid.uuid4().hex[:12]}"
-                    write_whole(folder.request, json.dumps(asked | {"id": identity}, indent=2) + "\n")
-            if mine:
-                folder.shared()
+            if _claimed(folder, kept):
+                folder.share()
                 yield folder
                 return
     raise RequestError(
@@ -86,16 +72,27 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[HeldF
     )
 
 
-def _asked(request: Request, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes two requests the same study: everything but where it is kept and how long it may take."""
-    how_long = {"timeout_s", "n_trials", "patience", "stop_when_feasible"}
-    free = how_long | {"study", "out_dir", "cache_dir", "tracking", "promote", "watch", "on_regression"}
-    settings = {name: value for name, value in request.resolved.items() if name not in free}
-    return {
-        "key": digest({"settings": settings, "content": content}),
-        "command": shlex.join(["tune", *request.overrides]),
-        "settings": settings,
-    }
+def _candidates(request: Request, key: str) -> list[Path]:
+    """The folders that may be this request's, in the order in which they are tried."""
+    if request.study is not None:
+        return [request.out_dir / request.study]
+    stem = f"{request.workload.name}-{request.target.name}"
+    numbered = sorted(path for path in request.out_dir.glob(f"{stem}-[0-9]*") if StudyFolder(path).request.exists())
+    last = numbered[-1:]
+    number = int(last[0].name.rpartition("-")[2]) + 1 if last else 1
+    unfinished = [path for path in last if _unfinished(StudyFolder(path), key)]
+    return [*unfinished, *(request.out_dir / f"{stem}-{n:03d}" for n in range(number, number + _NUMBERS))]
+
+
+def _claimed(folder: HeldFolder, kept: Mapping[str, Any]) -> bool:
+    """Whether the folder is of that request, of which `kept` goes into its `request.json`; a new one is from now on."""
+    with folder.critical_section():
+        before = json.loads(folder.request.read_text()) if folder.request.exists() else None
+        if before is not None and before["key"] != kept["key"]:
+            return False
+        identity = before["id"] if before else f"{folder.name}-{uuid.uuid4().hex[:12]}"
+        write_whole(folder.request, json.dumps({**kept, "id": identity}, indent=2) + "\n")
+        return True
 
 
 def _unfinished(folder: StudyFolder, key: str) -> bool:

@@ -6,7 +6,7 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,32 @@ from tuner.goal import Goal
 from tuner.measure.roofline import Standing
 from tuner.request.request import Request
 from tuner.request.tracking import default_uri
+from tuner.study.session import Session
 from tuner.study.tally import Tally
 from tuner.system.environment import library_versions
 from tuner.system.machine import cpu_name, governor
 from tuner.system.secret import masked
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Finding, Verdict
-from tuner.workload import Role
 
 
-def result_json(
-    request: Request,
-    study: str,
-    verdict: Verdict,
-    tally: Tally,
-    doubts: Sequence[Doubt],
-    seconds: Mapping[str, float],
-    device: str,
-    float_accuracy: float,
-    interrupted: bool,
-    samples: Mapping[Role, int],
-    standings: Mapping[Candidate, Standing],
-    left_out: Mapping[str, str],
-) -> dict[str, Any]:
-    """The content of `result.json`. `seconds` are total, search, decide and overhead; `left_out` has by plugin why it
-    could not be tried."""
+@dataclass(frozen=True)
+class Ending:
+    """What this process's session with the study came to. `seconds` are total, search, decide and overhead; `left_out`
+    has by plugin why it could not be tried."""
+
+    verdict: Verdict
+    interrupted: bool
+    float_accuracy: float
+    doubts: Sequence[Doubt]
+    seconds: Mapping[str, float]
+    standings: Mapping[Candidate, Standing]
+    left_out: Mapping[str, str]
+
+
+def result_json(session: Session, tally: Tally, ending: Ending) -> dict[str, Any]:
+    """The content of `result.json`."""
+    request, verdict, standings = session.request, ending.verdict, ending.standings
     states = [outcome.state for outcome in tally.outcomes.values()]
     champion = _finding_json(verdict.champion, standings)
     if champion is not None:
@@ -49,20 +50,20 @@ def result_json(
         library for c in tally.outcomes for plugin in (*c.transforms, c.backend) for library in plugin.libraries
     }
     return {
-        "study": study,
+        "study": session.folder.name,
         "target": request.target.name,
         "model": request.workload.name,
         "verdict": verdict.verdict,
-        "interrupted": interrupted,
+        "interrupted": ending.interrupted,
         "objective": request.goal.objective,
         "constraints": {
             **request.goal.limits,
             "latency_percentile": request.goal.percentile,
             "scenario": request.goal.scenario,
         },
-        "dataset": dict(samples),
+        "dataset": dict(session.prepared.samples),
         "metric": request.workload.metric,
-        "float_accuracy": float_accuracy,
+        "float_accuracy": ending.float_accuracy,
         "champion": champion,
         "baselines": {
             "eager": _finding_json(verdict.eager, standings),
@@ -77,7 +78,7 @@ def result_json(
         "race": {"rounds": verdict.race_rounds, "noise": verdict.noise},
         "loadgen": verdict.loadgen,
         "notes": list(verdict.notes),
-        "doubts": [asdict(doubt) for doubt in doubts],
+        "doubts": [asdict(doubt) for doubt in ending.doubts],
         "trials": {
             "total": len(states),
             "complete": states.count("complete"),
@@ -87,14 +88,14 @@ def result_json(
             "failures": dict(failures),
             "ended_by": tally.ended_by,
         },
-        "left_out": dict(left_out),
+        "left_out": dict(ending.left_out),
         "front": [
             {"label": o.candidate.label, **{k: getattr(o.measurement, k) for k in ("throughput", "accuracy")}}
             for o in front(list(tally.outcomes.values()), request.goal)
         ],
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "seconds": {name: round(value, 2) for name, value in ending.seconds.items()},
         "environment": {
-            "device": device,
+            "device": session.device,
             "hardware": dict(request.target.hardware.facts(request.target)),
             "cpu": cpu_name(),
             "threads": request.target.cores,
@@ -113,12 +114,12 @@ def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     """Those that no other beats in both the objective and accuracy, the best by the objective first."""
     done = [o for o in outcomes if o.state == "complete" and o.measurement.accuracy is not None]
     done.sort(key=lambda o: (goal.score(o.measurement) or -math.inf, o.measurement.accuracy), reverse=True)
-    best, found = -math.inf, []
+    best, unbeaten = -math.inf, []
     for outcome in done:
         if (outcome.measurement.accuracy or 0.0) > best:
             best = outcome.measurement.accuracy or 0.0
-            found.append(outcome)
-    return found
+            unbeaten.append(outcome)
+    return unbeaten
 
 
 def speedup(champion: Finding | None, rival: Finding | None) -> float | None:

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import signal
-import time
 from pathlib import Path
 
 from tuner.build.prepare import prepare
@@ -14,6 +13,7 @@ from tuner.report.console import Console
 from tuner.request.request import Request
 from tuner.search.storage import storage
 from tuner.study.folder import study_folder
+from tuner.study.session import Clock, Session
 from tuner.study.study import Study
 from tuner.system import machine
 from tuner.system.files import require_room
@@ -31,7 +31,7 @@ def run(request: Request, console: Console) -> int:
     Raises RequestError for what cannot be had, before the first trial. Side effects: the study's folder under
     `out_dir`, the Optuna journal and the MLflow store there, built stages under `cache_dir`.
     """
-    start = time.monotonic()
+    clock = Clock()
     device = request.target.check()
     for name in ("out_dir", "cache_dir"):
         require_room(getattr(request, name), name)
@@ -49,15 +49,16 @@ def run(request: Request, console: Console) -> int:
         with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, store, scratch, launcher, progress)
         folder = stack.enter_context(study_folder(request, prepared.content))
-        with folder.turn():
+        with folder.critical_section():
             tracker = Tracker(
                 request.tracking.uri,
                 request.tracking.experiment,
-                folder.path.name,
+                folder.name,
                 identity=folder.identity,
                 artifacts=request.out_dir / "mlartifacts",
             )
-        study = Study(request, console, prepared, store, launcher, folder, tracker, device, start, machine_doubts)
+        session = Session(request, device, prepared, folder, tracker, console)
+        study = Study(session, store, launcher, clock, machine_doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
         try:

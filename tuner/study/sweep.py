@@ -18,7 +18,7 @@ from tuner.request.members import members as members_of
 from tuner.request.request import Request
 from tuner.system import process
 from tuner.system.digests import digest
-from tuner.system.files import locked, require_room, write_whole
+from tuner.system.files import require_room, take_lock, write_whole
 
 _FOUND = (0, 4)  # a champion; a champion, and a regression of the one before
 _VERDICT = {0: "all", 1: "failed", 3: "none", 4: "regression", 5: "some", 130: "interrupted"}
@@ -216,7 +216,7 @@ def _folder(out_dir: Path, stem: str, entries: list[Entry]) -> Iterator[Path]:
     for folder in [*numbered[-1:], *(out_dir / f"{stem}-{n:03d}" for n in range(number, number + 100))]:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
-            if not locked(lock):
+            if not take_lock(lock, wait=False):
                 continue
             if (folder / "summary.json").exists():
                 known = json.loads((folder / "summary.json").read_text())

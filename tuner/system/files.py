@@ -18,21 +18,25 @@ def folder(name: str) -> Path:
     return Path(name).expanduser().absolute()
 
 
-def locked(file: IO[Any]) -> bool:
-    """Takes the file's lock until it is closed. False where another process holds it."""
+def take_lock(file: IO[Any], *, wait: bool = True, shared: bool = False) -> bool:
+    """Takes the lock of an open file, until it is closed: for this process alone, or `shared` with others that take it
+    so. Without `wait`, False where another process holds it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     return True
 
 
 @contextlib.contextmanager
-def locked_by_one(path: Path, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
-    """Holds the lock that `path` stands for: one process at a time, the others wait. `waiting` is entered meanwhile."""
-    with path.open("a") as lock:
+def critical_section(path: Path, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
+    """What one process at a time may do: waits until no other is in the section whose lock is the file `path`.
+
+    `waiting` is entered while it waits. The file stays, for a lock on a file that is gone keeps nobody out.
+    """
+    with path.open("a") as file:
         with waiting():
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(file)
         yield
 
 

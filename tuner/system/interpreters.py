@@ -17,7 +17,7 @@ from typing import Any
 
 from tuner.errors import RequestError
 from tuner.system.digests import SEAL, digest
-from tuner.system.files import locked_by_one
+from tuner.system.files import critical_section
 
 _LIMIT_S = 3600.0
 
@@ -41,7 +41,7 @@ def install(root: Path, requirements: Sequence[str], log: Path) -> Path:
     """
     root.mkdir(parents=True, exist_ok=True)
     folder = _folder(root, requirements)
-    with locked_by_one(root / f".lock-{folder.name}"):
+    with critical_section(root / f".lock-{folder.name}"):
         if (interpreter := find(root, requirements)) is not None:
             return interpreter
         shutil.rmtree(folder, ignore_errors=True)

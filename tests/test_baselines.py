@@ -1,0 +1,42 @@
+"""The rivals of a champion, and which points a search still has to try."""
+
+from tests.fakes import Null, Rounding
+from tests.study import node
+from tuner.candidate import Candidate
+from tuner.measurement import Measurement
+from tuner.search.space import Space
+from tuner.study.baselines import rivals
+from tuner.study.plan import Plan
+from tuner.trial import Failure, Outcome
+
+
+def outcome(candidate: Candidate, rate: float) -> Outcome:
+    return Outcome(candidate, "complete", Measurement(throughput_normalised=rate))
+
+
+def test_each_baseline_is_tried_at_every_batch_size_that_was_not() -> None:
+    done = [
+        outcome(Candidate((), Null(), 1), 100.0),
+        outcome(Candidate((Rounding(),), Null(), 8), 900.0),  # compressed: no baseline
+    ]
+    assert rivals(done, None, [1, 4, 8]) == [Candidate((), Null(), 4), Candidate((), Null(), 8)]
+    eager = Null(ms=3.0)
+    assert rivals(done, eager, [1, 4])[:2] == [Candidate((), eager, 1), Candidate((), eager, 4)]
+
+
+def test_one_that_failed_is_not_tried_again_and_is_no_best_runtime() -> None:
+    failed = Outcome(Candidate((), Null(), 1), "failed", Measurement(), Failure("crash", "it died"))
+    assert rivals([failed], None, [1, 4]) == []
+    assert rivals([failed], Null(), [1, 4]) == [Candidate((), Null(), 4)]
+
+
+def test_every_untried_point_is_given_out_once() -> None:
+    space = Space.parse({"batch_size": {"low": 1, "high": 8, "factor": 2}, "deploy": [{"backend": node(Null)}]})
+    points = space.points()
+    assert points is not None
+    tried = {points[0][1]}
+    plan = Plan("brute", 4, list(points))
+    given = []
+    while (params := plan.next_untried(tried)) is not None:
+        given.append(space.at(params))
+    assert sorted(c.batch_size for c in given) == sorted(c.batch_size for _, c in points[1:])

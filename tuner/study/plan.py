@@ -1,0 +1,68 @@
+"""How a search goes about a space: who proposes, how many candidates at most, and which points come first."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.candidate import Candidate
+from tuner.request.request import Request
+from tuner.search import starts
+from tuner.search.earlier import About, Earlier
+from tuner.search.range import Params
+from tuner.search.samplers import SamplerName, Sampling, chosen
+from tuner.search.search import Search
+from tuner.search.space import Space
+from tuner.search.storage import Place, storage
+from tuner.study.session import Session
+from tuner.system.digests import digest
+
+_EARLIER = 5  # candidates that earlier studies suggest
+
+
+@dataclass
+class Plan:
+    """`wanted` candidates at most, proposed by the `sampler`. `untried` are the points left of a space that can be
+    counted, in a random order; none of another."""
+
+    sampler: SamplerName
+    wanted: int
+    untried: list[tuple[Params, Candidate]]
+
+    @classmethod
+    def of(cls, request: Request, space: Space) -> "Plan":
+        points = space.points()
+        size = None if points is None else len(points)
+        untried = points or []
+        np.random.default_rng(request.seed).shuffle(untried)
+        wanted = request.n_trials if size is None else min(request.n_trials, size)
+        return cls(chosen(request.sampler, request.n_trials, size), wanted, untried)
+
+    def next_untried(self, tried: Collection[Candidate]) -> Params | None:
+        """A point that is not among those tried, which is untried no more; None where none is left."""
+        while self.untried:
+            params, candidate = self.untried.pop()
+            if candidate not in tried:
+                return params
+        return None
+
+
+def open_search(session: Session, space: Space, plan: Plan) -> Search:
+    """The study's search, its starting points queued: the uncompressed, then what is usual, then what served earlier
+    studies, then the hardest compression."""
+    request = session.request
+    place = Place(
+        storage(request.tracking.storage, request.out_dir / "optuna.journal"),
+        f"{session.folder.identity}-{digest(sorted(space.recipes))[:4]}",  # Optuna's choices must stay the same
+    )
+    about = About(request.target.name, session.device, request.workload.name, digest(session.prepared.content))
+    sampling = Sampling(plan.sampler, request.seed)
+    search = Search(place, space, sampling, request.goal, about, abandoned_s=2 * request.limits.timeout_s)
+    earlier = Earlier(place, about)
+    with session.folder.critical_section():
+        search.enqueue(params for params, _ in (*starts.uncompressed(space), *starts.usual(space)))
+        served = earlier.best(space, request.goal, _EARLIER) if request.warm_start else []
+        search.enqueue(served)
+        search.enqueue(params for params, _ in starts.hardest(space))
+    session.console.outlook(earlier.seconds_per_trial(), plan.wanted, request.timeout_s, len(served))
+    return search

@@ -1,0 +1,56 @@
+"""What of a search space can run: with this model and these samples, on this machine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuner.build.available import unavailable
+from tuner.build.prepare import Prepared
+from tuner.build.routes import obstacle
+from tuner.build.store import Store
+from tuner.errors import RequestError
+from tuner.plugin import Plugin
+from tuner.request.request import Request
+from tuner.search.recipe import Recipe
+from tuner.search.space import Space
+from tuner.system.launcher import Launcher
+
+
+def usable(
+    request: Request, prepared: Prepared, store: Store, launcher: Launcher, log: Path
+) -> tuple[Space, dict[str, str]]:
+    """The space less what this model, dataset or machine cannot do, and the reasons by plugin.
+
+    Raises RequestError where nothing is left.
+    """
+    dropped = _without_samples(request.space, prepared)
+    plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
+    dropped |= unavailable(plugins, request.target, store, launcher, log)
+    reasons = {plugin.label: reason for plugin, reason in dropped.items()}
+    space = request.space.without(set(dropped))
+    recipes, unreachable = _reachable(space, prepared)
+    reasons |= unreachable
+    if not recipes:
+        listed = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())
+        raise RequestError(f"search_space: nothing in it can run here. {listed}")
+    return Space(recipes), reasons
+
+
+def _without_samples(space: Space, prepared: Prepared) -> dict[Plugin, str]:
+    """The plugins that learn from samples of a role that the dataset has none of."""
+    roles = {plugin: getattr(plugin, "role", None) for plugin in space.plugins}
+    lacking = {plugin: role for plugin, role in roles.items() if role is not None and not prepared.samples[role]}
+    return {plugin: f"the dataset has no {role} samples" for plugin, role in lacking.items()}
+
+
+def _reachable(space: Space, prepared: Prepared) -> tuple[list[Recipe], Mapping[str, str]]:
+    """The recipes that the model's form has a way to, and what is in the way of the others, by plugin."""
+    low = {name: bounds.low for name, bounds in space.ranges.items()}
+    recipes, reasons = [], {}
+    for recipe in space.recipes.values():
+        reason = obstacle(prepared.source.model.form, recipe.candidate(low))
+        if reason is None:
+            recipes.append(recipe)
+        else:
+            label, _, rest = reason.partition(" ")
+            reasons[label] = rest
+    return recipes, reasons
