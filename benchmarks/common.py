@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from tuner import artifact
-from tuner.build.builder import Builder
 from tuner.build.prepare import prepare
 from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.reference import Reference
+from tuner.evaluate.rig import Rig
 from tuner.measure import host
-from tuner.request import compose as configure
-from tuner.system.deadline import Deadline
+from tuner.request import compose
+from tuner.request.request import Request
 from tuner.system.launcher import Launcher
 from tuner.system.machine import cpu_name
 from tuner.system.worker import Worker
@@ -27,54 +28,35 @@ from tuner.system.worker import Worker
 RESULTS = Path(__file__).parent / "results"
 
 
-class Rig:
-    """A prepared workload: builds candidates and hosts them in workers."""
+def prepared_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
+    """What that command line asks for, and a rig for it whose model is prepared; its logs go to `scratch`."""
+    request = compose.request(overrides)
+    store = Store(request.cache_dir)
+    float_model = scratch / "float"
+    float_model.mkdir(parents=True)
+    launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
+    prepared = prepare(request.workload, store, float_model, launcher, lambda fraction, text: None)
+    return request, Rig(prepared, request.target, store, launcher, request.limits, scratch)
 
-    def __init__(self, scratch: Path, *overrides: str) -> None:
-        self.request = configure.request(overrides)
-        self.store = Store(self.request.cache_dir)
-        float_model = scratch / "float"
-        float_model.mkdir(parents=True)
-        self.launcher = Launcher(
-            self.request.limits.memory_mb, self.request.target.environment, self.store.environments
-        )
-        self.prepared = prepare(
-            self.request.workload, self.store, float_model, self.launcher, lambda fraction, text: None
-        )
-        self.scratch = scratch
-        self.builder = Builder(
-            self.prepared.source, self.request.target, self.store, self.launcher, scratch / "build.log"
-        )
 
-    def evaluator(self) -> Evaluator:
-        asked = self.request
-        return Evaluator(
-            self.prepared,
-            asked.target,
-            asked.goal,
-            asked.reference,
-            self.store,
-            self.launcher,
-            self.scratch,
-            asked.limits,
-        )
+@contextlib.contextmanager
+def evaluating(request: Request, rig: Rig) -> Iterator[Evaluator]:
+    with Reference(rig, request.reference) as reference:
+        yield Evaluator(rig, reference, request.goal)
 
-    def built(self, candidate: Candidate) -> Path:
-        return self.builder.compiled(candidate, Deadline(600))
 
-    @contextlib.contextmanager
-    def hosting(self, candidates: Sequence[Candidate]) -> Iterator[list[Worker]]:
-        """A warm, paused worker for each."""
-        evaluator = self.evaluator()
-        folders = [self.built(candidate) for candidate in candidates]
-        with contextlib.ExitStack() as stack:
-            workers = []
-            for candidate, folder in zip(candidates, folders, strict=True):
-                worker = evaluator.hosting(folder, candidate, Deadline(120))
-                workers.append(stack.enter_context(worker))
-                worker.run(host.warm_up, 0.5)
-                worker.pause()
-            yield workers
+@contextlib.contextmanager
+def hosting(rig: Rig, candidates: Sequence[Candidate]) -> Iterator[list[Worker]]:
+    """A warm, paused worker for each."""
+    folders = [rig.built(candidate) for candidate in candidates]
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for candidate, folder in zip(candidates, folders, strict=True):
+            worker = stack.enter_context(rig.hosting(folder, candidate, rig.deadline()))
+            worker.run(host.warm_up, 0.5)
+            worker.pause()
+            workers.append(worker)
+        yield workers
 
 
 def call_by_call(folders: dict[str, Path]) -> dict[str, float]:

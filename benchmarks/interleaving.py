@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import Rig, call_by_call, save
+from benchmarks.common import call_by_call, hosting, prepared_rig, save
 from tuner.candidate import Candidate
+from tuner.evaluate.rig import Rig
 from tuner.measure import host
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
@@ -23,10 +24,10 @@ TURNS = 40
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        rig = Rig(Path(scratch), "model=digits_cnn")
+        _, rig = prepared_rig(Path(scratch), "model=digits_cnn")
         candidates = {"onnxruntime": Candidate((), OnnxRuntime(), 8), "eager": Candidate((), Eager(), 8)}
         folders = {name: rig.built(candidate) for name, candidate in candidates.items()}
-        with rig.launcher.open(rig.scratch / "one.log") as worker:
+        with rig.launcher.open(rig.logs / "one.log") as worker:
             rows = {"call by call in one process": worker.run(call_by_call, folders)}
         for stopped, row in ((False, "turns, none stopped"), (True, "turns, waiting ones stopped")):
             rows[row] = _turns(rig, candidates, stopped)
@@ -37,7 +38,7 @@ def main() -> None:
 
 def _turns(rig: Rig, candidates: dict[str, Candidate], stopped: bool) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    with rig.hosting(list(candidates.values())) as workers:
+    with hosting(rig, list(candidates.values())) as workers:
         if not stopped:
             for worker in workers:
                 worker.resume()

@@ -20,33 +20,34 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import Rig, one_core_loaded, save
+from benchmarks.common import evaluating, hosting, one_core_loaded, prepared_rig, save
 from benchmarks.planted import Planted
 from tuner import cli
 from tuner.candidate import Candidate
 from tuner.decide import race
 from tuner.decide.contest import drift_during
 from tuner.decide.judge import Judge
-from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.rig import Rig
 from tuner.goal import Goal
 from tuner.measure import host, timing
 from tuner.measurement import Measurement
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.request.request import Request
 from tuner.trial import Outcome
 
 
-def noise(rig: Rig, repeats: int = 20) -> dict[str, float]:
+def noise(request: Request, rig: Rig, repeats: int = 20) -> dict[str, float]:
     """A/A error of a ratio: |ratio - 1| at its 95th percentile over the repeats."""
     candidate = Candidate((), OnnxRuntime(), 8)
-    judge, outcome = _judge(rig, rig.evaluator()), _outcome(rig, candidate)
+    judge, outcome = _judge(rig), _outcome(rig, candidate)
     raced, sequential = [], []
     with one_core_loaded():
         for _ in range(repeats):
             raced.append(abs(math.expm1(judge.race([outcome], []).race.twin_gap)))
             one_after_the_other = []
             for _ in range(2):
-                with rig.hosting([candidate]) as (worker,):
+                with hosting(rig, [candidate]) as (worker,):
                     worker.resume()
                     end = time.monotonic() + 0.4 * race.LEAST_ROUNDS
                     calls: list[float] = []
@@ -63,22 +64,21 @@ def noise(rig: Rig, repeats: int = 20) -> dict[str, float]:
     }
 
 
-def planted(rig: Rig, repeats: int = 20) -> dict[str, int]:
+def planted(request: Request, rig: Rig, repeats: int = 20) -> dict[str, int]:
     """Races between 200 and 180 units of work, and between 200 and 200."""
-    with rig.evaluator() as evaluator:
-        judge = _judge(rig, evaluator)
-        slow, fast, same = (_outcome(rig, Candidate((), b, 8)) for b in (Planted(200), Planted(180), Planted(200, "b")))
-        found = ties = 0
-        for repeat in range(repeats):
-            pair = [slow, fast] if repeat % 2 else [fast, slow]
-            held = judge.race(pair, []).race
-            found += held.behind(slow.candidate.key, fast.candidate.key) > held.noise
-            held = judge.race([slow, same], []).race
-            ties += abs(held.behind(slow.candidate.key, same.candidate.key)) <= held.noise
+    judge = _judge(rig)
+    slow, fast, same = (_outcome(rig, Candidate((), b, 8)) for b in (Planted(200), Planted(180), Planted(200, "b")))
+    found = ties = 0
+    for repeat in range(repeats):
+        pair = [slow, fast] if repeat % 2 else [fast, slow]
+        held = judge.race(pair, []).race
+        found += held.behind(slow.candidate.key, fast.candidate.key) > held.noise
+        held = judge.race([slow, same], []).race
+        ties += abs(held.behind(slow.candidate.key, same.candidate.key)) <= held.noise
     return {"races": repeats, "ten_per_cent_faster_found": found, "identical_called_a_tie": ties}
 
 
-def coverage(rig: Rig, repeats: int = 30) -> dict[str, object]:
+def coverage(request: Request, rig: Rig, repeats: int = 30) -> dict[str, object]:
     """How often the interval of latency that a race announces holds what all the other races together say.
 
     The trials between the races tell how the machine drifts, as those of a study do: 16 before the first, then 2 each.
@@ -87,8 +87,8 @@ def coverage(rig: Rig, repeats: int = 30) -> dict[str, object]:
     candidates = [Candidate((), backend, 8) for backend in (OnnxRuntime(), Eager())]
     announced: dict[str, list[tuple[float, float]]] = {candidate.backend.label: [] for candidate in candidates}
     seen: dict[str, list[list[float]]] = {name: [] for name in announced}
-    with rig.evaluator() as evaluator:
-        judge = Judge(evaluator, goal, lambda text: None)
+    with evaluating(request, rig) as evaluator:
+        judge = Judge(rig, goal, lambda text: None)
         trials = [evaluator.evaluate(candidate) for _ in range(8) for candidate in candidates]
         for _ in range(repeats):
             trials += [evaluator.evaluate(candidate) for candidate in candidates]
@@ -116,7 +116,7 @@ def coverage(rig: Rig, repeats: int = 30) -> dict[str, object]:
     }
 
 
-def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:
+def repeat(request: Request, rig: Rig, repeats: int = 10) -> dict[str, object]:
     """The same small study again and again, each in a new folder; then its champions race each other."""
     champions: list[Candidate] = []
     overrides = ["search_space=small", f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"]
@@ -127,7 +127,7 @@ def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:
             result = json.loads(next(Path(out).glob("*/result.json")).read_text())
             champions.append(Candidate.from_json(result["champion"]["candidate"]))
     distinct = [_outcome(rig, candidate) for candidate in dict.fromkeys(champions)]
-    held = _judge(rig, rig.evaluator()).race(distinct[:1], distinct[1:]).race
+    held = _judge(rig).race(distinct[:1], distinct[1:]).race
     best = held.ranked([o.candidate.key for o in distinct])[0]
     ratio = {o.candidate: math.exp(-held.behind(o.candidate.key, best)) for o in distinct}
     return {
@@ -137,8 +137,8 @@ def repeat(rig: Rig, repeats: int = 10) -> dict[str, object]:
     }
 
 
-def _judge(rig: Rig, evaluator: Evaluator) -> Judge:
-    return Judge(evaluator, Goal({"latency_ms": 1000.0, "accuracy_drop": 0.01}), lambda text: None)
+def _judge(rig: Rig) -> Judge:
+    return Judge(rig, Goal({"latency_ms": 1000.0, "accuracy_drop": 0.01}), lambda text: None)
 
 
 def _outcome(rig: Rig, candidate: Candidate) -> Outcome:
@@ -146,7 +146,7 @@ def _outcome(rig: Rig, candidate: Candidate) -> Outcome:
     return Outcome(candidate, "complete", Measurement(accuracy=1.0, accuracy_drop=0.0))
 
 
-BENCHES: dict[str, Callable[[Rig], Mapping[str, object]]] = {
+BENCHES: dict[str, Callable[[Request, Rig], Mapping[str, object]]] = {
     "noise": noise,
     "planted": planted,
     "coverage": coverage,
@@ -156,9 +156,9 @@ BENCHES: dict[str, Callable[[Rig], Mapping[str, object]]] = {
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        rig = Rig(Path(scratch), "model=digits_cnn", "target.threads=1")
+        request, rig = prepared_rig(Path(scratch), "model=digits_cnn", "target.threads=1")
         for name in sys.argv[1:] or BENCHES:
-            save(f"measure_{name}", dict(BENCHES[name](rig)))
+            save(f"measure_{name}", dict(BENCHES[name](request, rig)))
 
 
 if __name__ == "__main__":

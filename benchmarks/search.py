@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Rig, save
-from tuner.candidate import Candidate
+from benchmarks.common import evaluating, prepared_rig, save
 from tuner.evaluate.evaluator import Evaluator
 from tuner.report.console import Console
 from tuner.study.folder import study_folder
@@ -46,7 +45,7 @@ REQUEST = (
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        with Rig(scratch / "float", *REQUEST, f"cache_dir={scratch / 'base'}").evaluator():
+        with evaluating(*prepared_rig(scratch / "float", *REQUEST, f"cache_dir={scratch / 'base'}")):
             pass  # the float model is trained, and its accuracy known
         truth, brute_s = _brute_force(scratch)
         best = max(truth.values())
@@ -70,17 +69,17 @@ def main() -> None:
 
 def _brute_force(scratch: Path) -> tuple[dict[str, float], float]:
     """The score of every candidate by key, minus infinity where it is not feasible; and the seconds it took."""
-    rig = Rig(scratch / "brute", *REQUEST, f"cache_dir={_copied(scratch)}")
-    points = rig.request.space.points()
+    request, rig = prepared_rig(scratch / "brute", *REQUEST, f"cache_dir={_copied(scratch)}")
+    points = request.space.points()
     assert points is not None
     np.random.default_rng(0).shuffle(points)
     truth = {}
-    with rig.evaluator() as evaluator:
+    with evaluating(request, rig) as evaluator:
         start = time.monotonic()
         for number, (_, candidate) in enumerate(points):
             outcome = evaluator.evaluate(candidate)
-            feasible = outcome.state == "complete" and rig.request.goal.feasible(outcome.measurement)
-            score = rig.request.goal.score(outcome.measurement) if feasible else None
+            feasible = outcome.state == "complete" and request.goal.feasible(outcome.measurement)
+            score = request.goal.score(outcome.measurement) if feasible else None
             truth[candidate.key] = -math.inf if score is None else score
             print(
                 f"{number:3d} {time.monotonic() - start:5.0f} s  {truth[candidate.key]:6.2f}  {candidate.label}",
@@ -93,19 +92,18 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
     """The key of the champion of a search of that many seconds, and how many candidates it tried."""
     place = Path(tempfile.mkdtemp(dir=scratch))
     more = [f"seed={seed}", f"timeout_s={limit_s}", f"out_dir={place / 'out'}", f"cache_dir={_copied(scratch)}"]
-    rig = Rig(place, *REQUEST, *more)
-    asked = rig.request
+    request, rig = prepared_rig(place, *REQUEST, *more)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(study_folder(asked, rig.prepared.content))
-        tracker = Tracker(asked.tracking.uri, asked.tracking.experiment, folder.name)
-        session = Session(asked, "", rig.prepared, folder, tracker, Console())
-        space, _ = usable(asked, rig.prepared, rig.store, rig.launcher, place / "doctor.log")
-        plan = Plan.of(asked, space)
-        clocked: Any = _Clocked(stack.enter_context(rig.evaluator()))
+        folder = stack.enter_context(study_folder(request, rig.prepared.content))
+        tracker = Tracker(request.tracking.uri, request.tracking.experiment, folder.name)
+        session = Session(request, "", rig, folder, tracker, Console())
+        space, _ = usable(request, rig)
+        plan = Plan.of(request, space)
+        clocked: Any = _Clocked(stack.enter_context(evaluating(request, rig)))
         Loop(session, open_search(session, space, plan), plan, clocked, Tally()).run()
     told = [outcome for at_s, outcome in clocked.told if at_s <= limit_s]  # the last may have outlasted the limit
-    feasible = [o for o in told if o.state == "complete" and asked.goal.feasible(o.measurement)]
-    champion = max(feasible, key=lambda o: asked.goal.score(o.measurement) or -math.inf).candidate
+    feasible = [o for o in told if o.state == "complete" and request.goal.feasible(o.measurement)]
+    champion = max(feasible, key=lambda o: request.goal.score(o.measurement) or -math.inf).candidate
     print(f"seed {seed}: {champion.label}, {len(told)} candidates", flush=True)
     return champion.key, len(told)
 
@@ -122,9 +120,6 @@ class _Clocked:
         outcome = self._evaluator.evaluate(*args)
         self.told.append((time.monotonic() - self._start, outcome))
         return outcome
-
-    def log(self, candidate: Candidate) -> Path:
-        return self._evaluator.log(candidate)
 
 
 def _copied(scratch: Path) -> Path:

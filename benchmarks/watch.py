@@ -11,20 +11,24 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import Rig, save
+from benchmarks.common import prepared_rig, save
 from benchmarks.planted import WORK_FILE, Planted
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.champions.watch import RECORD, TOLERANCE, Watch
 from tuner.decide.package import deliver
+from tuner.evaluate.reference import Reference, with_accuracy
 from tuner.measurement import Measurement
 from tuner.verdict import Finding
 
 REPEATS = 20
 RECORDED = 200
 PLANTED = {"20_per_cent": 240, "2_per_cent": 204}
-# eager takes seconds to load, and there are hundreds of rounds
-REFERENCE = "reference.torch._target_=tuner.plugins.backends.onnxruntime.OnnxRuntime"
+REQUEST = (
+    "model=digits_cnn", "target.threads=1", "accuracy_drop=1",
+    # eager takes seconds to load, and there are hundreds of rounds
+    "reference.torch._target_=tuner.plugins.backends.onnxruntime.OnnxRuntime",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -32,14 +36,15 @@ def main() -> None:
     slowdowns: dict[str, list[float]] = {name: [] for name in PLANTED}
     reported = dict.fromkeys(PLANTED, 0)
     with tempfile.TemporaryDirectory() as scratch:
-        rig = Rig(Path(scratch) / "rig", "model=digits_cnn", "target.threads=1", "accuracy_drop=1", REFERENCE)
+        request, rig = prepared_rig(Path(scratch) / "rig", *REQUEST)
         registered, candidate = Path(scratch) / "registered", Candidate((), Planted(RECORDED), 8)
         registered.mkdir()
         champion = registered / "champion"
-        with rig.evaluator() as evaluator:
-            measured = evaluator.rescored(rig.built(candidate), candidate, Measurement())
-            deliver(evaluator, Finding(candidate, measured), champion)
-            watch = Watch(rig.request, rig.prepared, evaluator)
+        with Reference(rig, request.reference) as reference:
+            scores = rig.scores(rig.built(candidate), candidate)
+            measured = with_accuracy(Measurement(), scores, reference.scores, limit=None)
+            deliver(rig, Finding(candidate, measured), champion)
+            watch = Watch(request, rig, reference)
             for _ in range(REPEATS):
                 _plant(champion, RECORDED)
                 (registered / RECORD).write_text(json.dumps(watch.record(candidate, champion, measured)))

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
@@ -19,11 +20,13 @@ from typing import Any, ClassVar, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.artifact import Artifact
 from tuner.errors import CandidateError, RequestError
 from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend, Session, Transform
 from tuner.system.worker import Progress
 from tuner.target import Target
+from tuner.task import Call, Metric, Task
 from tuner.workload import Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
 
 CLASSES, FEATURES = 3, 4
@@ -147,6 +150,27 @@ class Null(Backend):
 
 
 @dataclass(frozen=True)
+class TwoCalls(Task):
+    """A unit of work that is two calls in a row; it tells what part of its time the second takes, less `least`."""
+
+    least: float = 0.0
+
+    def perform(self, session: Session, inputs: Arrays) -> dict[str, float]:
+        start = session.now()
+        session.run(inputs)
+        between = session.now()
+        session.run(inputs)
+        end = session.now()
+        return {"second_share": (end - between) / (end - start) - self.least}
+
+    def scores(
+        self, loaded: Artifact, evaluation: Iterable[tuple[Arrays, NDArray[Any]]], metric: Metric
+    ) -> NDArray[Any]:
+        """A sample counts half: the other half is for being asked twice."""
+        return Call().scores(loaded, evaluation, metric) / 2
+
+
+@dataclass(frozen=True)
 class Slow(Null):
     """A backend that takes its time to load."""
 
@@ -198,6 +222,14 @@ class Absent(Null):
 
     def unavailable(self, target: Target) -> str | None:
         return "it needs a library that nobody has; pip install nobody-has-it"
+
+
+@dataclass(frozen=True)
+class Waking(Null):
+    """A backend whose calls take real time, by the machine's clock."""
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        return _Waking(np.load(folder / WEIGHTS), self.ms)
 
 
 @dataclass(frozen=True)
@@ -260,6 +292,15 @@ class Product(Session):
 
     def now(self) -> float:
         return self._now
+
+
+class _Waking(Product):
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        time.sleep(self._seconds)
+        return super().run(inputs)
+
+    def now(self) -> float:
+        return time.perf_counter()
 
 
 Fault = Literal["raise", "refuse", "memory_error", "segfault", "exit", "hang", "blow_up", "nan", "constant"]

@@ -12,7 +12,7 @@ from tuner.candidate import Candidate
 from tuner.decide import choice
 from tuner.decide.contest import INCUMBENT, Contest, drift_during, raced_measurement
 from tuner.decide.race import LEAST_ROUNDS, TWIN, Lap, Race
-from tuner.evaluate.evaluator import WORTH
+from tuner.evaluate.ladder import WORTH
 from tuner.goal import Goal
 from tuner.measure.timing import Timing
 from tuner.measurement import Latency, Measurement

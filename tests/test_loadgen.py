@@ -4,19 +4,20 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tests.fakes import INPUTS, WEIGHTS, Null, Points
+from tests.fakes import INPUTS, WEIGHTS, Linear, Null, Points, Waking
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.measure import host, loadgen
 from tuner.measure import queueing as serving
+from tuner.plugin import Session
 from tuner.system.launcher import Launcher
 from tuner.target import Target
-from tuner.workload import Arrays
+from tuner.task import Call
+from tuner.workload import Arrays, Workload
 
 BATCH, CALL_MS = 4, 5.0
 
@@ -24,7 +25,7 @@ missing = loadgen.available()
 needs_loadgen = pytest.mark.skipif(missing is not None, reason=missing or "")
 
 
-class Sleeping:
+class Sleeping(Session):
     """A call takes `CALL_MS` and no processor. It keeps what it was given."""
 
     def __init__(self) -> None:
@@ -45,8 +46,10 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sleeping:
     monkeypatch.chdir(tmp_path)
     slow = Sleeping()
     pool = [{"x": np.arange(BATCH, dtype=np.float32)[:, None] + 10 * i} for i in range(3)]
-    hosted = SimpleNamespace(artifact=SimpleNamespace(session=slow, batch_size=BATCH), pool=pool)
-    monkeypatch.setattr(host, "_loaded", lambda: hosted)
+    cpu = Target("cpu", "cpu", threads=1)
+    deployed = artifact.Artifact(Candidate((), Null(CALL_MS), BATCH), cpu, INPUTS, slow)
+    hosted = host.Hosted(deployed, cpu.hardware, Call(), pool)
+    monkeypatch.setattr(loadgen, "hosted", lambda: hosted)
     return slow
 
 
@@ -118,9 +121,9 @@ def test_a_session_that_fails_ends_the_run(session: Sleeping, after: int) -> Non
 def test_it_runs_where_an_artifact_is_hosted(tmp_path: Path) -> None:
     (tmp_path / artifact.FILES).mkdir()
     np.save(tmp_path / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
-    artifact.write_manifest(tmp_path, Candidate((), Null(1.0), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
+    artifact.write_manifest(tmp_path, Candidate((), Waking(1.0), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
     with Launcher(4096).open(tmp_path / "log") as worker:
-        worker.run(host.open_artifact, tmp_path, Points())
+        worker.run(host.open_artifact, tmp_path, Workload(Linear(), Points()))
         found = worker.run_for(30, loadgen.single_stream, 0.2)
     assert 1 <= found.p50 < 10
     assert (tmp_path / "log").read_text() == "", "LoadGen is quiet"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fakes import INPUTS, WEIGHTS, Null, Points
+from tests.fakes import INPUTS, WEIGHTS, Linear, Null, Points
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
@@ -16,6 +16,7 @@ from tuner.measure.timing import LEAST_CALLS, TURN_S, take_turns
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
 from tuner.target import Target
+from tuner.workload import Workload
 
 
 @pytest.fixture
@@ -29,31 +30,31 @@ def workers(tmp_path: Path) -> Iterator[dict[str, Worker]]:
             np.save(folder / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
             artifact.write_manifest(folder, Candidate((), Null(ms), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
             hosting[name] = stack.enter_context(Launcher(4096).open(tmp_path / f"{name}.log"))
-            hosting[name].run(host.open_artifact, folder, Points())
+            hosting[name].run(host.open_artifact, folder, Workload(Linear(), Points()))
             hosting[name].pause()
         yield hosting
 
 
 def test_they_alternate_until_their_time_is_up(workers: dict[str, Worker]) -> None:
-    timings, precise = take_turns(workers, limit_s=10 * (1 + host.LEAD) * TURN_S, timeout_s=60)
-    fast, slow = timings["fast"], timings["slow"]
+    turns = take_turns(workers, limit_s=10 * (1 + host.LEAD) * TURN_S, timeout_s=60)
+    fast, slow = turns.timings["fast"], turns.timings["slow"]
     assert len(fast.wall_ms) == len(slow.wall_ms) == 5
     assert {len(turn) for turn in fast.wall_ms} == {40} and {len(turn) for turn in slow.wall_ms} == {20}
     assert fast.percentile(50) == pytest.approx(1, rel=1e-3)
     assert slow.ratio_to(fast) == pytest.approx(2, rel=1e-3)
-    assert not precise
+    assert not turns.precise
 
 
 def test_they_end_as_soon_as_every_interval_is_narrow(workers: dict[str, Worker]) -> None:
-    timings, precise = take_turns(workers, limit_s=3600, timeout_s=60, precision=0.01)
-    assert precise
-    low, high = timings["slow"].interval(50)
+    turns = take_turns(workers, limit_s=3600, timeout_s=60, precision=0.01)
+    assert turns.precise
+    low, high = turns.timings["slow"].interval(50)
     assert 2 <= low <= high <= 2.002
 
 
 def test_there_are_two_rounds_however_short_the_time(workers: dict[str, Worker]) -> None:
-    timings, _ = take_turns(workers, limit_s=0, timeout_s=60)
-    assert [len(timing.wall_ms) for timing in timings.values()] == [2, 2]
+    turns = take_turns(workers, limit_s=0, timeout_s=60)
+    assert [len(timing.wall_ms) for timing in turns.timings.values()] == [2, 2]
 
 
 def test_a_turn_has_some_calls_however_long_they_take(workers: dict[str, Worker]) -> None:
@@ -65,9 +66,8 @@ def test_a_turn_has_some_calls_however_long_they_take(workers: dict[str, Worker]
 
 def test_one_that_dies_leaves_the_others_their_turns(workers: dict[str, Worker]) -> None:
     workers["slow"].close()
-    failed: dict[str, str] = {}
-    timings, _ = take_turns(workers, limit_s=1, timeout_s=60, failed=failed)
-    assert timings.keys() == {"fast"} and failed.keys() == {"slow"}
+    turns = take_turns(workers, limit_s=1, timeout_s=60, go_on=True)
+    assert turns.timings.keys() == {"fast"} and turns.failures.keys() == {"slow"}
     with pytest.raises(CandidateError):
         take_turns(workers, limit_s=1, timeout_s=60)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from benchmarks.common import Rig
+from benchmarks.common import prepared_rig
 from tests import study
 from tests.conftest import furnished
 from tests.fakes import Moody, Null
@@ -20,6 +20,7 @@ from tuner.candidate import Candidate
 from tuner.champions import watch
 from tuner.champions.watch import Watch
 from tuner.decide.package import deliver
+from tuner.evaluate.reference import Reference
 from tuner.measurement import Measurement
 from tuner.request.tracking import default_uri
 from tuner.tracking.registry import Registry
@@ -50,12 +51,12 @@ def kept(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
     (folder / "registered").mkdir()
     mood = folder / "mood.json"
     mood.write_text('{"ms": 1.0}')
-    rig = Rig(folder / "scratch", *study.overrides(folder, "latency_ms=20"))
-    with rig.evaluator() as evaluator:
+    request, rig = prepared_rig(folder / "scratch", *study.overrides(folder, "latency_ms=20"))
+    with Reference(rig, request.reference) as reference:
         candidate = Candidate((), Moody(mood=str(mood)), 4)
         measured = Measurement(accuracy=1.0, accuracy_drop=0.0)
-        deliver(evaluator, Finding(candidate, measured), folder / "registered/champion")
-        watching = Watch(rig.request, rig.prepared, evaluator)
+        deliver(rig, Finding(candidate, measured), folder / "registered/champion")
+        watching = Watch(request, rig, reference)
         record = watching.record(candidate, folder / "registered/champion", measured)
         (folder / "registered/record.json").write_text(json.dumps(record))
         yield Registered(watching, folder / "registered", mood)

@@ -6,7 +6,7 @@ that calls `load` or `write`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
 
@@ -17,6 +17,7 @@ from tuner.system.code import source_digest
 from tuner.system.digests import digest, files_digest
 from tuner.system.loader import Checked
 from tuner.system.worker import Progress
+from tuner.task import Call, Task
 
 Arrays = dict[str, NDArray[Any]]
 Role = Literal["evaluation", "calibration", "training"]
@@ -181,12 +182,13 @@ class ModelSource(Checked, ABC):
 
 @dataclass(frozen=True)
 class Workload:
-    """Model + dataset + metric. `metric` is `module:function(outputs, labels) -> scores`, one score a sample;
-    accuracy is their mean, and more is better."""
+    """Model + dataset + metric + task. `metric` is `module:function(outputs, labels) -> scores`, one score a sample;
+    accuracy is their mean, and more is better. `task` is what one timed unit of work is."""
 
     model: ModelSource
     dataset: Dataset
     metric: str = "tuner.metrics:top1"
+    task: Task = field(default_factory=Call)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from tuner.system.code import source_digest
 from tuner.system.digests import digest
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Progress
+from tuner.task import Call
 from tuner.workload import ROLES, Dataset, Model, Role, TensorSpec, Workload, evaluation
 
 
@@ -28,10 +29,12 @@ class Prepared:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the study is about, by content: the model, the samples, the metric's code."""
+        """What the study is about, by content: the model, the samples, the code of the metric and of a task that is not
+        the usual one."""
         dataset, metric = self.workload.dataset, self.workload.metric
         content = {"model": self.source.model.key, "dataset": dataset.key()}
-        return {**content, "metric": metric, "code": source_digest(metric)}
+        task = {} if self.workload.task == Call() else {"task": self.workload.task.key()}
+        return {**content, "metric": metric, "code": source_digest(metric), **task}
 
 
 def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher, progress: Progress) -> Prepared:

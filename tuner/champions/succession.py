@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tuner import artifact
-from tuner.build.prepare import Prepared
 from tuner.candidate import Candidate
 from tuner.champions.watch import Examined, Watch, notify
 from tuner.decide.contest import Incumbent
 from tuner.errors import RequestError
-from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.reference import Reference
+from tuner.evaluate.rig import Rig
 from tuner.request.request import Request
 from tuner.tracking.registry import Registry, registered_name
 from tuner.tracking.tracker import Tracker
@@ -29,14 +29,14 @@ class Succession:
     def __init__(
         self,
         request: Request,
-        prepared: Prepared,
-        evaluator: Evaluator,
+        rig: Rig,
+        reference: Reference,
         study: str,
         tracker: Tracker,
         say: Callable[[str], None],
     ) -> None:
         self._request = request
-        self._watch = Watch(request, prepared, evaluator)
+        self._watch = Watch(request, rig, reference)
         self._study = study
         self._tracker = tracker
         self._say = say

@@ -22,10 +22,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tuner import artifact
-from tuner.build.prepare import Prepared
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
-from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.reference import Reference, with_accuracy
+from tuner.evaluate.rig import Rig
 from tuner.evaluate.rounds import TIMED_S, Contender, fresh_round
 from tuner.measure.statistics import Interval, gap_interval, mean_interval
 from tuner.measurement import Measurement
@@ -103,11 +103,10 @@ class Examined:
 class Watch:
     """Records champions and examines them later, with the model, the samples and the machine of one study."""
 
-    def __init__(self, request: Request, prepared: Prepared, evaluator: Evaluator) -> None:
+    def __init__(self, request: Request, rig: Rig, reference: Reference) -> None:
         self._request = request
-        self._prepared = prepared
-        self._evaluator = evaluator
-        self._reference = Candidate((), request.reference[prepared.source.model.form.name], 1)
+        self._rig = rig
+        self._reference = reference
 
     def record(self, candidate: Candidate, folder: Path, measured: Measurement) -> dict[str, Any]:
         """What a later `examine` compares with: measured now, and kept with the registered version."""
@@ -145,7 +144,9 @@ class Watch:
             return found
         try:
             before = Measurement.from_json(manifest["measurement"])
-            measured = self._evaluator.rescored(folder / "champion", candidate, before)
+            scores = self._rig.scores(folder / "champion", candidate)
+            limit = self._request.goal.limits.get("accuracy_drop")
+            measured = with_accuracy(before, scores, self._reference.scores, limit)
             then: list[float] = record["log_ratios"]
             now: list[float] = []
             if then and {"reference", "target"}.isdisjoint(found.differing):
@@ -158,9 +159,9 @@ class Watch:
         if now:
             ratio = math.exp(float(np.mean(now) - np.mean(then)))
             found = replace(found, slowdown=ratio, slowdown_ci95=slowdown_interval(now, then))
-        limit = _ACCURACY_LIMIT if record["accuracy_limit"] is None else record["accuracy_limit"]
-        if measured.accuracy_drop is not None and measured.accuracy_drop > limit:
-            lost = f"it loses {measured.accuracy_drop:.4f} against the float model where {limit:g} was allowed"
+        allowed = _ACCURACY_LIMIT if record["accuracy_limit"] is None else record["accuracy_limit"]
+        if measured.accuracy_drop is not None and measured.accuracy_drop > allowed:
+            lost = f"it loses {measured.accuracy_drop:.4f} against the float model where {allowed:g} was allowed"
             return replace(found, regression="less accurate", why=lost)
         return replace(found, regression="slower") if found.slowdown_ci95 and slower(found.slowdown_ci95) else found
 
@@ -169,14 +170,13 @@ class Watch:
 
         Raises CandidateError where either does not run.
         """
-        contenders = {"champion": Contender(candidate, folder), "reference": Contender(self._reference)}
+        contenders = {"champion": Contender(candidate, folder), "reference": Contender(self._reference.candidate)}
         logs: list[float] = []
         while len(logs) < _MOST_ROUNDS:
-            failed: dict[str, str] = {}
-            timed = fresh_round(self._evaluator, contenders, failed, min(TIMED_S, self._request.limits.measure_s))
-            for sentence in failed.values():
-                raise CandidateError("error", sentence)
-            champion, reference = (timed[name].percentile(_UNDISTURBED) for name in contenders)
+            turns = fresh_round(self._rig, contenders, min(TIMED_S, self._rig.limits.measure_s))
+            for error in turns.failures.values():
+                raise error
+            champion, reference = (turns.timings[name].percentile(_UNDISTURBED) for name in contenders)
             logs.append(math.log(champion / reference))
             low, high = mean_interval(logs)
             if len(logs) >= _LEAST_ROUNDS and high - low <= 2 * _PRECISION:
@@ -185,14 +185,14 @@ class Watch:
 
     def _terms(self) -> dict[str, str]:
         """What must be the same for two studies to look for the same champion, as digests."""
-        request, content = self._request, self._prepared.content
+        request, content = self._request, self._rig.prepared.content
         target = {k: v for k, v in asdict(request.target).items() if k not in ("peak_tflops", "memory_gb_s")}
         hardware = request.target.hardware
         target["device"] = next(iter(hardware.former), hardware.name)  # under which champions may be registered
         return {
             "model": content["model"],
             "samples": digest({name: value for name, value in content.items() if name != "model"}),
-            "reference": digest(encode(self._reference.backend)),
+            "reference": digest(encode(self._reference.candidate.backend)),
             "target": digest(target),
             "limits": digest(request.goal.to_json()),
         }
@@ -201,7 +201,7 @@ class Watch:
         """What may change under a champion: the machine, the driver, the libraries of it and of the reference."""
         target = self._request.target
         machine = {"cpu": cpu_name(), "cores": str(target.cores), "kernel": platform.release()}
-        libraries = {*candidate.backend.libraries, *self._reference.backend.libraries}
+        libraries = {*candidate.backend.libraries, *self._reference.candidate.backend.libraries}
         return {
             **machine,
             **target.hardware.versions(),

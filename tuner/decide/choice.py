@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tuner.candidate import Candidate
 from tuner.decide.contest import INCUMBENT, Contest
-from tuner.evaluate.evaluator import WORTH
+from tuner.evaluate.ladder import WORTH
 from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.plugin import Backend, as_it_comes

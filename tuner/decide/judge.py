@@ -12,7 +12,7 @@ from tuner.decide.loadgen_check import check
 from tuner.decide.package import deliver
 from tuner.decide.race import TWIN, Lap
 from tuner.errors import CandidateError
-from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.rig import Rig
 from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.goal import Goal
 from tuner.measure.scenario import figures
@@ -26,8 +26,8 @@ from tuner.verdict import Finding, Verdict
 class Judge:
     """Decides a study from its outcomes."""
 
-    def __init__(self, evaluator: Evaluator, goal: Goal, say: Callable[[str], None]) -> None:
-        self._evaluator = evaluator
+    def __init__(self, rig: Rig, goal: Goal, say: Callable[[str], None]) -> None:
+        self._rig = rig
         self._goal = goal
         self._say = say
 
@@ -95,13 +95,13 @@ class Judge:
         self._say(f"racing: {', '.join(o.candidate.label for o in entrants.values())}")
 
         def time_round(names: Sequence[str]) -> tuple[dict[str, Lap], dict[str, str]]:
-            failed: dict[str, str] = {}
             runners = {name: first if name == TWIN else name for name in names}
             contenders = {
                 name: Contender(entrants[runner].candidate, folders.get(runner)) for name, runner in runners.items()
             }
-            timings = fresh_round(self._evaluator, contenders, failed)
-            return {name: self._lap(entrants[runners[name]], timing) for name, timing in timings.items()}, failed
+            turns = fresh_round(self._rig, contenders)
+            laps = {name: self._lap(entrants[runners[name]], timing) for name, timing in turns.timings.items()}
+            return laps, {name: error.sentence for name, error in turns.failures.items()}
 
         held = race.run(list(challengers), [o.candidate.key for o in baselines], time_round, self._say)
         findings = {
@@ -124,8 +124,8 @@ class Judge:
         if kept is not None:
             shutil.copytree(kept, folder)
             return winner, None
-        deliver(self._evaluator, winner, folder)
-        measured, opinion = check(self._evaluator, winner, self._goal)
+        deliver(self._rig, winner, folder)
+        measured, opinion = check(self._rig, winner, self._goal)
         if not self._goal.feasible(measured):
             raise CandidateError("error", "LoadGen found it outside the limits")
         return Finding(winner.candidate, measured), opinion

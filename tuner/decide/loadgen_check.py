@@ -4,9 +4,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tuner.errors import CandidateError
-from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.rig import Rig
 from tuner.goal import Goal
-from tuner.measure import host, loadgen, timing
+from tuner.measure import host, loadgen
+from tuner.measure.timing import device_lock
 from tuner.measurement import Measurement
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
@@ -18,7 +19,7 @@ _SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3)
 _QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late ones
 
 
-def check(evaluator: Evaluator, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str, Any] | None]:
+def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str, Any] | None]:
     """The measurement, and what LoadGen says of it; None where it is not installed, or the
     artifact keeps a clock of its own. Where it could not run, what it says is the `problem`.
 
@@ -29,10 +30,10 @@ def check(evaluator: Evaluator, winner: Finding, goal: Goal) -> tuple[Measuremen
     if loadgen.available() is not None:
         return measured, None
     try:
-        folder = evaluator.built(winner.candidate)
+        folder = rig.built(winner.candidate)
         with (
-            timing.alone(evaluator.lock),
-            evaluator.hosting(folder, winner.candidate, Deadline(_LIMIT_S)) as worker,
+            device_lock(rig.device_lock),
+            rig.hosting(folder, winner.candidate, Deadline(_LIMIT_S)) as worker,
         ):
             if worker.run(host.keeps_its_own_clock):
                 return measured, None

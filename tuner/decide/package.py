@@ -9,7 +9,7 @@ import numpy as np
 from tuner import artifact
 from tuner.decide.reload import answer_example
 from tuner.errors import CandidateError
-from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.rig import Rig
 from tuner.measure import host
 from tuner.system.deadline import Deadline
 from tuner.system.digests import digests
@@ -19,7 +19,7 @@ from tuner.verdict import Finding
 _LIMIT_S = 120.0
 
 
-def deliver(evaluator: Evaluator, winner: Finding, folder: Path) -> None:
+def deliver(rig: Rig, winner: Finding, folder: Path) -> None:
     """Packages the winner's artifact as `folder`, and checks that what lies there is what was measured.
 
     Raises CandidateError where it must not be announced. Side effect: `folder` holds it, or is gone.
@@ -28,9 +28,9 @@ def deliver(evaluator: Evaluator, winner: Finding, folder: Path) -> None:
     for path in (folder, draft):
         shutil.rmtree(path, ignore_errors=True)
     try:
-        _write(evaluator, winner, draft)
-        scores = evaluator.scores_of(draft, winner.candidate)
-        _reload(evaluator.launcher, winner, draft, evaluator.log(winner.candidate))
+        _write(rig, winner, draft)
+        scores = rig.scores(draft, winner.candidate)
+        _reload(rig.launcher, winner, draft, rig.log(winner.candidate))
         if float(scores.mean()) != winner.measurement.accuracy:
             raise _changed(f"its accuracy is {scores.mean():.6f}; measured was {winner.measurement.accuracy}")
         draft.rename(folder)
@@ -38,10 +38,10 @@ def deliver(evaluator: Evaluator, winner: Finding, folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(evaluator: Evaluator, winner: Finding, draft: Path) -> None:
+def _write(rig: Rig, winner: Finding, draft: Path) -> None:
     """The artifact as it was built, an example of its inputs and outputs, and a manifest that seals its files."""
-    built = evaluator.built(winner.candidate)
-    with evaluator.hosting(built, winner.candidate, Deadline(_LIMIT_S)) as worker:
+    built = rig.built(winner.candidate)
+    with rig.hosting(built, winner.candidate, Deadline(_LIMIT_S)) as worker:
         inputs, outputs = worker.run_for(_LIMIT_S, host.example)
     shutil.copytree(built, draft, ignore=shutil.ignore_patterns(".entry.json"))
     arrays: dict[str, Any] = {f"input:{name}": array for name, array in inputs.items()}

@@ -1,13 +1,15 @@
 """One round of a race: everyone loaded in a fresh process, timed in turns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
-from tuner.evaluate.evaluator import Evaluator
-from tuner.measure import host, timing
+from tuner.evaluate.rig import Rig
+from tuner.measure import host
+from tuner.measure.timing import Turns, device_lock, take_turns
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
 
@@ -24,35 +26,32 @@ class Contender:
     folder: Path | None = None
 
 
-def fresh_round(
-    evaluator: Evaluator, contenders: Mapping[str, Contender], failed: dict[str, str], timed_s: float = TIMED_S
-) -> dict[str, timing.Timing]:
+def fresh_round(rig: Rig, contenders: Mapping[str, Contender], timed_s: float = TIMED_S) -> Turns:
     """Loads everyone in a fresh process and times them in turns, each for `timed_s` in all.
 
-    One that fails is noted in `failed` and left out.
+    One that fails is among the failures, and the others go on.
     """
-    with timing.alone(evaluator.lock):
-        return _round_alone(evaluator, contenders, failed, timed_s)
-
-
-def _round_alone(
-    evaluator: Evaluator, contenders: Mapping[str, Contender], failed: dict[str, str], timed_s: float
-) -> dict[str, timing.Timing]:
+    failures: dict[str, CandidateError] = {}
     workers: dict[str, Worker] = {}
     deadline = Deadline(_ROUND_LIMIT_S)
-    try:
+    with device_lock(rig.device_lock), ExitStack() as stack:
         for name, contender in contenders.items():
             try:
-                folder = contender.folder or evaluator.built(contender.candidate)
-                workers[name] = evaluator.hosting(folder, contender.candidate, deadline)
-                workers[name].run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
-                workers[name].pause()
+                workers[name] = stack.enter_context(_warm(rig, contender, deadline))
             except CandidateError as error:
-                failed[name] = error.sentence
-                if name in workers:
-                    workers.pop(name).close()
-        limit_s = timed_s * len(workers)
-        return timing.take_turns(workers, limit_s=limit_s, timeout_s=_ROUND_LIMIT_S, failed=failed)[0]
-    finally:
-        for worker in workers.values():
-            worker.close()
+                failures[name] = error
+        turns = take_turns(workers, limit_s=timed_s * len(workers), timeout_s=_ROUND_LIMIT_S, go_on=True)
+    return replace(turns, failures={**failures, **turns.failures})
+
+
+def _warm(rig: Rig, contender: Contender, deadline: Deadline) -> Worker:
+    """A paused worker that is ready to be timed. Raises CandidateError."""
+    folder = contender.folder or rig.built(contender.candidate)
+    worker = rig.hosting(folder, contender.candidate, deadline)
+    try:
+        worker.run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
+        worker.pause()
+    except BaseException:
+        worker.close()
+        raise
+    return worker

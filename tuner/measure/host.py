@@ -1,11 +1,14 @@
 """What runs inside the process that hosts one loaded artifact: warm-up, timed turns, accuracy.
 
-One process, one artifact, kept in this module. The functions are called through a `Worker`.
+One process, one artifact: `open_artifact` keeps it, and every other function is about the one that is kept. They are
+called through a `Worker`.
 """
 
 import resource
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,154 +17,166 @@ from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.device import Device
-from tuner.errors import CandidateError
 from tuner.plugin import Session
 from tuner.system import energy
 from tuner.system.code import resolve
-from tuner.workload import Arrays, Dataset, Samples, Workload, batches, evaluation
+from tuner.task import Task
+from tuner.workload import Arrays, Samples, Workload, batches, evaluation
 
-LEAD = 0.2  # of a turn, in calls before it that are not recorded
+LEAD = 0.2  # of a turn, in units before it that are not recorded
 _POOL = 8  # distinct batches a timing cycles through
-_STEADY = 0.05  # two successive windows of warm-up calls agree within this
+_STEADY = 0.05  # two successive windows of warm-up units agree within this
 _WINDOW = 8
 
 
 @dataclass
-class _Hosted:
+class Hosted:
+    """A loaded artifact, the hardware it runs on, the task it is timed by, and the batches of real inputs that a timing
+    cycles through."""
+
     artifact: artifact.Artifact
     hardware: Device
+    task: Task
     pool: list[Arrays]
-    calls: int = 0
+    units: int = 0
+    """Of work that were timed so far."""
+
+    @property
+    def session(self) -> Session:
+        return self.artifact.session
+
+    def perform(self, inputs: Arrays) -> Mapping[str, float]:
+        """Does one unit of the task, and waits for the hardware; returns what the task found out."""
+        more = self.task.perform(self.session, inputs)
+        self.hardware.synchronise()
+        return more
+
+    def timed(self) -> tuple[float, Mapping[str, float]]:
+        """One unit with the next batch: how long it took, ms, and what the task found out."""
+        inputs = _copied(self.pool[self.units % len(self.pool)])  # a runtime may overwrite what it is given
+        self.units += 1
+        start = self.session.now()
+        more = self.perform(inputs)
+        return (self.session.now() - start) * 1e3, more
 
 
-_hosted: _Hosted | None = None
+_hosted: Hosted | None = None
 
 
-def open_artifact(folder: Path, dataset: Dataset) -> float:
+def hosted() -> Hosted:
+    """What this process hosts."""
+    assert _hosted is not None, "open_artifact comes first"
+    return _hosted
+
+
+def open_artifact(folder: Path, workload: Workload) -> float:
     """Loads the artifact and a pool of real batches; returns the seconds from import to a first answer."""
     global _hosted
-    samples = evaluation(dataset)
+    samples = evaluation(workload.dataset)
     start = time.perf_counter()
     loaded = artifact.load(folder)
     pool = [_batch(samples, loaded.batch_size, offset) for offset in range(_POOL)]
     loaded.session.run(_copied(pool[0]))
-    _hosted = _Hosted(loaded, loaded.target.hardware, pool)
+    _hosted = Hosted(loaded, loaded.target.hardware, workload.task, pool)
     return time.perf_counter() - start
 
 
 def warm_up(limit_s: float) -> float:
-    """Calls until steady: the medians of two successive windows agree, or the limit is reached.
+    """Works until steady: the medians of two successive windows agree, or the limit is reached.
 
-    Returns the least duration of a call, ms.
+    Returns the least duration of a unit, ms.
     """
-    end = _now() + limit_s
-    calls = [_timed_call()]
+    here = hosted()
+    now = here.session.now
+    end = now() + limit_s
+    units = [here.timed()[0]]
     before = float("inf")
-    while _now() < end:
-        window = [_timed_call() for _ in range(_WINDOW) if _now() < end]
+    while now() < end:
+        window = [here.timed()[0] for _ in range(_WINDOW) if now() < end]
         if not window:
             break
-        calls += window
-        now = float(np.median(window))
-        if abs(now - before) <= _STEADY * now:
+        units += window
+        median = float(np.median(window))
+        if abs(median - before) <= _STEADY * median:
             break
-        before = now
-    return min(calls)
+        before = median
+    return min(units)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Latencies of successive calls, ms; process CPU time, ms, and the machine's energy, J, a call (None: not told);
-    how long the turn took, what is not recorded included, s."""
+    """Durations of successive units, ms; process CPU time, ms, and the machine's energy, J, a unit (None: not told);
+    how long the turn took, what is not recorded included, s. `more` has the median of what the task found out."""
 
     wall_ms: NDArray[Any]
     cpu_ms: float
     energy_j: float | None
     seconds: float
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
-def turn(seconds: float, least_calls: int) -> Turn:
-    """Calls back to back for at least that long and that often.
+def turn(seconds: float, least_units: int) -> Turn:
+    """Units back to back for at least that long and that often.
 
-    What ran in between has taken the caches: calls for `LEAD` of that time come before, and are not recorded.
+    What ran in between has taken the caches: units for `LEAD` of that time come before, and are not recorded.
     """
-    began = _now()
+    here = hosted()
+    now = here.session.now
+    began = now()
     while True:
-        _timed_call()
-        if _now() >= began + LEAD * seconds:
+        here.timed()
+        if now() >= began + LEAD * seconds:
             break
-    rows: list[float] = []
-    hardware = _loaded().hardware
-    before = hardware.energy()
-    end = _now() + seconds
+    rows: list[tuple[float, Mapping[str, float]]] = []
+    before = here.hardware.energy()
+    end = now() + seconds
     # over the whole turn: the kernel adds up other threads' time only at its ticks
     cpu = time.process_time()
-    while len(rows) < least_calls or _now() < end:
-        rows.append(_timed_call())
+    while len(rows) < least_units or now() < end:
+        rows.append(here.timed())
     cpu_s = time.process_time() - cpu
-    used_j = energy.used(before, hardware.energy())
-    return Turn(np.array(rows), cpu_s * 1e3 / len(rows), None if used_j is None else used_j / len(rows), _now() - began)
+    used_j = energy.used(before, here.hardware.energy())
+    return Turn(
+        np.array([wall_ms for wall_ms, _ in rows]),
+        cpu_s * 1e3 / len(rows),
+        None if used_j is None else used_j / len(rows),
+        now() - began,
+        medians([more for _, more in rows]),
+    )
+
+
+def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each name's values."""
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            values[name].append(value)
+    return {name: float(np.median(several)) for name, several in values.items()}
 
 
 def scores(workload: Workload) -> NDArray[Any]:
-    """The metric's score of every evaluation sample, in order.
-
-    Raises CandidateError (`numerics`) where an output is not finite, or all samples get the same outputs.
-    """
-    hosted = _loaded()
-    metric = resolve(workload.metric, "metric")
-    found: list[NDArray[Any]] = []
-    first: NDArray[Any] | None = None
-    constant = True
-    for inputs, labels in batches(evaluation(workload.dataset), hosted.artifact.batch_size):
-        outputs = hosted.artifact.run(inputs)
-        for output in outputs:
-            if not np.isfinite(output).all():
-                raise CandidateError("numerics", "its outputs on the evaluation samples include NaN or infinity")
-        first = outputs[0][:1].copy() if first is None else first
-        constant = constant and bool(np.array_equal(outputs[0], np.broadcast_to(first, outputs[0].shape)))
-        found.append(np.asarray(metric(outputs, labels), dtype=np.float64))
-    joined = np.concatenate(found)
-    if constant and len(joined) > 1:
-        raise CandidateError("numerics", "it gives the same outputs for every evaluation sample")
-    return joined
+    """The score of every evaluation sample, in order, as the task judges. Raises what it raises."""
+    here = hosted()
+    samples = batches(evaluation(workload.dataset), here.artifact.batch_size)
+    return here.task.scores(here.artifact, samples, resolve(workload.metric, "metric"))
 
 
 def example() -> tuple[Arrays, list[NDArray[Any]]]:
     """A batch of real inputs and the outputs it gets."""
-    hosted = _loaded()
-    return hosted.pool[0], [np.array(o) for o in hosted.artifact.session.run(_copied(hosted.pool[0]))]
+    here = hosted()
+    return here.pool[0], [np.array(output) for output in here.session.run(_copied(here.pool[0]))]
 
 
 def memory_mb() -> float:
     """The most memory this process has had, MB: interpreter, runtime, artifact and samples as they were resident, and
     what it took of the device's own."""
     resident_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return resident_mb + _loaded().hardware.memory_mb()
+    return resident_mb + hosted().hardware.memory_mb()
 
 
 def keeps_its_own_clock() -> bool:
     """Whether no clock but the session's can time it."""
-    return type(_loaded().artifact.session).now is not Session.now
-
-
-def _now() -> float:
-    return _loaded().artifact.session.now()
-
-
-def _loaded() -> _Hosted:
-    assert _hosted is not None, "open_artifact comes first"
-    return _hosted
-
-
-def _timed_call() -> float:
-    hosted = _loaded()
-    inputs = _copied(hosted.pool[hosted.calls % len(hosted.pool)])  # a runtime may overwrite what it is given
-    hosted.calls += 1
-    start = _now()
-    hosted.artifact.session.run(inputs)
-    hosted.hardware.synchronise()
-    return (_now() - start) * 1e3
+    return type(hosted().session).now is not Session.now
 
 
 def _copied(inputs: Arrays) -> Arrays:

@@ -25,8 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.artifact import Artifact
-from tuner.measure import host
+from tuner.measure.host import Hosted, hosted
 from tuner.workload import Arrays
 
 _PROBED = 5  # calls that tell LoadGen how many queries to prepare
@@ -66,7 +65,7 @@ def available() -> str | None:
 def single_stream(seconds: float) -> LoadgenResult:
     """One query at a time, each of one sample, for that long: the latency of a call. `qps` counts queries, each of
     which costs a whole padded call."""
-    system = _System(host._loaded())
+    system = _System(hosted())
     call_s = system.probe()
     return _run(
         "SingleStream",
@@ -80,7 +79,7 @@ def single_stream(seconds: float) -> LoadgenResult:
 def offline(seconds: float) -> LoadgenResult:
     """All samples at once, answered in full batches: the throughput `qps`. Takes at least that long, and up to about
     three times."""
-    system = _System(host._loaded())
+    system = _System(hosted())
     call_s = system.probe()
     return _run(
         "Offline",
@@ -98,7 +97,7 @@ def server(rate: float, limit_ms: float, percentile: float, seconds: float, seed
     that percentile of latency is within the limit, with early stopping's confidence. At a rate that the session
     cannot serve, it takes as long as answering every query does.
     """
-    system = _System(host._loaded())
+    system = _System(hosted())
     system.probe()
     with _batching(system) as issue:
         return _run(
@@ -117,11 +116,10 @@ def server(rate: float, limit_ms: float, percentile: float, seconds: float, seed
 class _System:
     """The artifact as LoadGen's system under test. Samples are the rows of the host's batches."""
 
-    def __init__(self, hosted: Any) -> None:
-        artifact: Artifact = hosted.artifact
-        self._session = artifact.session
-        self.batch_size = artifact.batch_size
-        pool: list[Arrays] = hosted.pool
+    def __init__(self, hosted: Hosted) -> None:
+        self._hosted = hosted
+        self.batch_size = hosted.artifact.batch_size
+        pool = hosted.pool
         self._rows: Arrays = {name: np.concatenate([batch[name] for batch in pool]) for name in pool[0]}
         self.count = self.batch_size * len(pool)
         self.calls: list[tuple[int, float]] = []
@@ -152,7 +150,7 @@ class _System:
     def _call(self, rows: list[int]) -> None:
         start = time.perf_counter()
         padded = rows + [0] * (self.batch_size - len(rows))
-        self._session.run({name: array.take(padded, axis=0) for name, array in self._rows.items()})
+        self._hosted.perform({name: array.take(padded, axis=0) for name, array in self._rows.items()})
         self.calls.append((len(rows), time.perf_counter() - start))
 
 

@@ -6,7 +6,6 @@ would slow whoever runs next (`benchmarks/interleaving.py` shows by how much, wi
 """
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from tuner.errors import CandidateError
 from tuner.measure import host
 from tuner.measure.statistics import Interval, percentile_interval
 from tuner.system.deadline import Waiting
+from tuner.system.files import critical_section
 from tuner.system.worker import Worker
 
 TURN_S = 0.04
@@ -30,11 +30,13 @@ _LEAST_ROUNDS = 6
 
 @dataclass(frozen=True)
 class Timing:
-    """The turns one contender had: for each the latencies of its calls in ms, and mean CPU time and energy a call."""
+    """The turns one contender had: for each the latencies of its calls in ms, mean CPU time and energy a call, and the
+    medians of what its task found out."""
 
     wall_ms: tuple[NDArray[Any], ...]
     cpu_ms: tuple[float, ...]
     energy_j: tuple[float | None, ...] = ()
+    more: tuple[Mapping[str, float], ...] = ()
 
     def percentile(self, q: float) -> float:
         return float(np.percentile(np.concatenate(self.wall_ms), q))
@@ -60,15 +62,23 @@ class Timing:
         return float(np.median([np.median(mine) / np.median(theirs) for mine, theirs in pairs]))
 
 
+@dataclass(frozen=True)
+class Turns:
+    """What contenders showed in turns, by name: the timings of those that ran to the end, and why the others did not.
+    `precise` tells whether the timing ended because every interval was narrow enough."""
+
+    timings: Mapping[str, Timing]
+    failures: Mapping[str, CandidateError]
+    precise: bool
+
+
 @contextlib.contextmanager
-def alone(lock_name: str, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
-    """Waits until no other process of this user times anything under that name, which is a device's `lock`, and keeps
-    the others waiting. Builds go on meanwhile: they move the reference too. `waiting` is entered while it waits.
+def device_lock(device: str, waiting: Waiting = contextlib.nullcontext) -> Iterator[None]:
+    """Waits until no other process of this user times anything on the device, and keeps the others waiting. Builds go
+    on meanwhile: they move the reference too. `waiting` is entered while it waits.
     """
-    path = Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{lock_name}.lock")
-    with path.open("a") as lock:
-        with waiting():
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    path = Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{device}.lock")
+    with critical_section(path, waiting):
         yield
 
 
@@ -79,43 +89,54 @@ def take_turns(
     timeout_s: float,
     precision: float = 0.0,
     percentile: float = 50.0,
-    failed: dict[str, str] | None = None,
-) -> tuple[dict[str, Timing], bool]:
+    go_on: bool = False,
+) -> Turns:
     """Times the artifacts that the workers host, in rounds of one turn each, in alternating order.
 
     Ends when the interval of `percentile` is within ±`precision` of it for every contender, or when the turns have
-    taken `limit_s` (and after at least two rounds); the second value tells whether it was precise. A worker that fails,
-    or whose turn outlasts `timeout_s`, raises CandidateError; with `failed`, its sentence is noted there and the others
-    go on. All workers are paused before and after.
+    taken `limit_s` (and after at least two rounds). A worker that fails, or whose turn outlasts `timeout_s`, raises
+    CandidateError; with `go_on`, it is among the failures, and the others go on. Workers are paused before and after.
     """
-    workers = dict(workers)
     turns: dict[str, list[host.Turn]] = {name: [] for name in workers}
+    failures: dict[str, CandidateError] = {}
     taken_s, rounds = 0.0, 0
-    while True:
-        names: Sequence[str] = list(workers)
+    while turns:
+        names = list(turns)
         for name in names if rounds % 2 == 0 else names[::-1]:
             try:
-                workers[name].resume()
-                turns[name].append(workers[name].run_for(timeout_s, host.turn, TURN_S, LEAST_CALLS))
+                turns[name].append(_turn(workers[name], timeout_s))
                 taken_s += turns[name][-1].seconds
-                workers[name].pause()
             except CandidateError as error:
-                if failed is None:
+                if not go_on:
                     raise
-                failed[name] = error.sentence
-                del workers[name], turns[name]
+                failures[name] = error
+                del turns[name]
         rounds += 1
-        timings = {
-            name: Timing(tuple(t.wall_ms for t in done), tuple(t.cpu_ms for t in done), tuple(t.energy_j for t in done))
-            for name, done in turns.items()
-        }
-        if not workers:
-            return {}, False
+        timings = {name: _timing(done) for name, done in turns.items()}
         if rounds >= 2 and taken_s >= limit_s:
-            return timings, False
-        if precision and rounds >= _LEAST_ROUNDS and rounds % 3 == 0:
-            intervals = {name: timing.interval(percentile) for name, timing in timings.items()}
-            if all(
-                high - low <= 2 * precision * timings[n].percentile(percentile) for n, (low, high) in intervals.items()
-            ):
-                return timings, True
+            return Turns(timings, failures, False)
+        looked_at = precision and turns and rounds >= _LEAST_ROUNDS and rounds % 3 == 0
+        if looked_at and all(_is_precise(timing, percentile, precision) for timing in timings.values()):
+            return Turns(timings, failures, True)
+    return Turns({}, failures, False)
+
+
+def _turn(worker: Worker, timeout_s: float) -> host.Turn:
+    worker.resume()
+    turn = worker.run_for(timeout_s, host.turn, TURN_S, LEAST_CALLS)
+    worker.pause()
+    return turn
+
+
+def _timing(turns: Sequence[host.Turn]) -> Timing:
+    return Timing(
+        tuple(turn.wall_ms for turn in turns),
+        tuple(turn.cpu_ms for turn in turns),
+        tuple(turn.energy_j for turn in turns),
+        tuple(turn.more for turn in turns),
+    )
+
+
+def _is_precise(timing: Timing, percentile: float, precision: float) -> bool:
+    low, high = timing.interval(percentile)
+    return high - low <= 2 * precision * timing.percentile(percentile)

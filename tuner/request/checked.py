@@ -22,6 +22,7 @@ from tuner.system.files import folder
 from tuner.system.loader import build, fill
 from tuner.system.spelling import unknown_name
 from tuner.target import Target
+from tuner.task import Call, Task
 from tuner.trial import TrialLimits
 from tuner.workload import Dataset, Form, ModelSource, Workload
 
@@ -93,16 +94,19 @@ def _goal(values: Mapping[str, Any]) -> Goal:
 
 
 def _without_others(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values less the limits that a package with figures of its own adds and nobody sets: they make no other
-    study."""
+    """The values less the usual task, and the limits that a package with figures of its own adds and nobody sets: they
+    make no other study."""
     outside = figures().keys() - {figure.name for figure in TABLE}
-    return {key: value for key, value in values.items() if value is not None or key not in outside}
+    there = {key: value for key, value in values.items() if value is not None or key not in outside}
+    if build(values["task"], Task, "task") == Call():
+        del there["task"]
+    return there
 
 
 def _workload(values: Mapping[str, Any]) -> Workload:
     model, dataset = build(values["model"], ModelSource, "model"), build(values["dataset"], Dataset, "dataset")
     resolve(values["metric"], "metric")
-    return Workload(model, dataset, values["metric"])
+    return Workload(model, dataset, values["metric"], build(values["task"], Task, "task"))
 
 
 def _reference(specs: Mapping[str, Any]) -> dict[str, Backend]:

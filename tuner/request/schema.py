@@ -7,7 +7,7 @@ from typing import Any
 from tuner.errors import RequestError
 from tuner.figures import figures
 
-GROUPS = ("target", "model", "dataset", "search_space", "sampler", "tracking")
+GROUPS = ("target", "model", "dataset", "task", "search_space", "sampler", "tracking")
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Fixed:
     target: Any = None
     model: Any = None
     dataset: Any = None
+    task: Any = None
     search_space: Any = None
     sampler: Any = None
     tracking: Any = None

@@ -37,7 +37,7 @@ def measure_baselines(
     for outcome in search.baselines():  # of an earlier session
         tally.outcomes.setdefault(outcome.candidate, outcome)
     candidates = rivals(tally.outcomes.values(), eager_backend(session), batch_sizes)
-    recorder = Recorder(session, evaluator.log)
+    recorder = Recorder(session)
     with session.console.baselines(len(candidates)) as advance:
         for candidate in candidates:
             advance(candidate)

@@ -4,7 +4,6 @@ import time
 
 from tuner.candidate import Candidate
 from tuner.evaluate.evaluator import Evaluator
-from tuner.measurement import Measurement
 from tuner.report.console import TrialBar
 from tuner.search.search import Proposal, Search
 from tuner.study.plan import Plan
@@ -23,7 +22,7 @@ class Loop:
         self._request = session.request
         self._folder = session.folder
         self._console = session.console
-        self._recorder = Recorder(session, evaluator.log)
+        self._recorder = Recorder(session)
         self._search = search
         self._plan = plan
         self._evaluator = evaluator
@@ -96,15 +95,10 @@ class Loop:
         return self._search.ask()
 
     def _try(self, proposal: Proposal) -> None:
-        outcome = self._evaluator.evaluate(proposal.candidate, self._behind)
+        outcome = self._evaluator.evaluate(proposal.candidate, self._tally.best)
         self._search.tell(proposal, outcome)
         self._tally.stage_seconds += sum(outcome.seconds.values())
         self._recorder.trial(proposal.number, outcome)
-
-    def _behind(self, measured: Measurement) -> float:
-        """How far its score is behind the best feasible so far."""
-        score, best = self._request.goal.score(measured), self._tally.best
-        return 0.0 if score is None or best is None else best - score
 
     def _learn(self, bar: TrialBar) -> None:
         """Takes in what was told since, by this process or another."""

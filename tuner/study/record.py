@@ -2,11 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
 from tuner.report import page
 from tuner.search.search import Search
@@ -19,11 +16,10 @@ from tuner.trial import Outcome
 
 
 class Recorder:
-    """Tells MLflow of one study. `log` says where the log of a candidate's workers lies."""
+    """Tells MLflow of one study."""
 
-    def __init__(self, session: Session, log: Callable[[Candidate], Path]) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._log = log
 
     def describe(self) -> None:
         """What the study is about. Called before the first trial."""
@@ -58,8 +54,8 @@ class Recorder:
                 self.baseline(outcome)
 
     def _run(self, number: str, title: str, outcome: Outcome) -> None:
-        goal = self._session.request.goal
-        self._session.tracker.trial(number, title, outcome, goal, self._log(outcome.candidate))
+        goal, log = self._session.request.goal, self._session.rig.log(outcome.candidate)
+        self._session.tracker.trial(number, title, outcome, goal, log)
 
 
 def record(session: Session, tally: Tally, ending: Ending, succession: Succession) -> dict[str, Any]:

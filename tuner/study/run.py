@@ -9,6 +9,7 @@ from tuner.build.prepare import prepare
 from tuner.build.store import Store
 from tuner.decide import doubts
 from tuner.errors import RequestError
+from tuner.evaluate.rig import Rig
 from tuner.report.console import Console
 from tuner.request.request import Request
 from tuner.search.storage import storage
@@ -57,8 +58,8 @@ def run(request: Request, console: Console) -> int:
                 identity=folder.identity,
                 artifacts=request.out_dir / "mlartifacts",
             )
-        session = Session(request, device, prepared, folder, tracker, console)
-        study = Study(session, store, launcher, clock, machine_doubts)
+        rig = Rig(prepared, request.target, store, launcher, request.limits, folder.logs)
+        study = Study(Session(request, device, rig, folder, tracker, console), clock, machine_doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
         try:

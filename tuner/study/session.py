@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from tuner.build.prepare import Prepared
+from tuner.evaluate.rig import Rig
 from tuner.report.console import Console
 from tuner.request.request import Request
 from tuner.study.folder import HeldFolder
@@ -12,14 +13,18 @@ from tuner.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class Session:
-    """`device` is the name of the device that was found for the target."""
+    """`device` is the name of the device that was found for the target, `rig` builds and hosts candidates for it."""
 
     request: Request
     device: str
-    prepared: Prepared
+    rig: Rig
     folder: HeldFolder
     tracker: Tracker
     console: Console
+
+    @property
+    def prepared(self) -> Prepared:
+        return self.rig.prepared
 
 
 @dataclass

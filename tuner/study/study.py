@@ -5,7 +5,6 @@ import json
 import shutil
 from typing import Any
 
-from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
 from tuner.decide import doubts
@@ -13,6 +12,8 @@ from tuner.decide.contest import Incumbent
 from tuner.decide.judge import Judge
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.evaluator import Evaluator
+from tuner.evaluate.reference import Reference
+from tuner.evaluate.standing import Standings
 from tuner.measure.roofline import Standing
 from tuner.report.rows import exit_code
 from tuner.study.baselines import eager_backend, measure_baselines
@@ -24,18 +25,15 @@ from tuner.study.session import Clock, Session
 from tuner.study.tally import Tally
 from tuner.study.usable import usable
 from tuner.system import machine
-from tuner.system.launcher import Launcher
 from tuner.verdict import Doubt, Verdict
 
 
 class Study:
     """A study whose model is prepared, whose folder is held and whose record is open."""
 
-    def __init__(self, session: Session, store: Store, launcher: Launcher, clock: Clock, doubts: list[Doubt]) -> None:
+    def __init__(self, session: Session, clock: Clock, doubts: list[Doubt]) -> None:
         """`doubts` are those about the machine, before the study used it."""
         self._session = session
-        self._store = store
-        self._launcher = launcher
         self._clock = clock
         self._doubts = doubts
         self._tally = Tally()
@@ -43,28 +41,19 @@ class Study:
     def run(self) -> int:
         """Returns the exit code. A study is decided by one process alone; where another one has, tells its verdict."""
         session, console, request = self._session, self._session.console, self._session.request
-        logs = session.folder.logs
-        logs.mkdir(exist_ok=True)
+        session.rig.logs.mkdir(exist_ok=True)
         console.begin(request, session.folder.name, session.device)
-        space, left_out = usable(request, session.prepared, self._store, self._launcher, logs / "doctor.log")
+        space, left_out = usable(request, session.rig)
         console.left_out(left_out)
-        evaluator = Evaluator(
-            session.prepared,
-            request.target,
-            request.goal,
-            request.reference,
-            self._store,
-            self._launcher,
-            logs,
-            request.limits,
-        )
-        recorder = Recorder(session, evaluator.log)
+        reference = Reference(session.rig, request.reference)
+        evaluator = Evaluator(session.rig, reference, request.goal)
+        recorder = Recorder(session)
         recorder.describe()
         throttled = machine.throttle_count()
         with contextlib.ExitStack() as stack:
-            self._open(evaluator, stack)
+            self._open(reference, stack)
             succession = stack.enter_context(
-                Succession(request, session.prepared, evaluator, session.folder.name, session.tracker, console.say)
+                Succession(request, session.rig, reference, session.folder.name, session.tracker, console.say)
             )
             self._clock.search()
             plan = Plan.of(request, space)
@@ -84,30 +73,30 @@ class Study:
                 console.say("interrupted: deciding on what was found; press Ctrl-C again to leave at once")
             recorder.complete(search)
             self._clock.decide()
-            verdict = self._decide(evaluator, succession.incumbent)
-            standings = _standings(verdict, evaluator)
+            verdict = self._decide(succession.incumbent)
+            standings = _standings(verdict, Standings(session.rig))
             if not interrupted:  # else it is decided again
                 succession.conclude(verdict, session.folder.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
         seconds = self._clock.seconds(self._tally.stage_seconds)
-        ending = Ending(verdict, interrupted, evaluator.float_accuracy, self._doubts, seconds, standings, left_out)
+        ending = Ending(verdict, interrupted, reference.accuracy, self._doubts, seconds, standings, left_out)
         result = record(session, self._tally, ending, succession)
         return 130 if interrupted else exit_code(result)
 
-    def _open(self, evaluator: Evaluator, stack: contextlib.ExitStack) -> None:
+    def _open(self, reference: Reference, stack: contextlib.ExitStack) -> None:
         """Scores the float model, which is the base of every accuracy drop, and keeps its process until `stack` ends.
         Raises RequestError where it does not run."""
         session, request = self._session, self._session.request
         try:
-            stack.enter_context(evaluator)
+            stack.enter_context(reference)
         except CandidateError as error:
-            reference = request.reference[session.prepared.source.model.form.name].label
             raise RequestError(
-                f"model {request.workload.name}: the float model does not run on {reference}: {error.sentence}; "
+                f"model {request.workload.name}: the float model does not run on "
+                f"{reference.candidate.backend.label}: {error.sentence}; "
                 f"the log is {session.folder.logs / 'float.log'}"
             ) from error
-        session.console.float_model(evaluator.float_accuracy, session.prepared.samples)
-        self._doubts += doubts.about_samples(evaluator.float_scores, request.goal)
+        session.console.float_model(reference.accuracy, session.prepared.samples)
+        self._doubts += doubts.about_samples(reference.scores, request.goal)
         session.console.doubts(self._doubts)
 
     def _decided_elsewhere(self) -> dict[str, Any] | None:
@@ -118,20 +107,20 @@ class Study:
         result: dict[str, Any] = json.loads(path.read_text())
         return None if result["interrupted"] else result
 
-    def _decide(self, evaluator: Evaluator, incumbent: Incumbent | None) -> Verdict:
+    def _decide(self, incumbent: Incumbent | None) -> Verdict:
         session, outcomes = self._session, list(self._tally.outcomes.values())
         champion = session.folder.champion
         shutil.rmtree(champion, ignore_errors=True)  # of an interrupted session
-        judge = Judge(evaluator, session.request.goal, session.console.say)
+        judge = Judge(session.rig, session.request.goal, session.console.say)
         verdict = judge.decide(outcomes, eager_backend(session), champion, incumbent)
         self._doubts += doubts.about_trials(outcomes)
         self._doubts += doubts.about_race(verdict.noise)
         return verdict
 
 
-def _standings(verdict: Verdict, evaluator: Evaluator) -> dict[Candidate, Standing]:
+def _standings(verdict: Verdict, peaks: Standings) -> dict[Candidate, Standing]:
     """Where those that raced stand against what the target can do, as far as that is known."""
     findings = [verdict.champion, *verdict.runners_up, verdict.eager, verdict.best_untuned]
     rates = {f.candidate: f.measurement.throughput for f in findings if f is not None and f.measurement.throughput}
-    standings = {candidate: evaluator.standing(candidate, rate) for candidate, rate in rates.items() if rate}
+    standings = {candidate: peaks.of(candidate, rate) for candidate, rate in rates.items() if rate}
     return {candidate: standing for candidate, standing in standings.items() if standing is not None}

@@ -1,33 +1,29 @@
 """What of a search space can run: with this model and these samples, on this machine."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from tuner.build.available import unavailable
 from tuner.build.prepare import Prepared
 from tuner.build.routes import obstacle
-from tuner.build.store import Store
 from tuner.errors import RequestError
+from tuner.evaluate.rig import Rig
 from tuner.plugin import Plugin
 from tuner.request.request import Request
 from tuner.search.recipe import Recipe
 from tuner.search.space import Space
-from tuner.system.launcher import Launcher
 
 
-def usable(
-    request: Request, prepared: Prepared, store: Store, launcher: Launcher, log: Path
-) -> tuple[Space, dict[str, str]]:
+def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     """The space less what this model, dataset or machine cannot do, and the reasons by plugin.
 
     Raises RequestError where nothing is left.
     """
-    dropped = _without_samples(request.space, prepared)
+    dropped = _without_samples(request.space, rig.prepared)
     plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
-    dropped |= unavailable(plugins, request.target, store, launcher, log)
+    dropped |= unavailable(plugins, request.target, rig.store, rig.launcher, rig.logs / "doctor.log")
     reasons = {plugin.label: reason for plugin, reason in dropped.items()}
     space = request.space.without(set(dropped))
-    recipes, unreachable = _reachable(space, prepared)
+    recipes, unreachable = _reachable(space, rig.prepared)
     reasons |= unreachable
     if not recipes:
         listed = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())

@@ -1,0 +1,194 @@
+"""The stages of a trial in the order of their cost, and the one place where a trial may be refused.
+
+What is trained is first built untrained: latency depends on structure, and one that fails widely is not trained.
+Accuracy that fails is not compiled; a compiler that has done a quarter of its work and is far behind does not go on;
+what a few calls show to be far behind is not timed for longer.
+"""
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tuner.build.builder import unrolled
+from tuner.candidate import Candidate
+from tuner.evaluate.reference import Reference, with_accuracy
+from tuner.evaluate.rig import Rig, size_mb
+from tuner.goal import Goal
+from tuner.measure import host
+from tuner.measure.host import medians
+from tuner.measure.scenario import figures
+from tuner.measure.statistics import RESAMPLES
+from tuner.measure.timing import device_lock
+from tuner.measurement import Latency, Measurement
+from tuner.plugin import Transform
+from tuner.system.worker import Worker
+from tuner.trial import Outcome, State
+
+WIDE_MARGIN = 1.5  # a probe this many times over the latency limit will not be rescued by measuring longer
+WORTH = 0.5  # a score (a logarithm) this far behind the best feasible is not pursued: 1.65 times worse
+_LOST = 20.0  # an accuracy this many units over its limit after half of the training is not trained further
+_PROBE_S = 0.3
+
+
+class Ladder:
+    """One trial of a candidate. `measured` is what is known of it so far."""
+
+    def __init__(self, candidate: Candidate, rig: Rig, reference: Reference, goal: Goal) -> None:
+        self._candidate = candidate
+        self._rig = rig
+        self._reference = reference
+        self._goal = goal
+        self._log = rig.log(candidate)
+        self._builder = rig.builder(self._log)
+        self._rungs = candidate.backend.rungs()
+        self._deadline = rig.deadline()
+        self._clock = _StageClock()
+        self._lost_at = 0.0  # by how much the accuracy limit may be broken for now, in units of it
+        self.measured = Measurement()
+
+    def outcome(self, state: State, **why: Any) -> Outcome:
+        """The trial as it stands now; `why` is `failure` or `stopped_by`."""
+        return Outcome(self._candidate, state, self.measured, seconds=self._clock.seconds(), **why)
+
+    def refusal(self, to_beat: float | None) -> str | None:
+        """Why the trial should not go on, given what is known: the name of a figure, or `behind`; None where it should.
+
+        `to_beat` is the score of the best feasible candidate.
+        """
+        limit_ms, latency = self._goal.limits.get("latency_ms"), self.measured.latency_ms
+        excess = self._goal.violations(self.measured)
+        if limit_ms is not None and latency is not None and latency.p50 > WIDE_MARGIN * limit_ms:
+            return "latency_ms"
+        if excess.get("size_mb", 0) > 0:
+            return "size_mb"
+        if excess.get("accuracy_drop", 0) > self._lost_at:
+            return "accuracy_drop"
+        score = self._goal.score(self.measured)
+        # what is uncompressed is a baseline, and measured in full
+        baseline = self._candidate.uncompressed and len(self._rungs) == 1
+        behind = 0.0 if score is None or to_beat is None else to_beat - score
+        return "behind" if behind > WORTH and not baseline else None
+
+    def climb(self) -> Generator[None]:
+        """Does the trial, and pauses after each stage that may be the last. Raises CandidateError."""
+        transforms = self._candidate.transforms
+        if len(unrolled(transforms)) > 1 and not self._builder.has(transforms):
+            yield from self._half_trained()
+        self._clock.enter("transform")
+        model = self._builder.transformed(transforms, self._deadline)
+        self._clock.enter("check")
+        self._score(transforms)
+        yield
+        for rung in self._rungs[:-1]:
+            self._clock.enter("compile")
+            self._glance(replace(self._candidate, backend=rung))
+            yield
+        self._clock.enter("compile")
+        artifact = self._builder.compile(model, self._candidate, self._deadline)
+        self.measured = replace(self.measured, size_mb=size_mb(artifact))
+        yield
+        with self._rig.hosting(artifact, self._candidate, self._deadline) as worker:
+            with self._device():
+                self._probe(worker)
+                yield
+                self._clock.enter("measure")
+                self._time(worker)
+            self._clock.enter("accuracy")
+            self._score_artifact(artifact, worker)
+            self.measured = replace(self.measured, memory_mb=worker.run(host.memory_mb))
+
+    def _half_trained(self) -> Iterator[None]:
+        """The speed of the structure, then the accuracy after each stage of training but the last. Of what comes after
+        training, quantizers, nothing is asked yet."""
+        transforms = self._candidate.transforms
+        self._clock.enter("draft")
+        self._glance(replace(self._candidate, transforms=unrolled(transforms)[0], backend=self._rungs[0]))
+        yield
+        self._clock.enter("transform")
+        trained = max(i + 1 for i, transform in enumerate(transforms) if len(transform.stages()) > 1)
+        self._lost_at = _LOST
+        for chain in unrolled(transforms[:trained])[1:-1]:
+            self._score(chain)
+            yield
+        self._lost_at = 0.0
+
+    def _glance(self, candidate: Candidate) -> None:
+        """The size of a candidate's artifact, and the speed that a few calls of it show."""
+        artifact = self._builder.compiled(candidate, self._deadline)
+        self.measured = replace(self.measured, size_mb=size_mb(artifact))
+        with self._rig.hosting(artifact, candidate, self._deadline, self._log) as worker, self._device():
+            self._probe(worker)
+
+    @contextlib.contextmanager
+    def _device(self) -> Iterator[None]:
+        """The device for this trial alone; its time stands still until it has it."""
+        self._clock.enter("wait")
+        with device_lock(self._rig.device_lock, self._deadline.stopped):
+            yield
+
+    def _probe(self, worker: Worker) -> None:
+        """Latency and throughput by the least of a few calls: what disturbs the machine can only have raised it."""
+        self._clock.enter("probe")
+        limit_ms = self._goal.limits.get("latency_ms")
+        probe_ms = worker.run_for(self._deadline.left_s(), host.warm_up, _PROBE_S)
+        if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
+            probe_ms = min(probe_ms, worker.run_for(self._deadline.left_s(), host.warm_up, 3 * _PROBE_S))
+        latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
+        rate = self._candidate.batch_size / probe_ms * 1e3
+        self.measured = replace(self.measured, latency_ms=latency, throughput=rate)
+
+    def _time(self, worker: Worker) -> None:
+        """Latency, throughput, CPU time and energy of the artifact that the worker hosts."""
+        goal, batch_size = self._goal, self._candidate.batch_size
+        beside = self._reference.timed_beside(worker, self._rig.limits.measure_s, self._deadline)
+        mine, theirs = beside.candidate, beside.reference
+        latency, throughput = figures(goal, mine.wall_ms, batch_size, resamples=RESAMPLES)
+        _, normalised = figures(goal, [turn * beside.drift for turn in mine.wall_ms], batch_size)
+        self.measured = replace(
+            self.measured,
+            latency_ms=latency,
+            throughput=throughput,
+            throughput_normalised=normalised,
+            latency_vs_reference=mine.ratio_to(theirs),
+            reference_ms=theirs.percentile(goal.percentile),
+            timing_precise=beside.precise,
+            cpu_ms=mine.cpu,
+            energy_j=None if mine.energy is None else mine.energy / batch_size,
+            more={**self.measured.more, **medians(mine.more)},
+        )
+
+    def _score(self, transforms: tuple[Transform, ...]) -> None:
+        """The accuracy after those transforms, on the reference backend; what was known before was of a draft."""
+        scores = self._reference.scores_after(transforms, self._deadline, self._log)
+        self.measured = self._with_accuracy(Measurement(), scores)
+
+    def _score_artifact(self, artifact: Path, worker: Worker) -> None:
+        scores = self._rig.kept_scores(
+            {"artifact": artifact.name}, lambda: self._rig.scores_in(worker, self._deadline), self._deadline
+        )
+        self.measured = self._with_accuracy(self.measured, scores)
+
+    def _with_accuracy(self, measured: Measurement, scores: NDArray[Any]) -> Measurement:
+        return with_accuracy(measured, scores, self._reference.scores, self._goal.limits.get("accuracy_drop"))
+
+
+class _StageClock:
+    """Seconds by stage, the running one included."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[str, float]] = []
+
+    def enter(self, stage: str) -> None:
+        self._spans.append((stage, time.monotonic()))
+
+    def seconds(self) -> dict[str, float]:
+        ends = [start for _, start in self._spans[1:]] + [time.monotonic()]
+        taken: dict[str, float] = {}
+        for (stage, start), end in zip(self._spans, ends, strict=True):
+            taken[stage] = round(taken.get(stage, 0.0) + end - start, 4)
+        return taken

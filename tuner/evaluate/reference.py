@@ -1,0 +1,129 @@
+"""The float model on its reference backend: what every candidate is timed beside and scored against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.candidate import Candidate
+from tuner.evaluate.rig import Rig
+from tuner.measure import host, timing
+from tuner.measure.statistics import drop_interval, samples_to_certify, score_interval
+from tuner.measure.timing import Timing
+from tuner.measurement import Measurement
+from tuner.plugin import Backend, Transform
+from tuner.system.deadline import Deadline
+from tuner.system.worker import Worker
+
+CHECK_BATCH = 32  # samples in a call where only the scores are wanted
+_UNDISTURBED = 25  # the percentile of its calls that tells the machine's speed, not its other users
+_PRECISION = 0.01  # timing may end when the median is known within ±1 %
+_FIRST_S = 0.5  # of timing that tells how fast the machine was when the study began
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The turns of a candidate and those of the reference between them; `precise` where both are known well.
+
+    `drift` is by how much the candidate's times would be longer, were the machine as fast as when the study began.
+    """
+
+    candidate: Timing
+    reference: Timing
+    precise: bool
+    drift: float
+
+
+class Reference:
+    """The float model at batch 1 on the reference backend of its form (`candidate`), in a process of its own; use it in
+    a `with` block. `backends` are the reference backends by name of form.
+
+    `scores` are those of the evaluation samples, the base of every accuracy drop.
+    """
+
+    def __init__(self, rig: Rig, backends: Mapping[str, Backend]) -> None:
+        self._rig = rig
+        self._backends = backends
+        self.candidate = Candidate((), backends[rig.prepared.source.model.form.name], 1)
+        self._log = rig.logs / "float.log"
+        self._worker: Worker | None = None
+        self._first_ms = 0.0  # of a call, when the study began
+        self.scores: NDArray[Any] = np.empty(0)
+
+    def __enter__(self) -> "Reference":
+        """Scores the float model. Raises CandidateError where it does not run."""
+        self.scores = self.scores_after((), self._rig.deadline(), self._log)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.scores.mean())
+
+    def scores_after(self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path) -> NDArray[Any]:
+        """The evaluation scores of the model after those transforms, on the reference backend of its form. `log` is
+        that of the workers it takes. Raises CandidateError."""
+        rig = self._rig
+        builder = rig.builder(log)
+        model = builder.transformed(transforms, deadline)
+        checked = Candidate(transforms, self._backends[model.form.name], CHECK_BATCH)
+
+        def score() -> NDArray[Any]:
+            artifact = builder.compile(model, checked, deadline)
+            with rig.hosting(artifact, checked, deadline, log) as worker:
+                return rig.scores_in(worker, deadline)
+
+        return rig.kept_scores({"model": model.key, "reference": checked.to_json()}, score, deadline)
+
+    def timed_beside(self, worker: Worker, limit_s: float, deadline: Deadline) -> Beside:
+        """Times the artifact that the worker hosts in turns with the reference, for `limit_s` at the most.
+
+        Raises CandidateError where either fails.
+        """
+        reference = self._running(deadline)
+        worker.pause()
+        turns = timing.take_turns(
+            {"candidate": worker, "reference": reference},
+            limit_s=min(limit_s, deadline.left_s()),
+            timeout_s=deadline.left_s(),
+            precision=_PRECISION,
+        )
+        worker.resume()
+        theirs = turns.timings["reference"]
+        # beyond a factor of two the machine is disturbed, not drifting
+        drift = float(np.clip(self._first_ms / theirs.percentile(_UNDISTURBED), 0.5, 2.0))
+        return Beside(turns.timings["candidate"], theirs, turns.precise, drift)
+
+    def _running(self, deadline: Deadline) -> Worker:
+        if self._worker is None or not self._worker.alive:
+            artifact = self._rig.builder(self._log).compiled(self.candidate, deadline)
+            self._worker = self._rig.hosting(artifact, self.candidate, deadline, self._log)
+            self._worker.run_for(deadline.left_s(), host.warm_up, 1.0)
+            self._worker.pause()
+            if not self._first_ms:
+                turns = timing.take_turns({"": self._worker}, limit_s=_FIRST_S, timeout_s=deadline.left_s())
+                self._first_ms = turns.timings[""].percentile(_UNDISTURBED)
+        return self._worker
+
+
+def with_accuracy(
+    measured: Measurement, scores: NDArray[Any], float_scores: NDArray[Any], limit: float | None
+) -> Measurement:
+    """With the accuracy that these scores are, and what is lost against the float model's, sample by sample. `limit` is
+    the drop that is allowed, if one is declared."""
+    accuracy = float(scores.mean())
+    return replace(
+        measured,
+        accuracy=accuracy,
+        accuracy_drop=float(float_scores.mean()) - accuracy,
+        accuracy_ci95=score_interval(scores),
+        accuracy_drop_ci95=drop_interval(float_scores, scores),
+        samples_to_certify=None if limit is None else samples_to_certify(float_scores, scores, limit),
+    )

@@ -1,0 +1,97 @@
+"""What builds the candidates of one workload for one target, hosts their artifacts in workers, and scores them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.artifact import FILES
+from tuner.build.builder import Builder
+from tuner.build.prepare import Prepared
+from tuner.build.store import Store
+from tuner.candidate import Candidate
+from tuner.measure import host
+from tuner.system.code import source_digest
+from tuner.system.deadline import Deadline
+from tuner.system.launcher import Launcher
+from tuner.system.worker import Worker
+from tuner.target import Target
+from tuner.trial import TrialLimits
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One workload on one target. `limits` are those of a trial, `logs` is the folder of its workers' logs.
+
+    What is built and what was scored is kept in `store`; `launcher` starts the workers.
+    """
+
+    prepared: Prepared
+    target: Target
+    store: Store
+    launcher: Launcher
+    limits: TrialLimits
+    logs: Path
+
+    @property
+    def device_lock(self) -> str:
+        """What whoever times on the target's device holds."""
+        return self.target.hardware.lock
+
+    def log(self, candidate: Candidate) -> Path:
+        return self.logs / f"{candidate.key}.log"
+
+    def deadline(self) -> Deadline:
+        """A trial's time, from now on."""
+        return Deadline(self.limits.timeout_s)
+
+    def builder(self, log: Path) -> Builder:
+        return Builder(self.prepared.source, self.target, self.store, self.launcher, log)
+
+    def built(self, candidate: Candidate) -> Path:
+        """The candidate's artifact, built where it is not there. Raises CandidateError."""
+        return self.builder(self.log(candidate)).compiled(candidate, self.deadline())
+
+    def hosting(self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None) -> Worker:
+        """A worker that has loaded the artifact of the candidate. Raises CandidateError where it does not load."""
+        launcher = self.launcher.with_libraries(candidate.backend.requirements)
+        worker = launcher.open(log or self.log(candidate))
+        try:
+            worker.run_for(deadline.left_s(), host.open_artifact, artifact, self.prepared.workload)
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    def scores(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> NDArray[Any]:
+        """The evaluation scores of an artifact, loaded in a fresh process. Raises CandidateError."""
+        deadline = self.deadline()
+        with self.hosting(artifact, candidate, deadline, log) as worker:
+            return self.scores_in(worker, deadline)
+
+    def scores_in(self, worker: Worker, deadline: Deadline) -> NDArray[Any]:
+        """The evaluation scores of the artifact that the worker hosts. Raises CandidateError."""
+        return worker.run_for(deadline.left_s(), host.scores, self.prepared.workload)
+
+    def kept_scores(self, of: dict[str, Any], score: Callable[[], NDArray[Any]], deadline: Deadline) -> NDArray[Any]:
+        """What `score` returned the first time for what `of` stands for, with these samples, task and metric."""
+        workload, metric = self.prepared.workload, self.prepared.workload.metric
+        judged_by = {
+            "dataset": self.prepared.source.dataset.key(),
+            "metric": [metric, source_digest(metric)],
+            "task": workload.task.key(),
+        }
+
+        def fill(out: Path) -> None:
+            np.save(out / "scores.npy", score())
+
+        folder = self.store.make("scores", {**of, **judged_by}, fill, deadline.stopped)
+        return np.asarray(np.load(folder / "scores.npy"))
+
+
+def size_mb(artifact: Path) -> float:
+    """What the files of an artifact take on disk, 10^6 bytes."""
+    return sum(file.stat().st_size for file in (artifact / FILES).rglob("*") if file.is_file()) / 1e6
