@@ -12,9 +12,6 @@ from tests import study
 FILE, FUNCTION, ARGUMENTS, METHODS = 300, 60, 6, 15
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 EXCEPTIONS: dict[str, str] = {  # what is larger, and why it may be
-    "tuner/evaluate/evaluator.py": "being taken apart",
-    "tuner/evaluate/evaluator.py: Evaluator": "being taken apart",
-    "tuner/evaluate/evaluator.py: Evaluator.__init__": "being taken apart",
     "tuner/study/result.py: result_json": "being taken apart",
     "tuner/study/study.py": "being taken apart",
     "tuner/study/study.py: Study": "being taken apart",
