@@ -12,9 +12,10 @@ preload("tuner.measure.host", "tuner.build.builder")  # for whichever test start
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _locks_of_its_own() -> Iterator[None]:
+def _locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Studies of the fakes have no need to wait until the machine is theirs: their clocks are not the machine's."""
-    get_temp_dir()  # multiprocessing's own stays where it is: it is needed until the very end
+    tmp_path_factory.getbasetemp()  # this and multiprocessing's own stay where they are: they outlive the session
+    get_temp_dir()
     with tempfile.TemporaryDirectory(prefix="tuner-tests-") as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)  # PostgreSQL's user passes through
         patch.setenv("TMPDIR", folder)

@@ -179,7 +179,7 @@ class Slow(Null):
         return f"slow-{self.ms:g}"
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
-        time.sleep(1.5)
+        time.sleep(0.6)
         return super().load(folder, inputs, batch_size, target)
 
 

@@ -1,8 +1,10 @@
 """The roofline by hand, the peaks that targets declare, and those of this machine."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -10,9 +12,8 @@ from omegaconf import OmegaConf
 from tuner.device import Peaks
 from tuner.errors import RequestError
 from tuner.measure.roofline import Standing, standing
-from tuner.plugins.devices.cpu_peaks import last_level_cache, measure_peaks
-from tuner.system.environment import environment
-from tuner.system.launcher import Launcher
+from tuner.plugins.devices import cpu_peaks
+from tuner.plugins.devices.cpu_peaks import last_level_cache
 from tuner.target import Target
 from tuner.workload import Work
 
@@ -136,12 +137,18 @@ def test_last_level_cache(tmp_path: Path) -> None:
     assert last_level_cache(tmp_path / "nowhere") == (0, 0)
 
 
-def test_this_machine(tmp_path: Path) -> None:
-    """One thread, which no other work can hold up for long; the bounds are wide enough for any CPU."""
-    with Launcher(4000, environment(1)).open(tmp_path / "log") as worker:
-        peaks = worker.run_for(60, measure_peaks, 1)
-    f32 = peaks.flops_per_s["f32"]
-    assert 1e9 < f32 < 1e12
-    assert all(rate > f32 for name, rate in peaks.flops_per_s.items() if name != "f32")
-    assert 1e9 < peaks.memory_bytes_per_s < 1e12
-    assert peaks.cache_bytes == 0 or peaks.cache_bytes_per_s > peaks.memory_bytes_per_s
+def test_a_peak_is_the_work_of_a_call_over_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves by a fiftieth of a second whenever it is read, whatever this machine does meanwhile."""
+    import torch
+
+    threads, ticks = torch.get_num_threads(), itertools.count()
+    monkeypatch.setattr(cpu_peaks, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 50))
+    try:
+        peaks = cpu_peaks.measure_peaks(1)
+    finally:
+        torch.set_num_threads(threads)
+    product = 2 * 512 * 512 * 1024
+    assert peaks.flops_per_s == {"f32": pytest.approx(50 * product)}, "what is no faster than f32 is emulated"
+    one, all_caches = last_level_cache()
+    assert peaks.memory_bytes_per_s == pytest.approx(50 * min(max(4 * all_caches, 2**28), 2**31))
+    assert (peaks.cache_bytes, peaks.cache_bytes_per_s) == (one, pytest.approx(50 * (one // 2)))

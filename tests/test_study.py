@@ -461,7 +461,7 @@ def test_thirty_kills_change_nothing_of_what_is_tried(place: Path, shared: Path,
         in_a_trial = kills % 3 > 0 and not tried_all
         while in_a_trial and running.begun() == begun and running.process.poll() is None:
             time.sleep(0.05)
-        time.sleep(random.uniform(0.1, 2.0))  # else in the preparation or in the decision
+        time.sleep(random.uniform(0.05, 1.0))  # else in the preparation or in the decision
         if running.process.poll() is not None:
             shutil.rmtree(place / "out/mine/champion", ignore_errors=True)
             running, tried_all = Running(place, *more), True

@@ -29,7 +29,7 @@ from tuner.schedule.runs import History, Schedule
 from tuner.system import process
 from tuner.system.files import take_lock
 
-_LOOK_S = 2.0  # how often a running scheduler looks for what other processes added or removed
+LOOK_S = 2.0  # how often a running scheduler looks for what other processes added or removed
 # missed times of a schedule become one run, however late; whether it runs already is for the run itself to find out
 _JOB_DEFAULTS = {"coalesce": True, "misfire_grace_time": None, "max_instances": 3}
 
@@ -145,7 +145,7 @@ class _Scheduler(BaseScheduler):  # type: ignore[misc]
     def look(self) -> float:
         """Starts what is due and returns after how many seconds to look again."""
         next_s: float | None = self._process_jobs()
-        return _LOOK_S if next_s is None else min(_LOOK_S, next_s)
+        return LOOK_S if next_s is None else min(LOOK_S, next_s)
 
     def wakeup(self) -> None:
         """Told by APScheduler when a job changed; the next look will see it."""
