@@ -11,8 +11,7 @@ import pytest
 from tests.fakes import INPUTS, WEIGHTS, Linear, Null, Points, Waking
 from tuner import artifact
 from tuner.candidate import Candidate
-from tuner.measure import host, loadgen
-from tuner.measure import queueing as serving
+from tuner.measure import host, loadgen, queueing
 from tuner.plugin import Session
 from tuner.system.launcher import Launcher
 from tuner.target import Target
@@ -91,7 +90,7 @@ def test_offline_fills_its_batches(session: Sleeping) -> None:
 def test_a_server_gets_what_the_simulation_says(session: Sleeping) -> None:
     rate = 0.7 * BATCH / CALL_MS * 1e3
     found = loadgen.server(rate, 10 * CALL_MS, 90, 1.5)
-    expected = serving.at_rate(np.array([found.service_ms]), BATCH, rate)
+    expected = queueing.at_rate(np.array([found.service_ms]), BATCH, rate)
     assert found.samples == pytest.approx(1.5 * rate, rel=0.2)
     assert found.qps == pytest.approx(rate, rel=0.2)
     assert found.p50 == pytest.approx(expected.p50, rel=0.25)

@@ -31,7 +31,8 @@ class Measurement:
     a call. `timing_precise` tells whether timing ended because its interval was narrow enough, or at its time limit.
     `energy_j` is the machine's energy a sample, where it is exposed. `accuracy_drop` is against the float model on
     the same samples, with its paired interval; `samples_to_certify` is how many samples would settle it. `more` is by
-    name what a task or a plugin yields beyond that (`tuner.figures`).
+    name what a task or a plugin yields beyond that (`tuner.figures`). `probed` says that what was timed is a few calls:
+    enough to refuse a candidate, no more.
     """
 
     latency_ms: Latency | None = None
@@ -50,6 +51,7 @@ class Measurement:
     memory_mb: float | None = None
     energy_j: float | None = None
     more: Mapping[str, float] = field(default_factory=dict)
+    probed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,6 +61,8 @@ class Measurement:
         """What `to_json` gave, now or in a version before; what else the mapping has is left alone."""
         given = {f.name: value[f.name] for f in fields(cls) if f.name in value}
         latency = given.get("latency_ms")
+        if "probed" not in given:  # it was not told: only what is timed in full is compared with the reference
+            given["probed"] = latency is not None and given.get("latency_vs_reference") is None
         for name in ("accuracy_ci95", "accuracy_drop_ci95"):
             given[name] = tuple(given[name]) if given.get(name) else None
         return cls(**given | {"latency_ms": Latency(**latency | {"ci95": tuple(latency["ci95"])}) if latency else None})

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from tuner.errors import CandidateError
 from tuner.plugin import Plugin
 from tuner.system.launcher import Launcher
 
@@ -23,11 +24,15 @@ def plugin_version(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
 
 
 def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
-    """Python and the libraries that the plugins name, as installed where each of them runs."""
-    listed = {"python": platform.python_version()}
+    """Python and the libraries that the plugins name, as installed where each of them runs. Those of a plugin whose
+    interpreter is not there are "absent"."""
+    installed = {"python": platform.python_version()}
     for plugin in plugins:
-        listed |= _libraries(plugin, launcher)
-    return listed
+        try:
+            installed |= _libraries(plugin, launcher)
+        except CandidateError:
+            installed |= dict.fromkeys(plugin.libraries, "absent")
+    return installed
 
 
 def _libraries(plugin: Plugin, launcher: Launcher) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tuner import artifact
+from tuner.build.versions import versions
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.reference import Reference, with_accuracy
@@ -32,7 +33,6 @@ from tuner.measurement import Measurement
 from tuner.plugin import encode
 from tuner.request.request import Request
 from tuner.system.digests import digest
-from tuner.system.environment import library_versions
 from tuner.system.machine import cpu_name
 
 TOLERANCE = 1.05
@@ -201,13 +201,8 @@ class Watch:
         """What may change under a champion: the machine, the driver, the libraries of it and of the reference."""
         target = self._request.target
         machine = {"cpu": cpu_name(), "cores": str(target.cores), "kernel": platform.release()}
-        libraries = {*candidate.backend.libraries, *self._reference.candidate.backend.libraries}
-        return {
-            **machine,
-            **target.hardware.versions(),
-            "python": platform.python_version(),
-            **library_versions(libraries),
-        }
+        backends = (candidate.backend, self._reference.candidate.backend)
+        return {**machine, **target.hardware.versions(), **versions(backends, self._rig.launcher)}
 
 
 def slowdown_interval(now: Sequence[float], then: Sequence[float]) -> Interval:

@@ -72,6 +72,8 @@ def raced_measurement(outcome: Outcome, race: Race, name: str, goal: Goal, machi
         throughput_normalised=None,
         timing_precise=None,
         cpu_ms=race.cpu(name),
+        more={**outcome.measurement.more, **race.more(name)},
+        probed=False,
     )
 
 

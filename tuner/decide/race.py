@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.measure.host import medians
 from tuner.measure.statistics import Interval, t95
 from tuner.measure.timing import Timing
 
@@ -95,6 +96,10 @@ class Race:
 
     def cpu(self, name: str) -> float:
         return float(np.median([laps[name].timing.cpu for laps in self.rounds if name in laps]))
+
+    def more(self, name: str) -> dict[str, float]:
+        """What its task found out: the medians over all turns."""
+        return medians([turn for laps in self.rounds if name in laps for turn in laps[name].timing.more])
 
     @property
     def _scores(self) -> list[dict[str, float]]:

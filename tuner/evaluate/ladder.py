@@ -56,23 +56,11 @@ class Ladder:
         return Outcome(self._candidate, state, self.measured, seconds=self._clock.seconds(), **why)
 
     def refusal(self, to_beat: float | None) -> str | None:
-        """Why the trial should not go on, given what is known: the name of a figure, or `behind`; None where it should.
-
-        `to_beat` is the score of the best feasible candidate.
-        """
-        limit_ms, latency = self._goal.limits.get("latency_ms"), self.measured.latency_ms
-        excess = self._goal.violations(self.measured)
-        if limit_ms is not None and latency is not None and latency.p50 > WIDE_MARGIN * limit_ms:
-            return "latency_ms"
-        if excess.get("size_mb", 0) > 0:
-            return "size_mb"
-        if excess.get("accuracy_drop", 0) > self._lost_at:
-            return "accuracy_drop"
-        score = self._goal.score(self.measured)
+        """Why the trial should not go on, given what is known; None where it should. `to_beat` is the score of the best
+        feasible candidate."""
         # what is uncompressed is a baseline, and measured in full
         baseline = self._candidate.uncompressed and len(self._rungs) == 1
-        behind = 0.0 if score is None or to_beat is None else to_beat - score
-        return "behind" if behind > WORTH and not baseline else None
+        return refusal(self.measured, self._goal, None if baseline else to_beat, self._lost_at)
 
     def climb(self) -> Generator[None]:
         """Does the trial, and pauses after each stage that may be the last. Raises CandidateError."""
@@ -140,7 +128,7 @@ class Ladder:
             probe_ms = min(probe_ms, worker.run_for(self._deadline.left_s(), host.warm_up, 3 * _PROBE_S))
         latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
         rate = self._candidate.batch_size / probe_ms * 1e3
-        self.measured = replace(self.measured, latency_ms=latency, throughput=rate)
+        self.measured = replace(self.measured, latency_ms=latency, throughput=rate, probed=True)
 
     def _time(self, worker: Worker) -> None:
         """Latency, throughput, CPU time and energy of the artifact that the worker hosts."""
@@ -160,6 +148,7 @@ class Ladder:
             cpu_ms=mine.cpu,
             energy_j=None if mine.energy is None else mine.energy / batch_size,
             more={**self.measured.more, **medians(mine.more)},
+            probed=False,
         )
 
     def _score(self, transforms: tuple[Transform, ...]) -> None:
@@ -175,6 +164,24 @@ class Ladder:
 
     def _with_accuracy(self, measured: Measurement, scores: NDArray[Any]) -> Measurement:
         return with_accuracy(measured, scores, self._reference.scores, self._goal.limits.get("accuracy_drop"))
+
+
+def refusal(measured: Measurement, goal: Goal, to_beat: float | None, lost_at: float = 0.0) -> str | None:
+    """Why a trial of which this is known should not go on: the name of the figure that is too far over its limit, or
+    `behind`; None where it should.
+
+    The accuracy limit may be broken by `lost_at` times its unit, for what is not trained yet recovers.
+    """
+    limit_ms, latency = goal.limits.get("latency_ms"), measured.latency_ms
+    excess = goal.violations(measured)
+    if limit_ms is not None and latency is not None and latency.p50 > WIDE_MARGIN * limit_ms:
+        return "latency_ms"
+    if excess.get("size_mb", 0) > 0:
+        return "size_mb"
+    if excess.get("accuracy_drop", 0) > lost_at:
+        return "accuracy_drop"
+    score = goal.score(measured)
+    return "behind" if score is not None and to_beat is not None and to_beat - score > WORTH else None
 
 
 class _StageClock:

@@ -48,8 +48,8 @@ class Standings:
                 counted = worker.run_for(_LIMIT_S, _work_of, model)
             (out / "work.json").write_text(json.dumps(counted and asdict(counted)))
 
-        found = json.loads((self._rig.store.make("work", {"model": model.key}, fill) / "work.json").read_text())
-        return Work(**found) if found else None
+        work = json.loads((self._rig.store.make("work", {"model": model.key}, fill) / "work.json").read_text())
+        return Work(**work) if work else None
 
     def _measured(self) -> Peaks | None:
         cores = self._rig.target.cores
@@ -63,8 +63,8 @@ class Standings:
                 peaks = worker.run_for(_LIMIT_S, self._rig.target.hardware.measure_peaks, cores)
             (out / "peaks.json").write_text(json.dumps(peaks and asdict(peaks)))
 
-        found = json.loads((self._rig.store.make("peaks", made_from, fill) / "peaks.json").read_text())
-        return Peaks(**found) if found else None
+        peaks = json.loads((self._rig.store.make("peaks", made_from, fill) / "peaks.json").read_text())
+        return Peaks(**peaks) if peaks else None
 
 
 def _work_of(model: Model) -> Work | None:

@@ -77,20 +77,20 @@ def largest_rate(
         return _served(rate, latency_ms, fill) if np.percentile(latency_ms, percentile) <= limit_ms else None
 
     rate = _FULLEST * traffic.capacity
-    found = within(rate)
-    if found:
-        return found
-    while not found:
+    served = within(rate)
+    if served:
+        return served
+    while not served:
         rate /= 2
         if rate < _EMPTIEST * traffic.capacity / batch_size:
             return None
-        found = within(rate)
+        served = within(rate)
     high = 2 * rate
-    while high > _STEP * found.rate:
-        rate = math.sqrt(found.rate * high)
+    while high > _STEP * served.rate:
+        rate = math.sqrt(served.rate * high)
         better = within(rate)
-        found, high = (better, high) if better else (found, rate)
-    return found
+        served, high = (better, high) if better else (served, rate)
+    return served
 
 
 def at_rate(service_ms: NDArray[Any], batch_size: int, rate: float, seed: int = 0) -> Served:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.goal import Goal
-from tuner.measure import queueing as serving
+from tuner.measure import queueing
 from tuner.measure.statistics import Interval, percentile_interval
 from tuner.measurement import Latency
 
@@ -32,9 +32,9 @@ def figures(goal: Goal, turns: Sequence[NDArray[Any]], batch_size: int, *, resam
         limited = latency.percentile(goal.percentile)
         ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else (limited, limited)
         return replace(latency, ci95=ci95), batch_size / p50 * 1e3
-    served = serving.largest_rate(calls, batch_size, goal.limits["latency_ms"], goal.percentile)
+    served = queueing.largest_rate(calls, batch_size, goal.limits["latency_ms"], goal.percentile)
     if served is None:
-        served = serving.at_rate(calls, batch_size, _IDLE * 1e3 / float(calls.mean()))
+        served = queueing.at_rate(calls, batch_size, _IDLE * 1e3 / float(calls.mean()))
     latency = Latency(served.p50, served.p90, served.p95, served.p99, (served.p50, served.p99))
     return latency, served.rate
 
@@ -54,10 +54,10 @@ def interval(
     statistics: Conover, Practical Nonparametric Statistics, 1999, section 3.2).
     """
     if goal.scenario != "Server":
-        found = [float(np.percentile(np.concatenate(turns), goal.percentile)) for turns in rounds]
+        latencies = [float(np.percentile(np.concatenate(turns), goal.percentile)) for turns in rounds]
     else:
-        at = [serving.at_rate(np.concatenate(turns), batch_size, rate) for turns in rounds]
-        found = [float(getattr(served, f"p{goal.percentile}")) for served in at]
-    centre = float(np.median(found))
-    low, high = math.log(min(found) / centre), math.log(max(found) / centre)
+        served = [queueing.at_rate(np.concatenate(turns), batch_size, rate) for turns in rounds]
+        latencies = [float(getattr(each, f"p{goal.percentile}")) for each in served]
+    centre = float(np.median(latencies))
+    low, high = math.log(min(latencies) / centre), math.log(max(latencies) / centre)
     return centre * math.exp(-math.hypot(low, drift[0])), centre * math.exp(math.hypot(high, drift[1]))

@@ -53,8 +53,8 @@ class Timing:
     @property
     def energy(self) -> float | None:
         """The machine's energy a call, J; None where it is not exposed."""
-        told = [joules for joules in self.energy_j if joules is not None]
-        return float(np.median(told)) if told else None
+        joules = [spent for spent in self.energy_j if spent is not None]
+        return float(np.median(joules)) if joules else None
 
     def ratio_to(self, other: "Timing") -> float:
         """The median over turns of the ratio of medians: each pair of turns shares the machine's mood."""

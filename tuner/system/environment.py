@@ -10,10 +10,11 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def library_versions(libraries: set[str]) -> dict[str, str]:
-    found = {}
+    """Of each distribution that is installed here; "absent" for what is not."""
+    versions = {}
     for library in sorted(libraries):
         try:
-            found[library] = importlib.metadata.version(library)
+            versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
-            found[library] = "absent"
-    return found
+            versions[library] = "absent"
+    return versions
