@@ -1,11 +1,10 @@
 """What a reviewer reads of a study: its page, its note in MLflow, and the words in both."""
 
 import html
-import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -14,19 +13,25 @@ from tests import study
 from tests.conftest import furnished
 from tests.fakes import Faulty, Null, Scrambling
 from tests.study import literal, node
+from tuner.goal import Goal
 from tuner.report import page as report
 from tuner.report import pictures as picture
-from tuner.report import words as note
+from tuner.report import words
+from tuner.report.note import study_note
+from tuner.result import Result, StudyFolder, TrialRecord
+from tuner.trial import Failure
 
+Files = tuple[Result, list[TrialRecord]]
 CRASH = "three is not a colour"
 
 
 @pytest.fixture(scope="module")
 def reviewed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study with a champion, a candidate that fails, one that is too slow and one that is too inaccurate."""
+    """A study with a champion, a slower one as it comes, one that fails, one too slow and one too inaccurate."""
     folder = furnished(tmp_path_factory.mktemp("reviewed"), shared)
     deploy = [
         {"backend": node(Null, ms=1.0)},
+        {"backend": node(Null)},
         {"backend": node(Null, ms=22.0)},
         {"backend": node(Faulty, fault="raise")},
         {"compress": node(Scrambling), "backend": node(Null, ms=1.0)},
@@ -37,10 +42,9 @@ def reviewed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def files(reviewed: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    folder = reviewed / "out/linear-cpu-001"
-    result, trials = (json.loads((folder / name).read_text()) for name in ("result.json", "trials.json"))
-    return result, trials
+def files(reviewed: Path) -> Files:
+    folder = StudyFolder(reviewed / "out/linear-cpu-001")
+    return folder.read_result(), folder.read_trials()
 
 
 def test_the_page_answers_a_reviewer_and_needs_nothing_else(reviewed: Path) -> None:
@@ -61,46 +65,69 @@ def test_the_page_answers_a_reviewer_and_needs_nothing_else(reviewed: Path) -> N
     assert len(ids) == len(set(ids)), "several drawings stand on one page"
 
 
+def test_a_speed_up_is_told_with_its_interval_and_content_by_its_digest(reviewed: Path) -> None:
+    result = study.result(reviewed)
+    low, high = result["speedup"]["vs_best_untuned_ci95"]
+    assert 1 < low <= result["speedup"]["vs_best_untuned"] <= high
+    parent, _ = study.runs(reviewed)
+    ends = [parent.data.metrics[f"speedup_vs_best_untuned_{end}"] for end in ("low", "high")]
+    assert ends == [pytest.approx(low), pytest.approx(high)]
+    page = (reviewed / "out/linear-cpu-001/report.html").read_text()
+    digests = result["content"].values()
+    assert set(result["content"]) == {"model", "data"} and all(re.fullmatch("[0-9a-f]{16}", d) for d in digests)
+    for told in (page, parent.data.tags["mlflow.note.content"]):
+        assert f"(95 % interval {low:.2f} to {high:.2f})" in told
+        assert all(digest in told for digest in digests)
+
+
 def test_the_page_is_made_again_from_the_two_files(reviewed: Path, tmp_path: Path) -> None:
     folder = reviewed / "out/linear-cpu-001"
     for name in ("result.json", "trials.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    assert report.write(tmp_path).read_text() == (folder / "report.html").read_text()
+    report.write(StudyFolder(tmp_path))
+    assert (tmp_path / "report.html").read_text() == (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize("objective", ["latency", "size_mb"])
-def test_a_page_without_a_champion(files: tuple[dict[str, Any], list[dict[str, Any]]], objective: str) -> None:
+def test_a_page_without_a_champion(files: Files, objective: str) -> None:
     result, trials = files
-    missed = {**result, "verdict": "infeasible", "objective": objective, "champion": None, "runners_up": []}
-    missed |= {"nearest_miss": result["champion"], "speedup": {"vs_eager": None, "vs_best_untuned": None}}
-    missed["constraints"] = {"latency_percentile": 95, "scenario": "SingleStream", "latency_ms": 0.001}
-    page = report.page(missed, [trial for trial in trials if not trial["stopped_by"]])
+    missed = replace(
+        result,
+        verdict="infeasible",
+        goal=Goal({"latency_ms": 0.001}, objective=objective),
+        champion=None,
+        runners_up=[],
+        nearest_miss=result.champion,
+        speedup={"vs_eager": None, "vs_best_untuned": None},
+    )
+    page = report.page(missed, [trial for trial in trials if not trial.stopped_by])
     assert "None within latency_ms ≤ 0.001" in page
     assert "none within the limits" in page
-    assert "accuracy_drop" not in note.sentence(missed), "a limit that was not declared"
+    assert "accuracy_drop" not in words.sentence(missed), "a limit that was not declared"
 
 
-def test_a_page_of_nothing_measured(files: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_a_page_of_nothing_measured(files: Files) -> None:
     result, trials = files
-    failed = [trial for trial in trials if trial["failure"]]
-    empty = {**result, "verdict": "infeasible", "champion": None, "runners_up": [], "nearest_miss": None}
-    empty["baselines"] = {"eager": None, "best_untuned": None}
+    failed = [trial for trial in trials if trial.failure]
+    empty = replace(
+        result, verdict="infeasible", champion=None, runners_up=[], nearest_miss=None, eager=None, best_untuned=None
+    )
     assert CRASH in report.page(empty, failed)
-    assert CRASH in note.study_note(empty, failed)
+    assert CRASH in study_note(empty, failed)
 
 
-def test_names_cannot_break_the_page_or_the_note(files: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_names_cannot_break_the_page_or_the_note(files: Files) -> None:
     result, trials = files
     hostile = "<b>|`x`"
-    trials[0] = {**trials[0], "state": "failed", "failure": {"kind": "error", "sentence": hostile}}
+    trials[0] = replace(trials[0], state="failed", failure=Failure("error", hostile))
     assert hostile not in report.page(result, trials)
-    assert "\\<b>\\|\\`x\\`" in note.study_note(result, trials)
+    assert "\\<b>\\|\\`x\\`" in study_note(result, trials)
 
 
-def test_setbacks_are_told_by_reason(files: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_setbacks_are_told_by_reason(files: Files) -> None:
     result, trials = files
     told = {
-        setback.what: setback for setback in note.setbacks({**result, "left_out": {"tpu": "no such device"}}, trials)
+        setback.what: setback for setback in words.setbacks(replace(result, left_out={"tpu": "no such device"}), trials)
     }
     assert CRASH in told["error"].why
     assert told["stopped early"].why.startswith("accuracy_drop")
@@ -110,11 +137,11 @@ def test_setbacks_are_told_by_reason(files: tuple[dict[str, Any], list[dict[str,
 
 
 def test_what_was_far_behind_is_not_said_to_break_a_limit(
-    files: tuple[dict[str, Any], list[dict[str, Any]]],
+    files: Files,
 ) -> None:
     result, trials = files
-    (slow,) = [trial for trial in trials if trial["label"] == "null-22 · b4"]
-    behind = {**slow, "state": "stopped_early", "stopped_by": "behind"}
+    (slow,) = [trial for trial in trials if trial.label == "null-22 · b4"]
+    behind = replace(slow, state="stopped_early", stopped_by="behind")
     drawing = picture.choices(result, [behind if trial is slow else trial for trial in trials])
     assert "far behind" in drawing
     assert "none within the limits" in picture.choices(result, trials)

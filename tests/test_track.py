@@ -1,5 +1,6 @@
 """Real MLflow in a file: what reviewers will find of a study."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,31 @@ from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
 from tuner.request.tracking import default_uri
+from tuner.result import Counts, FindingRecord, Ratio, Result, StudyFolder
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Failure, Outcome
+from tuner.verdict import Finding
 
 CANDIDATE = Candidate((Rounding(2),), Null(1.0), 8)
 MEASURED = Measurement(
     Latency(1, 2, 3, 4, (2.5, 3.5)), 8000.0, accuracy=0.75, accuracy_drop=0.125, size_mb=0.5, memory_mb=70.0
+)
+
+RESULT = Result(
+    study="mine",
+    target="cpu",
+    model="linear",
+    goal=Goal({"latency_ms": 5.0}),
+    verdict="feasible",
+    interrupted=False,
+    samples={"evaluation": 100, "calibration": 10, "training": 0},
+    metric="tuner.metrics:top1",
+    float_accuracy=0.9,
+    trials=Counts(3, 2, 1, 0),
+    seconds={"total": 3.0, "search": 2.0, "decide": 0.5, "overhead": 0.1},
+    environment={"cpu": "a CPU", "threads": 1, "system": "Linux", "python": "3", "versions": {}},
+    review="tune ui",
+    command="tune latency_ms=5",
 )
 
 
@@ -121,13 +141,23 @@ def test_a_study_opened_again_is_the_same_run(uri: str, tracker: Tracker, tmp_pa
 def test_the_verdict_comes_with_the_champion(uri: str, tracker: Tracker, tmp_path: Path) -> None:
     (tmp_path / "champion/files").mkdir(parents=True)
     (tmp_path / "champion/files/weights.npy").write_bytes(b"w")
-    (tmp_path / "result.json").write_text("{}")
-    tracker.verdict(tmp_path / "result.json", tmp_path / "champion", {"speedup": 2}, {"verdict": "feasible"})
+    for name in ("result.json", "report.html"):
+        (tmp_path / name).write_text("{}")
+    champion = FindingRecord.of(Finding(CANDIDATE, MEASURED), {"share": 0.5})
+    speedup = {"vs_eager": Ratio(2.0, (1.5, 2.5)), "vs_best_untuned": None}
+    result = replace(RESULT, champion=champion, speedup=speedup, content={"model": "m0", "data": "d0"})
+    tracker.verdict(StudyFolder(tmp_path), result, [])
     client = MlflowClient(tracking_uri=uri)
     run = client.get_run(tracker.run_id)
-    assert run.data.metrics["speedup"] == 2
+    assert run.data.metrics.items() >= {
+        "speedup_vs_eager": 2.0, "speedup_vs_eager_low": 1.5, "speedup_vs_eager_high": 2.5,
+        "champion_throughput_per_s": 8000.0, "champion_roofline_share": 0.5, "trials_total": 3.0,
+    }.items()  # fmt: skip
+    assert "speedup_vs_best_untuned" not in run.data.metrics
     assert run.data.tags["verdict"] == "feasible"
-    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"result.json", "champion"}
+    assert (run.data.tags["content_model"], run.data.tags["content_data"]) == ("m0", "d0")
+    assert run.data.tags["champion"] == CANDIDATE.label
+    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"result.json", "report.html", "champion"}
     assert run.info.artifact_uri.startswith((tmp_path / "out").as_uri()), "beside the store, wherever one stands"
 
 

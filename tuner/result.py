@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from tuner.errors import Kind
 from tuner.goal import Goal
 from tuner.measurement import Interval, Measurement
 from tuner.system.digests import digest
 from tuner.trial import Failure, Outcome, State
 from tuner.verdict import Doubt, Finding
+from tuner.workload import Role
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
     "study", "target", "model", "verdict", "interrupted", "metric", "content", "float_accuracy", "loadgen", "notes",
@@ -127,6 +129,16 @@ class TrialRecord:
         )
 
     @property
+    def name(self) -> str:
+        """As MLflow's run is called."""
+        return "base" if self.number is None else f"{self.number:03d}"
+
+    @property
+    def probed(self) -> bool:
+        """Whether its latency and throughput, if it has them, are those of a few calls."""
+        return self.state != "complete"
+
+    @property
     def batch_size(self) -> int:
         return int(self.candidate["batch_size"])
 
@@ -158,7 +170,7 @@ class Counts:
     stopped_early: int
     failed: int
     reused: int = 0
-    failures: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[Kind, int] = field(default_factory=dict)
     ended_by: str = "interrupt"
 
 
@@ -178,7 +190,7 @@ class Result:
     goal: Goal
     verdict: Literal["certified", "feasible", "infeasible"]
     interrupted: bool
-    samples: Mapping[str, int]
+    samples: Mapping[Role, int]
     metric: str
     float_accuracy: float
     trials: Counts

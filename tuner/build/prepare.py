@@ -9,7 +9,7 @@ import numpy as np
 
 from tuner.build.builder import Source
 from tuner.build.samples import Kept, keep
-from tuner.build.store import Store
+from tuner.build.store import Store, content_digest
 from tuner.errors import CandidateError, RequestError
 from tuner.system.code import source_digest
 from tuner.system.digests import digest
@@ -21,11 +21,13 @@ from tuner.workload import ROLES, Dataset, Model, Role, TensorSpec, Workload, ev
 
 @dataclass(frozen=True)
 class Prepared:
-    """The workload with its samples on disk, the float model there, and how many samples each role has (0: none)."""
+    """The workload with its samples on disk, the float model there, how many samples each role has (0: none), and the
+    digest of the files that hold them."""
 
     workload: Workload
     source: Source
     samples: dict[Role, int]
+    data: str
 
     @property
     def content(self) -> dict[str, Any]:
@@ -35,6 +37,11 @@ class Prepared:
         content = {"model": self.source.model.key, "dataset": dataset.key()}
         task = {} if self.workload.task == Call() else {"task": self.workload.task.key()}
         return {**content, "metric": metric, "code": source_digest(metric), **task}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The model and the data, each by what is in its files."""
+        return {"model": self.source.model.key, "data": self.data}
 
 
 def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher, progress: Progress) -> Prepared:
@@ -47,8 +54,8 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
     with launcher.open(log) as worker:
         try:
             made_from = dataset.key()
-            folder = store.make("samples", made_from, lambda out: worker.run(keep, dataset, out))
-            dataset = Kept(folder, json.dumps(made_from))
+            kept = store.make("samples", made_from, lambda out: worker.run(keep, dataset, out))
+            dataset = Kept(kept, json.dumps(made_from))
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)
             key = source.key(dataset)
@@ -62,7 +69,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
             content = digest({"model": identity, "inputs": [asdict(spec) for spec in inputs]})
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
-    return Prepared(workload, Source(replace(model, key=content), dataset), samples)
+    return Prepared(workload, Source(replace(model, key=content), dataset), samples, content_digest(kept))
 
 
 def _describe(dataset: Dataset) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:

@@ -143,6 +143,11 @@ class Store:
         return self.root / stage / digest(key)
 
 
+def content_digest(entry: Path) -> str:
+    """One digest of all the files of an entry, whatever it was made from."""
+    return digest(json.loads((entry / SEAL).read_text())["files"])
+
+
 def _remove(path: Path) -> None:
     """Gone at once for whoever looks, then from the disk."""
     with contextlib.suppress(OSError):  # somebody else was first

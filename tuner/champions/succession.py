@@ -94,25 +94,16 @@ class Succession:
         self._registered = {"model": self._name, "version": version, "new": True, "champion": why is not None}
 
     @property
-    def registered(self) -> bool:
-        """Whether the study's champion is in the registry, so that its files need not be logged again."""
-        return self._registered is not None
+    def watched(self) -> dict[str, Any] | None:
+        """What result.json says of the registered champion, where it is watched."""
+        if not self._request.watch or self.examined is None:
+            return None
+        return {**self.examined.to_json(), "on_regression": self._alarm}
 
-    def to_json(self) -> dict[str, Any]:
-        """The keys `watch` and `registered` of result.json."""
-        watched = None
-        if self._request.watch and self.examined is not None:
-            watched = {**self.examined.to_json(), "on_regression": self._alarm}
-        return {"watch": watched, "registered": self._registered}
-
-    def tags(self) -> dict[str, str]:
-        """What the study's run in MLflow says of it."""
-        tags = {}
-        if self._registered is not None:
-            tags["registered"] = f"{self._registered['model']} version {self._registered['version']}"
-        if self._request.watch and self.examined is not None:
-            tags |= {"regression": self.examined.regression or "none", "watch": self.examined.sentence}
-        return tags
+    @property
+    def registered(self) -> dict[str, Any] | None:
+        """What result.json says of the version that the study's champion is; None where it is none."""
+        return self._registered
 
     def _examine(self, version: str) -> None:
         self._say(f"examining the champion, {self._name} version {version}")

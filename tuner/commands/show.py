@@ -17,13 +17,12 @@ def show(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     config = compose.composed([a for a in arguments if a != "--json"])
     study = _study_folder(folder(config.out_dir), config.study)
-    text = study.result.read_text()
     if as_json:
-        sys.stdout.write(text)
+        sys.stdout.write(study.result.read_text())
         return 0
     from tuner.report.console import Console
 
-    Console().verdict(json.loads(text), study.path)
+    Console().verdict(study.read_result(), study)
     return 0
 
 

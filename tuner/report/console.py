@@ -4,7 +4,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import rich.console
@@ -13,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from tuner.candidate import Candidate
-from tuner.report.rows import declared_limits
-from tuner.report.rows import table as compared
-from tuner.report.words import counted, limits, sentence
+from tuner.report.rows import table
+from tuner.report.words import counted, limits, sentence, speedups
 from tuner.request.request import Request
+from tuner.result import Result, StudyFolder
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
 
@@ -96,27 +95,31 @@ class Console:
     def say(self, text: str) -> None:
         self._err.print(text, style="dim", markup=False)
 
-    def verdict(self, result: Mapping[str, Any], folder: Path) -> None:
-        """Prints what `result.json` says."""
+    def verdict(self, result: Result, study: StudyFolder) -> None:
+        """Prints what a study found."""
         self._out.print()
-        self._out.print(sentence(result), style="bold", markup=False, soft_wrap=True)
-        for remark in (*result["notes"], *(doubt["sentence"] for doubt in result["doubts"])):
-            self._out.print(remark, style="yellow", markup=False, soft_wrap=True)
+        self._tell(sentence(result), style="bold")
+        for remark in result.remarks:
+            self._tell(remark, style="yellow")
         self._out.print(_table(result))
-        self._out.print(counted(result), soft_wrap=True)
-        if champion := result["champion"]:
-            if champion["roofline"]:
-                self._out.print(f"it {champion['roofline']['sentence']}", markup=False, soft_wrap=True)
-            self._out.print(f"artifact  {folder / 'champion'}", markup=False, soft_wrap=True)
-        if registered := result.get("registered"):
-            self._out.print(f"model     {_registered(registered)}", markup=False, soft_wrap=True)
-        if watch := result.get("watch"):
-            style = "red" if watch["regression"] else None
-            self._out.print(f"watch     {watch['sentence']}", style=style, markup=False, soft_wrap=True)
-        self._out.print(f"result    {folder / 'result.json'}", markup=False, soft_wrap=True)
-        if (folder / "report.html").exists():
-            self._out.print(f"report    {folder / 'report.html'}", markup=False, soft_wrap=True)
-        self._out.print(f"review    {result['review']}", markup=False, soft_wrap=True)
+        self._tell(counted(result))
+        if result.champion:
+            for ratio in speedups(result):
+                self._tell(f"speed-up  {ratio}")
+            if result.champion.roofline:
+                self._tell(f"it {result.champion.roofline['sentence']}")
+            self._tell(f"artifact  {study.champion}")
+        if result.registered:
+            self._tell(f"model     {_registered(result.registered)}")
+        if result.watch:
+            self._tell(f"watch     {result.watch['sentence']}", style="red" if result.watch["regression"] else None)
+        self._tell(f"result    {study.result}")
+        if study.report.exists():
+            self._tell(f"report    {study.report}")
+        self._tell(f"review    {result.review}")
+
+    def _tell(self, line: str, style: str | None = None) -> None:
+        self._out.print(line, style=style, markup=False, soft_wrap=True)
 
     def _progress(self, *columns: Any) -> Progress:
         return Progress(
@@ -168,21 +171,21 @@ class TrialBar:
         return f"best {best} {goal.wanted.unit} {self._best.candidate.label}"
 
 
-def _registered(found: Mapping[str, Any]) -> str:
-    name = f"{found['model']} version {found['version']}"
-    if found["champion"]:
-        return f"{name}, now the champion" if found["new"] else f"{name} stays the champion"
-    return f"{name}, a candidate: tune promote {found['model']}"
+def _registered(registered: Mapping[str, Any]) -> str:
+    name = f"{registered['model']} version {registered['version']}"
+    if registered["champion"]:
+        return f"{name}, now the champion" if registered["new"] else f"{name} stays the champion"
+    return f"{name}, a candidate: tune promote {registered['model']}"
 
 
-def _table(result: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    table.add_column("candidate", overflow="fold")
-    percentile = declared_limits(result).percentile
-    columns, rows = compared(result)
+def _table(result: Result) -> Table:
+    columns, rows = table(result)
+    percentile = result.goal.percentile
+    lines = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    lines.add_column("")
+    lines.add_column("candidate", overflow="fold")
     for figure in columns:
-        table.add_column(figure.heading(percentile), justify="right")
-    for role, _, label, measured in rows:
-        table.add_row(role, label, *(figure.text(measured, percentile) for figure in columns))
-    return table
+        lines.add_column(figure.heading(percentile), justify="right")
+    for role, finding in rows:
+        lines.add_row(role, finding.label, *(figure.text(finding.measurement, percentile) for figure in columns))
+    return lines

@@ -1,4 +1,4 @@
-"""The report's pictures, drawn from `result.json` and `trials.json` as SVG to be set into a page."""
+"""The report's pictures, as SVG to be set into a page."""
 
 import io
 import re
@@ -13,9 +13,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from tuner.goal import Goal
 from tuner.measurement import Measurement
-from tuner.report.rows import declared_limits, measurement
+from tuner.result import Result, TrialRecord
 
-Trials = Sequence[Mapping[str, Any]]
+Trials = Sequence[TrialRecord]
 Point = tuple[float, float]
 # Okabe and Ito's colours, which colour-blind readers tell apart
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d1f", "#4d4d4d")
@@ -34,23 +34,23 @@ _STYLE: dict[Any, Any] = {
 _SIZE = (5.0, 3.6)  # inches at 72 a point: about as wide as a phone, so that type keeps its size there
 
 
-def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
+def front(result: Result, trials: Trials, against: str) -> str:
     """Latency and `throughput` or `accuracy_drop` of every measured candidate, with the limits and the champion."""
-    goal = declared_limits(result)
+    goal = result.goal
     figure, axes = _figure()
-    done = [(t, measurement(t["measurement"])) for t in trials if t["state"] == "complete"]
+    done = [(t, t.measurement) for t in trials if t.state == "complete"]
     for colour, name in zip(_PALETTE * 3, dict.fromkeys(backend(t) for t, _ in done), strict=False):
         mine = [(_place(m, goal, against), goal.feasible(m)) for t, m in done if backend(t) == name]
         _dots(axes, [place for place, feasible in mine if feasible], colour, filled=True)
         _dots(axes, [place for place, feasible in mine if not feasible], colour, filled=False)
         axes.scatter([], [], s=26, color=colour, label=name)
     for role, marker, finding in (
-        ("champion", "*", result["champion"]),
-        ("torch eager", "s", result["baselines"]["eager"]),
-        ("best untuned", "D", result["baselines"]["best_untuned"]),
+        ("champion", "*", result.champion),
+        ("torch eager", "s", result.eager),
+        ("best untuned", "D", result.best_untuned),
     ):
         if finding is not None:
-            x, y = _place(measurement(finding), goal, against)
+            x, y = _place(finding.measurement, goal, against)
             size = 210 if marker == "*" else 46
             axes.scatter([x], [y], s=size, marker=marker, color=_BEST, edgecolors="black", zorder=4, label=role)
     if (limit_ms := goal.limits.get("latency_ms")) is not None:
@@ -78,9 +78,9 @@ def front(result: Mapping[str, Any], trials: Trials, against: str) -> str:
     return _svg(figure, f"front-{against}")
 
 
-def history(result: Mapping[str, Any], trials: Trials) -> str:
+def history(result: Result, trials: Trials) -> str:
     """What each trial found, and the best feasible so far."""
-    goal = declared_limits(result)
+    goal = result.goal
     figure, axes = _figure()
     better = max if goal.wanted.better == "more" else min
     good: list[Point] = []
@@ -91,7 +91,7 @@ def history(result: Mapping[str, Any], trials: Trials) -> str:
         value = wanted(goal, trial)
         if value is None:
             unmeasured.append(number)
-        elif goal.feasible(measurement(trial["measurement"])):
+        elif goal.feasible(trial.measurement):
             good.append((number, value))
             best.append((number, better(value, best[-1][1]) if best else value))
         else:
@@ -113,18 +113,18 @@ def history(result: Mapping[str, Any], trials: Trials) -> str:
     return _svg(figure, "history")
 
 
-def choices(result: Mapping[str, Any], trials: Trials) -> str:
+def choices(result: Result, trials: Trials) -> str:
     """For each backend, combination of transforms and batch size: the best feasible candidate that has it. What was far
     behind after a few calls says nothing of the limits."""
-    goal = declared_limits(result)
+    goal = result.goal
     up = goal.wanted.better == "more"
     bars: list[tuple[str, float, str] | None] = []
     for kind in (backend, transforms, batch):
         tried: dict[str, list[float | None]] = {}
         for t in trials:
             scores = tried.setdefault(kind(t), [])
-            if t["stopped_by"] != "behind":
-                kept = goal.feasible(measurement(t["measurement"]))
+            if t.stopped_by != "behind":
+                kept = goal.feasible(t.measurement)
                 scores.append(wanted(goal, t) if kept else None)
         several = []
         for name, scores in tried.items():
@@ -164,21 +164,21 @@ def time_spent(seconds: Mapping[str, float]) -> str:
     return _svg(figure, "time")
 
 
-def backend(trial: Mapping[str, Any]) -> str:
-    return str(trial["label"].split(" · ")[0])
+def backend(trial: TrialRecord) -> str:
+    return trial.label.split(" · ")[0]
 
 
-def transforms(trial: Mapping[str, Any]) -> str:
-    return " + ".join(trial["label"].split(" · ")[1:-1]) or "no transform"
+def transforms(trial: TrialRecord) -> str:
+    return " + ".join(trial.label.split(" · ")[1:-1]) or "no transform"
 
 
-def batch(trial: Mapping[str, Any]) -> str:
-    return f"batch {trial['candidate']['batch_size']}"
+def batch(trial: TrialRecord) -> str:
+    return f"batch {trial.batch_size}"
 
 
-def wanted(goal: Goal, trial: Mapping[str, Any]) -> float | None:
+def wanted(goal: Goal, trial: TrialRecord) -> float | None:
     """What the objective wants, in its unit; None where it was not measured."""
-    return goal.wanted.wanted(measurement(trial["measurement"]), goal.percentile)
+    return goal.wanted.wanted(trial.measurement, goal.percentile)
 
 
 def _place(measured: Measurement, goal: Goal, against: str) -> Point:

@@ -2,16 +2,13 @@
 
 import json
 import shlex
-from typing import Any
 
-from tuner.champions.succession import Succession
 from tuner.report import page
+from tuner.result import Result, TrialRecord
 from tuner.search.search import Search
-from tuner.study.result import Ending, result_json
 from tuner.study.session import Session
 from tuner.study.tally import Tally
 from tuner.system.files import write_whole
-from tuner.tracking.tracker import measurement_metrics
 from tuner.trial import Outcome
 
 
@@ -58,44 +55,12 @@ class Recorder:
         self._session.tracker.trial(number, title, outcome, goal, log)
 
 
-def record(session: Session, tally: Tally, ending: Ending, succession: Succession) -> dict[str, Any]:
-    """Writes result.json and trials.json, tells MLflow, and prints the verdict. Returns the content of result.json."""
-    folder, tracker = session.folder, session.tracker
-    result = result_json(session, tally, ending) | succession.to_json()
-    write_whole(folder.result, json.dumps(result, indent=2) + "\n")
-    trials = [
-        {"number": tally.numbers.get(candidate), "label": candidate.label, **outcome.to_json()}
-        for candidate, outcome in tally.outcomes.items()
-    ]
-    write_whole(folder.trials, json.dumps(trials, indent=1) + "\n")
-    announced = ending.verdict.champion is not None and not succession.registered
-    tracker.verdict(
-        folder.result,
-        folder.champion if announced else None,
-        _metrics(result, ending),
-        _tags(ending) | succession.tags(),
-    )
-    tracker.present(result, trials, page.write(folder.path))
-    session.console.verdict(result, folder.path)
-    return result
-
-
-def _metrics(result: dict[str, Any], ending: Ending) -> dict[str, float]:
-    verdict = ending.verdict
-    metrics = {f"trials_{name}": float(n) for name, n in result["trials"].items() if isinstance(n, int)}
-    metrics |= {f"speedup_{name}": ratio for name, ratio in result["speedup"].items() if ratio is not None}
-    if verdict.noise is not None:
-        metrics["race_noise"] = verdict.noise
-    if verdict.champion is not None:
-        metrics |= measurement_metrics(verdict.champion.measurement, "champion_")
-        if standing := ending.standings.get(verdict.champion.candidate):
-            metrics["champion_roofline_share"] = standing.share
-    return metrics
-
-
-def _tags(ending: Ending) -> dict[str, str]:
-    tags = {"verdict": str(ending.verdict.verdict)}
-    tags["doubts"] = ", ".join(doubt.name for doubt in ending.doubts) or "none"
-    if ending.verdict.champion is not None:
-        tags["champion"] = ending.verdict.champion.candidate.label
-    return tags
+def record(session: Session, tally: Tally, result: Result) -> None:
+    """Writes result.json, trials.json and the report, tells MLflow, and prints the verdict."""
+    folder = session.folder
+    write_whole(folder.result, json.dumps(result.to_json(), indent=2) + "\n")
+    trials = [TrialRecord.of(o, tally.numbers.get(candidate)) for candidate, o in tally.outcomes.items()]
+    write_whole(folder.trials, json.dumps([trial.to_json() for trial in trials], indent=1) + "\n")
+    page.write(folder)
+    session.tracker.verdict(folder, result, trials)
+    session.console.verdict(result, folder)

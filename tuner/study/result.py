@@ -1,4 +1,4 @@
-"""`result.json`: the verdict with its evidence, as docs/concepts.md describes it."""
+"""The result of a study, from what it knows at its end."""
 
 import math
 import os
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tuner.candidate import Candidate
+from tuner.champions.succession import Succession
 from tuner.goal import Goal
 from tuner.measure.roofline import Standing
 from tuner.request.request import Request
 from tuner.request.tracking import default_uri
+from tuner.result import Counts, FindingRecord, Ratio, Result
 from tuner.study.session import Session
 from tuner.study.tally import Tally
 from tuner.system.environment import library_versions
@@ -23,91 +25,66 @@ from tuner.system.secret import masked
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Finding, Verdict
 
+Standings = Mapping[Candidate, Standing]
+
 
 @dataclass(frozen=True)
 class Ending:
-    """What this process's session with the study came to. `seconds` are total, search, decide and overhead; `left_out`
-    has by plugin why it could not be tried."""
+    """What this process's session with the study came to. `standings` are where those that raced stand against what the
+    target can do; `seconds` are total, search, decide and overhead; `left_out` has by plugin why it could not be
+    tried."""
 
     verdict: Verdict
     interrupted: bool
     float_accuracy: float
     doubts: Sequence[Doubt]
     seconds: Mapping[str, float]
-    standings: Mapping[Candidate, Standing]
+    standings: Standings
     left_out: Mapping[str, str]
 
 
-def result_json(session: Session, tally: Tally, ending: Ending) -> dict[str, Any]:
-    """The content of `result.json`."""
+def concluded(session: Session, tally: Tally, ending: Ending, succession: Succession) -> Result:
+    """The result of a study that is decided, its champion registered."""
     request, verdict, standings = session.request, ending.verdict, ending.standings
-    states = [outcome.state for outcome in tally.outcomes.values()]
-    champion = _finding_json(verdict.champion, standings)
-    if champion is not None:
-        champion["artifact"] = "champion"
-    failures = Counter(o.failure.kind for o in tally.outcomes.values() if o.failure is not None)
-    libraries = {
-        library for c in tally.outcomes for plugin in (*c.transforms, c.backend) for library in plugin.libraries
-    }
-    return {
-        "study": session.folder.name,
-        "target": request.target.name,
-        "model": request.workload.name,
-        "verdict": verdict.verdict,
-        "interrupted": ending.interrupted,
-        "objective": request.goal.objective,
-        "constraints": {
-            **request.goal.limits,
-            "latency_percentile": request.goal.percentile,
-            "scenario": request.goal.scenario,
+    outcomes = list(tally.outcomes.values())
+    return Result(
+        study=session.folder.name,
+        target=request.target.name,
+        model=request.workload.name,
+        goal=request.goal,
+        verdict=verdict.verdict,
+        interrupted=ending.interrupted,
+        samples=session.prepared.samples,
+        metric=request.workload.metric,
+        content=session.prepared.digests,
+        float_accuracy=ending.float_accuracy,
+        champion=_record(verdict.champion, standings),
+        eager=_record(verdict.eager, standings),
+        best_untuned=_record(verdict.best_untuned, standings),
+        speedup={
+            "vs_eager": speedup(verdict, verdict.eager, verdict.vs_eager_ci95),
+            "vs_best_untuned": speedup(verdict, verdict.best_untuned, verdict.vs_best_untuned_ci95),
         },
-        "dataset": dict(session.prepared.samples),
-        "metric": request.workload.metric,
-        "float_accuracy": ending.float_accuracy,
-        "champion": champion,
-        "baselines": {
-            "eager": _finding_json(verdict.eager, standings),
-            "best_untuned": _finding_json(verdict.best_untuned, standings),
-        },
-        "speedup": {
-            "vs_eager": speedup(verdict.champion, verdict.eager),
-            "vs_best_untuned": speedup(verdict.champion, verdict.best_untuned),
-        },
-        "runners_up": [_finding_json(finding, standings) for finding in verdict.runners_up],
-        "nearest_miss": _finding_json(verdict.nearest_miss, standings),
-        "race": {"rounds": verdict.race_rounds, "noise": verdict.noise},
-        "loadgen": verdict.loadgen,
-        "notes": list(verdict.notes),
-        "doubts": [asdict(doubt) for doubt in ending.doubts],
-        "trials": {
-            "total": len(states),
-            "complete": states.count("complete"),
-            "stopped_early": states.count("stopped_early"),
-            "failed": states.count("failed"),
-            "reused": tally.reused,
-            "failures": dict(failures),
-            "ended_by": tally.ended_by,
-        },
-        "left_out": dict(ending.left_out),
-        "front": [
-            {"label": o.candidate.label, **{k: getattr(o.measurement, k) for k in ("throughput", "accuracy")}}
-            for o in front(list(tally.outcomes.values()), request.goal)
+        runners_up=[FindingRecord.of(finding, _roofline(finding, standings)) for finding in verdict.runners_up],
+        nearest_miss=_record(verdict.nearest_miss, standings),
+        race_rounds=verdict.race_rounds,
+        noise=verdict.noise,
+        loadgen=verdict.loadgen,
+        notes=verdict.notes,
+        doubts=ending.doubts,
+        trials=_counts(outcomes, tally),
+        left_out=ending.left_out,
+        front=[
+            {"label": o.candidate.label, "throughput": o.measurement.throughput, "accuracy": o.measurement.accuracy}
+            for o in front(outcomes, request.goal)
         ],
-        "seconds": {name: round(value, 2) for name, value in ending.seconds.items()},
-        "environment": {
-            "device": session.device,
-            "hardware": dict(request.target.hardware.facts(request.target)),
-            "cpu": cpu_name(),
-            "threads": request.target.cores,
-            "affinity": sorted(os.sched_getaffinity(0)),
-            "governor": governor(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "versions": library_versions(libraries | {"optuna", "mlflow", "inference-tuner"}),
-        },
-        "review": _review(request),
-        "command": shlex.join(["tune", *request.overrides]),
-    }
+        seconds=ending.seconds,
+        environment=_environment(request, session.device, tally),
+        review=_review(request),
+        command=shlex.join(["tune", *request.overrides]),
+        watch=succession.watched,
+        registered=succession.registered,
+    )
 
 
 def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
@@ -122,23 +99,56 @@ def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     return unbeaten
 
 
-def speedup(champion: Finding | None, rival: Finding | None) -> float | None:
-    """Samples per second of the champion over those of the rival, both from one race."""
-    if champion is None or rival is None or not rival.measurement.throughput:
+def speedup(verdict: Verdict, rival: Finding | None, raced: tuple[float, float] | None) -> Ratio | None:
+    """Samples per second of the champion over those of the rival. `raced` is the interval from their race; where
+    LoadGen's arrivals held at a share of the champion's rate only, it is of that share."""
+    if verdict.champion is None or rival is None or not rival.measurement.throughput:
         return None
-    return (champion.measurement.throughput or 0.0) / rival.measurement.throughput
+    share = (verdict.loadgen or {}).get("share", 1.0)
+    ends = None if raced is None else (share * raced[0], share * raced[1])
+    return Ratio((verdict.champion.measurement.throughput or 0.0) / rival.measurement.throughput, ends)
 
 
-def _finding_json(finding: Finding | None, standings: Mapping[Candidate, Standing]) -> dict[str, Any] | None:
-    if finding is None:
+def _counts(outcomes: Sequence[Outcome], tally: Tally) -> Counts:
+    states = Counter(outcome.state for outcome in outcomes)
+    failures = Counter(outcome.failure.kind for outcome in outcomes if outcome.failure is not None)
+    return Counts(
+        len(outcomes),
+        states["complete"],
+        states["stopped_early"],
+        states["failed"],
+        tally.reused,
+        dict(failures),
+        tally.ended_by,
+    )
+
+
+def _record(finding: Finding | None, standings: Standings) -> FindingRecord | None:
+    return None if finding is None else FindingRecord.of(finding, _roofline(finding, standings))
+
+
+def _roofline(finding: Finding, standings: Standings) -> dict[str, Any] | None:
+    standing = standings.get(finding.candidate)
+    if standing is None:
         return None
-    candidate = finding.candidate
-    standing = standings.get(candidate)
-    roofline = None
-    if standing is not None:
-        roofline = {**asdict(standing), "share": standing.share, "sentence": standing.sentence("this device")}
-    described = {"candidate": candidate.to_json(), "label": candidate.label, "roofline": roofline}
-    return {**described, **asdict(finding.measurement)}
+    return {**asdict(standing), "share": standing.share, "sentence": standing.sentence("this device")}
+
+
+def _environment(request: Request, device: str, tally: Tally) -> dict[str, Any]:
+    libraries = {
+        library for c in tally.outcomes for plugin in (*c.transforms, c.backend) for library in plugin.libraries
+    }
+    return {
+        "device": device,
+        "hardware": dict(request.target.hardware.facts(request.target)),
+        "cpu": cpu_name(),
+        "threads": request.target.cores,
+        "affinity": sorted(os.sched_getaffinity(0)),
+        "governor": governor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": library_versions(libraries | {"optuna", "mlflow", "inference-tuner"}),
+    }
 
 
 def _review(request: Request) -> str:

@@ -1,9 +1,7 @@
 """One study from request to verdict: prepare, search, decide, record."""
 
 import contextlib
-import json
 import shutil
-from typing import Any
 
 from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
@@ -15,12 +13,12 @@ from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.standing import Standings
 from tuner.measure.roofline import Standing
-from tuner.report.rows import exit_code
+from tuner.result import Result
 from tuner.study.baselines import eager_backend, measure_baselines
 from tuner.study.loop import Loop
 from tuner.study.plan import Plan, open_search
 from tuner.study.record import Recorder, record
-from tuner.study.result import Ending
+from tuner.study.result import Ending, concluded
 from tuner.study.session import Clock, Session
 from tuner.study.tally import Tally
 from tuner.study.usable import usable
@@ -61,8 +59,8 @@ class Study:
             try:
                 Loop(session, search, plan, evaluator, self._tally).run()
                 if (result := self._decided_elsewhere()) is not None:
-                    console.verdict(result, session.folder.path)
-                    return exit_code(result)
+                    console.verdict(result, session.folder)
+                    return result.exit_code
                 measure_baselines(session, search, space.batch_sizes(), evaluator, self._tally)
                 interrupted = False
             except KeyboardInterrupt:
@@ -80,8 +78,9 @@ class Study:
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
         seconds = self._clock.seconds(self._tally.stage_seconds)
         ending = Ending(verdict, interrupted, reference.accuracy, self._doubts, seconds, standings, left_out)
-        result = record(session, self._tally, ending, succession)
-        return 130 if interrupted else exit_code(result)
+        result = concluded(session, self._tally, ending, succession)
+        record(session, self._tally, result)
+        return 130 if interrupted else result.exit_code
 
     def _open(self, reference: Reference, stack: contextlib.ExitStack) -> None:
         """Scores the float model, which is the base of every accuracy drop, and keeps its process until `stack` ends.
@@ -99,13 +98,13 @@ class Study:
         self._doubts += doubts.about_samples(reference.scores, request.goal)
         session.console.doubts(self._doubts)
 
-    def _decided_elsewhere(self) -> dict[str, Any] | None:
+    def _decided_elsewhere(self) -> Result | None:
         """The result, where another process decided this study since this one began."""
-        path = self._session.folder.result
-        if not path.exists() or path.stat().st_mtime < self._clock.began:
+        folder = self._session.folder
+        if not folder.result.exists() or folder.result.stat().st_mtime < self._clock.began:
             return None
-        result: dict[str, Any] = json.loads(path.read_text())
-        return None if result["interrupted"] else result
+        result = folder.read_result()
+        return None if result.interrupted else result
 
     def _decide(self, incumbent: Incumbent | None) -> Verdict:
         session, outcomes = self._session, list(self._tally.outcomes.values())

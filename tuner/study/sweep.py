@@ -16,6 +16,7 @@ from tuner.request import compose
 from tuner.request.members import Member
 from tuner.request.members import members as members_of
 from tuner.request.request import Request
+from tuner.result import StudyFolder
 from tuner.system import process
 from tuner.system.digests import digest
 from tuner.system.files import require_room, take_lock, write_whole
@@ -50,23 +51,23 @@ class Entry:
     def ended(self) -> bool:
         return self.exit_code not in (None, 130)
 
-    def take(self, code: int, folder: Path | None) -> None:
+    def take(self, code: int, study: StudyFolder | None) -> None:
         """Notes how the member ended, and what its study says, if it got that far."""
         self.exit_code = code
         self.verdict = "interrupted" if code == 130 else "failed"
-        if folder is None or not (folder / "result.json").exists():
+        if study is None or not study.result.exists():
             return
-        self.study = folder.name
+        self.study = study.name
         if code not in (*_FOUND, 3):
             return
-        result = json.loads((folder / "result.json").read_text())
-        self.verdict = result["verdict"]
-        if champion := result["champion"]:
-            self.champion, self.throughput = champion["label"], champion["throughput"]
-            self.latency_ms = (champion["latency_ms"] or {}).get(f"p{result['constraints']['latency_percentile']}")
-            self.accuracy_drop = champion["accuracy_drop"]
-            self.vs_eager = result["speedup"]["vs_eager"]
-            self.vs_best_untuned = result["speedup"]["vs_best_untuned"]
+        result = study.read_result()
+        self.verdict = result.verdict
+        if champion := result.champion:
+            self.champion, self.throughput = champion.label, champion.measurement.throughput
+            self.latency_ms = result.goal.value("latency_ms", champion.measurement)
+            self.accuracy_drop = champion.measurement.accuracy_drop
+            ratios = {name: ratio.value for name, ratio in result.speedup.items() if ratio is not None}
+            self.vs_eager, self.vs_best_untuned = ratios.get("vs_eager"), ratios.get("vs_best_untuned")
 
 
 def checked(arguments: Sequence[str]) -> list[tuple[Member, Request]]:
@@ -145,11 +146,11 @@ class _Sweep:
                     process.say(f"[{int(entry.member)}/{len(self._entries)}] {entry.chosen or entry.command}")
                     code = self._member(entry)
                     study = self._tracker.study_of(entry.member)
-                    entry.take(code, None if study is None else self._asked.out_dir / study)
+                    entry.take(code, None if study is None else StudyFolder(self._asked.out_dir / study))
                     self._write()
             status = "KILLED" if self._interrupted else "FINISHED"
             code = exit_code([entry.exit_code for entry in self._entries])
-            self._tracker.verdict(self._folder / "summary.json", None, self._counts(), {"verdict": _VERDICT[code]})
+            self._tracker.summary(self._folder / "summary.json", self._counts(), {"verdict": _VERDICT[code]})
         except KeyboardInterrupt:
             status = "KILLED"
             raise

@@ -13,14 +13,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuner.candidate import Candidate
-from tuner.figures import figures
 from tuner.goal import Goal
-from tuner.measurement import Measurement
-from tuner.plugin import encode
-from tuner.report.rows import declared_limits, rows
-from tuner.report.words import study_note, trial_fate
+from tuner.report.note import study_note
+from tuner.report.rows import rows
+from tuner.report.words import trial_fate
+from tuner.result import Result, StudyFolder, TrialRecord
 from tuner.tracking.experiment import NOTE, furnish
+from tuner.tracking.metrics import candidate_params, measurement_metrics, result_metrics, result_tags
 from tuner.tracking.stores import sqlite_file, unusable
 from tuner.trial import Outcome
 
@@ -116,7 +115,7 @@ class Tracker:
             "state": outcome.state,
             "verdict": "failed" if outcome.failure else verdict,
             "candidate": candidate.key,
-            NOTE: trial_fate(outcome.to_json(), goal),
+            NOTE: trial_fate(TrialRecord.of(outcome), goal),
         }
         tags["mlflow.runColor"] = _COLOURS[tags["verdict"]]
         if outcome.failure is not None:
@@ -133,25 +132,25 @@ class Tracker:
         # what was stopped early ended well: MLflow's UI shows a killed run as one that went wrong
         self._client.set_terminated(run.info.run_id, "FAILED" if outcome.state == "failed" else "FINISHED")
 
-    def verdict(
-        self, result: Path, champion: Path | None, metrics: Mapping[str, float], tags: Mapping[str, str]
-    ) -> None:
-        """The study's result and the champion's artifact, on the parent run."""
-        self._log(self.run_id, metrics={k: float(v) for k, v in metrics.items()}, tags=tags)
-        self._client.log_artifact(self.run_id, str(result))
-        if champion is not None:
-            self._client.log_artifacts(self.run_id, str(champion), "champion")
+    def summary(self, file: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """What this run came to: its figures, and the file that tells all of it."""
+        self._log(self.run_id, metrics={name: float(value) for name, value in metrics.items()}, tags=tags)
+        self._client.log_artifact(self.run_id, str(file))
 
-    def present(self, result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], report: Path) -> None:
-        """What a reviewer reads first: the note, the report, and the role of each trial in the verdict."""
-        self._log(self.run_id, tags={"role": "study", NOTE: study_note(result, trials)})
-        self._client.log_artifact(self.run_id, str(report))
+    def verdict(self, study: StudyFolder, result: Result, trials: Sequence[TrialRecord]) -> None:
+        """What a study found, its result and report lying in its folder: for a reviewer the note first, and the role of
+        each trial. The champion's files come along unless they are registered."""
+        note = {"role": "study", NOTE: study_note(result, trials)}
+        self.summary(study.result, result_metrics(result), result_tags(result) | note)
+        self._client.log_artifact(self.run_id, str(study.report))
+        if result.champion is not None and not result.registered:
+            self._client.log_artifacts(self.run_id, str(study.champion), study.champion.name)
         runs = {run.data.tags["candidate"]: run.info.run_id for run in self._trials()}
-        for row in reversed(rows(result)):  # a baseline may be the champion: the last word counts
-            colour = {"mlflow.runColor": _COLOURS["champion"]} if row.role == "champion" else {}
-            if row.key in runs:  # a registered champion that stays may be no trial of this study
-                self._log(runs[row.key], tags={"role": row.role, **colour})
-        furnish(self._client, self._experiment, declared_limits(result))
+        for role, finding in reversed(rows(result)):  # a baseline may be the champion: the last word counts
+            colour = {"mlflow.runColor": _COLOURS["champion"]} if role == "champion" else {}
+            if finding.key in runs:  # a registered champion that stays may be no trial of this study
+                self._log(runs[finding.key], tags={"role": role, **colour})
+        furnish(self._client, self._experiment, result.goal)
 
     def close(self, status: str) -> None:
         """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
@@ -221,25 +220,3 @@ def _end(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LOG_BYTES))
         return file.read().decode(errors="replace").strip()
-
-
-def candidate_params(candidate: Candidate) -> dict[str, Any]:
-    """Flat parameters that mean the same in every trial, then those of each plugin by its class."""
-    flat: dict[str, Any] = {
-        "backend": candidate.backend.label,
-        "transforms": " + ".join(t.label for t in candidate.transforms) or "none",
-        "batch_size": candidate.batch_size,
-    }
-    for plugin in (*candidate.transforms, candidate.backend):
-        flat |= {f"{type(plugin).__name__}.{k}": v for k, v in encode(plugin).items() if k != "_target_"}
-    return flat
-
-
-def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, float]:
-    """Metrics with units in their names; what was not measured is absent."""
-    # what is measured is not known to more digits, and the UI's columns are narrow
-    return {
-        prefix + name: float(f"{value:.5g}")
-        for figure in figures().values()
-        for name, value in figure.metrics(measured).items()
-    }
