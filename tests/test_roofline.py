@@ -9,11 +9,15 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
+from tuner.candidate import Candidate
 from tuner.device import Peaks
 from tuner.errors import RequestError
 from tuner.measure.roofline import Standing, standing
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.devices import cpu_peaks
 from tuner.plugins.devices.cpu_peaks import last_level_cache
+from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.target import Target
 from tuner.workload import Work
 
@@ -23,18 +27,30 @@ WIDE = Work(flops=2_000_000, weights=1_000_000, weight_bytes=4_000_000, activati
 """A fully connected layer: at batch 1 every weight is read for one multiply-add."""
 
 
+def candidate(precision: str, batch_size: int) -> Candidate:
+    if precision == "int8":
+        return Candidate((OnnxStaticInt8(),), OnnxRuntime(), batch_size)
+    return Candidate((), Eager(precision), batch_size)  # type: ignore[arg-type]
+
+
 def at(throughput: float, work: Work, batch_size: int, precision: str) -> Standing:
-    found = standing(throughput, work, batch_size, precision, PEAKS)
+    found = standing(throughput, work, candidate(precision, batch_size), PEAKS)
     assert found is not None
     return found
 
 
 def test_memory_bound_at_batch_1() -> None:
-    found = at(5000, WIDE, 1, "f32")
+    found = at(2500, WIDE, 1, "f32")
     assert found.intensity == pytest.approx(2_000_000 / 4_004_000)
     assert found.attainable == pytest.approx(20e9 * found.intensity)
     assert found.bound == "memory"
-    assert found.share == pytest.approx(5000 * 2e6 / found.attainable)
+    assert found.share == pytest.approx(2500 * 2e6 / found.attainable)
+
+
+def test_more_than_all_is_never_a_share() -> None:
+    found = at(5000, WIDE, 1, "f32")
+    assert found.beaten
+    assert found.share == 1.0
 
 
 def test_compute_bound_once_a_batch_shares_the_weights() -> None:
@@ -49,6 +65,16 @@ def test_float_weights_used_in_int8_are_read_as_int8() -> None:
     assert at(1, small, 1, "f32").intensity == pytest.approx(2_000_000 / 4100)
 
 
+def test_weights_that_only_are_stored_narrow_are_read_narrow() -> None:
+    class WeightsOnly(OnnxStaticInt8):
+        weights = "int4"
+        activations = None
+
+    found = standing(1, WIDE, Candidate((WeightsOnly(),), OnnxRuntime(), 1), PEAKS)
+    assert found is not None
+    assert (found.precision, found.intensity) == ("f32", pytest.approx(2_000_000 / 504_000))
+
+
 def test_what_stays_in_the_cache_is_fed_from_there() -> None:
     fits = Work(flops=400_000, weights=200_000, weight_bytes=800_000, activation_bytes=1000)
     found = at(1, fits, 1, "f32")
@@ -57,8 +83,8 @@ def test_what_stays_in_the_cache_is_fed_from_there() -> None:
 
 
 def test_nothing_without_a_peak_or_arithmetic() -> None:
-    assert standing(1, WIDE, 1, "f16", PEAKS) is None
-    assert standing(1, dataclasses.replace(WIDE, flops=0), 1, "f32", PEAKS) is None
+    assert standing(1, WIDE, candidate("f16", 1), PEAKS) is None
+    assert standing(1, dataclasses.replace(WIDE, flops=0), candidate("f32", 1), PEAKS) is None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +105,24 @@ def test_nothing_without_a_peak_or_arithmetic() -> None:
         (
             Standing("f32", 400e9, 400e9, 9.0, "compute"),
             "reaches 100 % of what this CPU can do at f32 (compute-bound: 400 of 400 GFLOP/s)",
+        ),
+        (
+            Standing("f32", 100e9, 400e9, 9.0, "compute", spread=0.12),
+            "reaches 25 % of what this CPU can do at f32 (compute-bound: 100 of 400 GFLOP/s, known within 12 %)",
+        ),
+        (
+            Standing("f32", 100e9, 400e9, 9.0, "memory", spread=0.12, steady=False),
+            "reaches 25 % of what this CPU can do at f32 (memory-bound: 100 of 400 GFLOP/s, "
+            "measured on a busy machine: it may be more)",
+        ),
+        (
+            Standing("int8", 2.02e12, 1e12, 9.0, "compute"),
+            "beats the measured peak of this CPU at int8, 1 TOP/s (compute-bound): that must be 2.02 TOP/s at least, "
+            "102 % more",
+        ),
+        (
+            Standing("f32", 401e9, 400e9, 9.0, "memory", declared=True),
+            "beats the declared peak of this CPU at f32, 400 GFLOP/s (memory-bound): that must be 401 GFLOP/s at least",
         ),
     ],
 )
@@ -152,3 +196,5 @@ def test_a_peak_is_the_work_of_a_call_over_its_time(monkeypatch: pytest.MonkeyPa
     one, all_caches = last_level_cache()
     assert peaks.memory_bytes_per_s == pytest.approx(50 * min(max(4 * all_caches, 2**28), 2**31))
     assert (peaks.cache_bytes, peaks.cache_bytes_per_s) == (one, pytest.approx(50 * (one // 2)))
+    assert peaks.spread.keys() >= {"f32", "memory"}
+    assert set(peaks.spread.values()) == {0.0}

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests import study
+from tuner.catalog import members, values
+from tuner.device import Device
+from tuner.workload import Form
 
 NOUNS = {
     "artifact", "candidate", "catalog", "device", "figures", "goal", "measurement", "metrics", "plugin", "result",
@@ -102,3 +105,18 @@ def test_a_name_with_an_underscore_stays_in_its_file() -> None:
         if not name.endswith("__version__")
     }
     assert not private
+
+
+def test_the_engine_knows_no_form_and_no_device_by_name() -> None:
+    """It asks the form, or the device: a word that is compared is where the next kind of either is forgotten."""
+    forms = {form.name for form in values(Form)}
+    devices = {name for kind in members(Device) for name in (kind.name, *kind.former)}
+    named = set()
+    for module, file in modules():
+        if room(module) in ("forms", "plugins", "former"):
+            continue
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        compared = [part for node in nodes if isinstance(node, ast.Compare) for part in ast.iter_child_nodes(node)]
+        for words, among in ((forms, nodes), (devices, compared)):
+            named |= {f"{module}: {n.value}" for n in among if isinstance(n, ast.Constant) and n.value in words}
+    assert not named

@@ -6,7 +6,7 @@ the engine asks it instead of asking what it is. It keeps no state of its own: e
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from tuner import catalog
@@ -24,12 +24,38 @@ class Peaks:
     `flops_per_s` by precision (f32, bf16, f16, int8), multiply and add counted apart; one that is missing is unknown or
     not native. `cache_bytes` is the size of the last-level cache: weights and samples that fit stay there from call to
     call, and are fed at `cache_bytes_per_s`. 0 is not known, and stands for no cache.
+
+    `spread` is by figure (`memory` and `cache` too) how far apart the best turns of measuring were, as a share; without
+    `steady` something disturbed them. `declared` tells that the target gave the figures, and nobody measured them.
     """
 
     flops_per_s: dict[str, float] = field(hash=False)
     memory_bytes_per_s: float
     cache_bytes_per_s: float = 0.0
     cache_bytes: int = 0
+    spread: dict[str, float] = field(default_factory=dict, hash=False)
+    steady: bool = True
+    declared: bool = False
+
+    def joined(self, other: "Peaks") -> "Peaks":
+        """What two measurements tell together: of each figure the higher, for a disturbance can only have lowered it.
+
+        Whether something disturbed them is told of the other, which is the later.
+        """
+        mine, theirs = self._rates(), other._rates()
+        better = {name: other if theirs.get(name, 0.0) >= rate else self for name, rate in mine.items()}
+        better |= {name: other for name in theirs if name not in mine}
+        rates = {name: peaks._rates()[name] for name, peaks in better.items()}
+        return replace(
+            other,
+            flops_per_s={name: rate for name, rate in rates.items() if name not in ("memory", "cache")},
+            memory_bytes_per_s=rates["memory"],
+            cache_bytes_per_s=rates["cache"],
+            spread={name: peaks.spread[name] for name, peaks in better.items() if name in peaks.spread},
+        )
+
+    def _rates(self) -> dict[str, float]:
+        return {**self.flops_per_s, "memory": self.memory_bytes_per_s, "cache": self.cache_bytes_per_s}
 
 
 class Device(ABC):
@@ -46,6 +72,8 @@ class Device(ABC):
     """Whether it is the processor that runs the tuner itself."""
     torch: ClassVar[str | None] = None
     """What torch calls it; None where torch does not run on it."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """The distributions that its peaks are measured with."""
 
     @abstractmethod
     def found(self) -> tuple[str, ...]:

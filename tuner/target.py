@@ -62,7 +62,7 @@ class Target:
         if self.memory_gb_s is None or not self.peak_tflops:
             return None
         rates = {precision: tflops * 1e12 for precision, tflops in self.peak_tflops.items()}
-        return Peaks(rates, self.memory_gb_s * 1e9)
+        return Peaks(rates, self.memory_gb_s * 1e9, declared=True)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Target":

@@ -21,6 +21,7 @@ from tuner.task import Call, Task
 
 Arrays = dict[str, NDArray[Any]]
 Role = Literal["evaluation", "calibration", "training"]
+LABEL = "label"  # among the names of a file's arrays; the others are inputs
 ROLES: tuple[Role, ...] = ("evaluation", "calibration", "training")
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tuner.build.samples import LABEL
 from tuner.errors import RequestError
-from tuner.workload import ArraySamples, Dataset, Role, Samples
+from tuner.workload import LABEL, ArraySamples, Dataset, Role, Samples
 
 _HELD_OUT = 256
 

@@ -11,6 +11,7 @@ class Cpu(Device):
     kind: ClassVar[str] = "a CPU"
     host: ClassVar[bool] = True
     torch: ClassVar[str | None] = "cpu"
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     def found(self) -> tuple[str, ...]:
         return (cpu_name(),)

@@ -1,14 +1,18 @@
 """The peaks of a CPU, measured with what saturates it: matrix products, convolutions, copies."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.device import Peaks
+from tuner.plugins.devices.turns import best_of_turns
+from tuner.system import machine
 
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}
-_ROUNDS = 4  # over all kernels in turn, so that no burst of other work on the machine spoils one of them alone
+_TURNS = 4  # over all kernels, so that no burst of other work on the machine spoils one of them alone
+_LIMIT_S = 8.0
+_OTHERS = 0.1  # cores that others may use meanwhile, for each thread measured
 _WINDOW_S = 0.05
 _NATIVE = 1.2  # a narrower precision counts where it beats f32 by this much; emulated, it does not
 _MIB = 2**20
@@ -17,12 +21,15 @@ _Kernel = tuple[str, int, Callable[[], Any]]
 
 
 def measure_peaks(threads: int) -> Peaks:
-    """The peaks of this CPU with that many threads, measured in about three seconds.
+    """The peaks of this CPU with that many threads, measured in about three seconds, in eight where turns disagree.
 
     To be called in a worker: it imports torch and sets its threads. A peak is the best single call: on a shared
-    machine any mean is of the neighbours too. Even so, keep other work of one's own paused meanwhile.
+    machine any mean is of the neighbours too. Even so, keep other work of one's own paused meanwhile: the figures are
+    called steady only where turns agree and others left the cores alone.
     """
     import torch
+
+    before = machine.usage()
 
     with torch.inference_mode():
         torch.set_num_threads(1)  # a question of yes or no, asked where no other thread can be waited for
@@ -35,16 +42,25 @@ def measure_peaks(threads: int) -> Peaks:
             _copy("memory", min(max(4 * all_caches, 256 * _MIB), 2048 * _MIB)),
             *(_copy("cache", cache_bytes // part) for part in (2, 8) if cache_bytes),
         ]
-        rates = dict.fromkeys((*native, "memory", "cache"), 0.0)
-        for _ in range(_ROUNDS):
-            for name, amount, call in kernels:
-                rates[name] = max(rates[name], amount / _fastest_s(call))
+        best = best_of_turns(lambda: _turn(kernels), least=_TURNS, limit_s=_LIMIT_S)
+    rates = best.rates
+    counted = {name: rates[name] for name in native if name == "f32" or rates[name] >= _NATIVE * rates["f32"]}
     return Peaks(
-        {name: rates[name] for name in native if name == "f32" or rates[name] >= _NATIVE * rates["f32"]},
+        counted,
         memory_bytes_per_s=rates["memory"],
-        cache_bytes_per_s=rates["cache"],
+        cache_bytes_per_s=rates.get("cache", 0.0),
         cache_bytes=cache_bytes,
+        spread={name: round(best.spread[name], 4) for name in (*counted, "memory", "cache") if name in rates},
+        steady=best.steady and machine.others(before, machine.usage()) <= _OTHERS * threads,
     )
+
+
+def _turn(kernels: Sequence[_Kernel]) -> dict[str, float]:
+    """The highest rate of each figure that its kernels reach."""
+    rates: dict[str, float] = {}
+    for name, amount, call in kernels:
+        rates[name] = max(rates.get(name, 0.0), amount / _fastest_s(call))
+    return rates
 
 
 def _kernels(precision: str, threads: int) -> Iterator[_Kernel]:

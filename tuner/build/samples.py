@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.workload import ROLES, ArraySamples, Dataset, Role, Samples, batches
-
-LABEL = "label"
+from tuner.workload import LABEL, ROLES, ArraySamples, Dataset, Role, Samples, batches
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,13 @@ class Store:
         _remove(path)
         return None
 
+    def forget(self, stage: str, key: dict[str, Any]) -> None:
+        """The entry is gone, where there was one."""
+        path = self._path(stage, key)
+        self._believed.discard(path)
+        if path.exists():
+            _remove(path)
+
     def make(
         self,
         stage: str,

@@ -1,6 +1,7 @@
-"""Where an artifact's throughput stands against what the target's device can do."""
+"""Where the throughput of artifacts stands against what the target's device can do."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,63 +9,60 @@ from tuner import catalog
 from tuner.candidate import Candidate
 from tuner.device import Peaks
 from tuner.errors import CandidateError
+from tuner.evaluate.peaks import KnownPeaks
 from tuner.evaluate.rig import Rig
 from tuner.measure.roofline import Standing, standing
-from tuner.measure.timing import device_lock
-from tuner.system.environment import library_versions
 from tuner.workload import Form, Model, Work
 
 _LIMIT_S = 120.0
 
 
-class Standings:
-    """Counts the work of models and has the device's peaks, declared by the target or measured; both are kept."""
+def standings(rig: Rig, rates: Mapping[Candidate, float]) -> dict[Candidate, Standing]:
+    """Where these throughputs (samples/s) of candidates stand, as far as work and peak are known.
 
-    def __init__(self, rig: Rig) -> None:
-        self._rig = rig
+    Peaks that one of them beats are measured again, for all.
+    """
+    counted = {candidate: _counted(rig, candidate) for candidate in rates}
+    known = KnownPeaks(rig.target, rig.store, rig.launcher, rig.logs / "peaks.log")
+    try:
+        peaks = known.now()
+        reached = _against(peaks, rates, counted)
+        if peaks is not None and any(standing.beaten for standing in reached.values()):
+            reached = _against(known.contradicted(peaks), rates, counted)
+    except CandidateError:
+        return {}  # a study does not fail for want of these figures
+    return reached
 
-    def of(self, candidate: Candidate, throughput: float) -> Standing | None:
-        """Where that throughput (samples/s) of the candidate stands; None where the work or the peak is unknown."""
-        try:
-            counted = self._work(candidate)
-            peaks = self._rig.target.peaks or self._measured()
-        except CandidateError:
-            return None  # a study does not fail for want of this figure
-        if counted is None or peaks is None:
-            return None
-        return standing(throughput, counted, candidate.batch_size, candidate.arithmetic, peaks)
 
-    def _work(self, candidate: Candidate) -> Work | None:
-        """Of the candidate's model before it is quantized: that keeps the products and changes their precision. None
-        where it cannot be counted."""
-        builder, deadline = self._rig.builder(self._rig.log(candidate)), self._rig.deadline()
-        last = max((i + 1 for i, transform in enumerate(candidate.transforms) if not transform.quantizes), default=0)
+def _against(
+    peaks: Peaks | None, rates: Mapping[Candidate, float], counted: Mapping[Candidate, Work | None]
+) -> dict[Candidate, Standing]:
+    reached = {}
+    for candidate, rate in rates.items():
+        work = counted[candidate]
+        if peaks is not None and work is not None:
+            reached[candidate] = standing(rate, work, candidate, peaks)
+    return {candidate: standing for candidate, standing in reached.items() if standing is not None}
+
+
+def _counted(rig: Rig, candidate: Candidate) -> Work | None:
+    """The work of the candidate's model before it is quantized: that keeps the products and changes their precision.
+    None where it cannot be counted."""
+    builder, deadline = rig.builder(rig.log(candidate)), rig.deadline()
+    last = max((i + 1 for i, transform in enumerate(candidate.transforms) if not transform.quantizes), default=0)
+    try:
         model = builder.transformed(candidate.transforms[:last], deadline)
-        countable = [form for form in catalog.values(Form) if form.counted]
-        model = builder.converted(model, countable, deadline)
+        model = builder.converted(model, [form for form in catalog.values(Form) if form.counted], deadline)
 
         def fill(out: Path) -> None:
-            with self._rig.launcher.open(self._rig.logs / "work.log") as worker:
-                counted = worker.run_for(_LIMIT_S, _work_of, model)
-            (out / "work.json").write_text(json.dumps(counted and asdict(counted)))
+            with rig.launcher.open(rig.logs / "work.log") as worker:
+                work = worker.run_for(_LIMIT_S, _work_of, model)
+            (out / "work.json").write_text(json.dumps(work and asdict(work)))
 
-        work = json.loads((self._rig.store.make("work", {"model": model.key}, fill) / "work.json").read_text())
-        return Work(**work) if work else None
-
-    def _measured(self) -> Peaks | None:
-        cores = self._rig.target.cores
-        made_from = {"device": self._rig.target.check(), "threads": cores, **library_versions({"torch"})}
-
-        def fill(out: Path) -> None:
-            with (
-                device_lock(self._rig.device_lock),
-                self._rig.launcher.open(self._rig.logs / "peaks.log") as worker,
-            ):
-                peaks = worker.run_for(_LIMIT_S, self._rig.target.hardware.measure_peaks, cores)
-            (out / "peaks.json").write_text(json.dumps(peaks and asdict(peaks)))
-
-        peaks = json.loads((self._rig.store.make("peaks", made_from, fill) / "peaks.json").read_text())
-        return Peaks(**peaks) if peaks else None
+        kept = json.loads((rig.store.make("work", {"model": model.key}, fill) / "work.json").read_text())
+    except CandidateError:
+        return None
+    return Work(**kept) if kept else None
 
 
 def _work_of(model: Model) -> Work | None:

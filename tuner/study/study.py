@@ -11,8 +11,7 @@ from tuner.decide.judge import Judge
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
-from tuner.evaluate.standing import Standings
-from tuner.measure.roofline import Standing
+from tuner.evaluate.standing import standings
 from tuner.result import Result
 from tuner.study.baselines import eager_backend, measure_baselines
 from tuner.study.loop import Loop
@@ -72,12 +71,12 @@ class Study:
             recorder.complete(search)
             self._clock.decide()
             verdict = self._decide(succession.incumbent)
-            standings = _standings(verdict, Standings(session.rig))
+            reached = standings(session.rig, _rates(verdict))
             if not interrupted:  # else it is decided again
                 succession.conclude(verdict, session.folder.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
         seconds = self._clock.seconds(self._tally.stage_seconds)
-        ending = Ending(verdict, interrupted, reference.accuracy, self._doubts, seconds, standings, left_out)
+        ending = Ending(verdict, interrupted, reference.accuracy, self._doubts, seconds, reached, left_out)
         result = concluded(session, self._tally, ending, succession)
         record(session, self._tally, result)
         return 130 if interrupted else result.exit_code
@@ -117,9 +116,7 @@ class Study:
         return verdict
 
 
-def _standings(verdict: Verdict, peaks: Standings) -> dict[Candidate, Standing]:
-    """Where those that raced stand against what the target can do, as far as that is known."""
+def _rates(verdict: Verdict) -> dict[Candidate, float]:
+    """The throughputs of those that raced, samples/s."""
     findings = [verdict.champion, *verdict.runners_up, verdict.eager, verdict.best_untuned]
-    rates = {f.candidate: f.measurement.throughput for f in findings if f is not None and f.measurement.throughput}
-    standings = {candidate: peaks.of(candidate, rate) for candidate, rate in rates.items() if rate}
-    return {candidate: standing for candidate, standing in standings.items() if standing is not None}
+    return {f.candidate: f.measurement.throughput for f in findings if f is not None and f.measurement.throughput}
