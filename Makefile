@@ -37,6 +37,7 @@ format: $(VENV)/.installed-dev  ## mend what ruff can mend
 bench: bench-measure bench-search  ## the figures that docs/ quotes; leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.interleaving
 	$(BIN)/python -m benchmarks.watch
+	$(BIN)/python -m benchmarks.loadgen
 
 bench-measure: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.measure

@@ -1,8 +1,10 @@
 """Entries are whole or absent, whoever writes them and however they end."""
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -126,20 +128,30 @@ def test_a_reader_never_sees_half_an_entry(tmp_path: Path) -> None:
 
 
 def test_the_clock_of_who_waits_for_an_entry_stands_still(tmp_path: Path) -> None:
-    begun = threading.Event()
+    begun, waiting = threading.Event(), threading.Event()
+    time_s = 0.0
+    deadline = Deadline(5, lambda: time_s)
 
     def slowly(folder: Path) -> None:
         begun.set()
-        time.sleep(1.0)
+        waiting.wait(10)
+
+    @contextlib.contextmanager
+    def stopped() -> Iterator[None]:
+        nonlocal time_s
+        with deadline.stopped():
+            time_s += 3600
+            waiting.set()
+            yield
 
     writer = threading.Thread(target=Store(tmp_path).make, args=("stage", KEY, slowly))
     writer.start()
     begun.wait(10)
-    deadline = Deadline(0.8)
-    Store(tmp_path).make("stage", KEY, Filling(), deadline.stopped)
-    assert 0 < deadline.left_s() <= 0.8
+    time_s = 2
+    Store(tmp_path).make("stage", KEY, Filling(), stopped)
     writer.join(10)
-    time.sleep(0.8)
+    assert deadline.left_s() == 3
+    time_s += 3
     with pytest.raises(CandidateError, match="time was used up"):
         deadline.left_s()
 

@@ -72,7 +72,7 @@ def champion(kept: Registered) -> Iterator[Registered]:
 def test_one_that_is_as_it_was_is_said_to_be(champion: Registered) -> None:
     found = champion.examined()
     assert found.regression is None
-    assert found.slowdown == pytest.approx(1, abs=0.1)
+    assert found.slowdown == pytest.approx(1, rel=0.01)
     assert (found.accuracy_recorded, found.differing, found.changed) == (1.0, (), {})
     assert found.sentence.startswith("linear-cpu version 3 is as registered: ")
 
@@ -82,7 +82,7 @@ def test_one_that_got_slower_is_told_with_the_interval_and_what_changed(champion
     champion.record(surroundings={**before["surroundings"], "numpy": "1.0"})
     found = champion.examined(ms=1.3)
     assert found.regression == "slower"
-    assert found.slowdown == pytest.approx(1.3, abs=0.15)
+    assert found.slowdown == pytest.approx(1.3, rel=0.01)
     assert found.slowdown_ci95 is not None
     low, high = found.slowdown_ci95
     assert watch.TOLERANCE < low <= found.slowdown <= high
