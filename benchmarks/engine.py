@@ -55,7 +55,7 @@ def main() -> None:
 def _request(scratch: Path, trials: int) -> list[str]:
     return [
         f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", "model=nothing", "dataset=nothing",
-        "search_space=nothing", "reference.onnx._target_=benchmarks.null.NullBackend", "study=engine", "sampler=tpe",
+        "search_space=nothing", "reference.onnx._target_=tuner.testing.null.NullBackend", "study=engine", "sampler=tpe",
         "latency_ms=5", "target.threads=1", "trial.measure_s=0.05", "patience=null", "timeout_s=36000",
         f"n_trials={trials}", f"out_dir={scratch / 'out'}", f"cache_dir={scratch / 'cache'}",
     ]  # fmt: skip

@@ -24,7 +24,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
         "model=linear",
         "dataset=points",
         "search_space=fakes",
-        "reference.onnx._target_=tests.fakes.Null",
+        "reference.onnx._target_=tuner.testing.fakes.Null",
         f"out_dir={folder / 'out'}",
         f"cache_dir={folder / 'cache'}",
         *(default for default in QUICK if default.partition("=")[0] not in {m.partition("=")[0] for m in more}),

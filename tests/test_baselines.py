@@ -1,12 +1,12 @@
 """The rivals of a champion, and which points a search still has to try."""
 
-from tests.fakes import Null, Rounding
 from tests.study import node
 from tuner.candidate import Candidate
 from tuner.measurement import Measurement
 from tuner.search.space import Space
 from tuner.study.baselines import rivals
 from tuner.study.plan import Plan
+from tuner.testing.fakes import Null, Rounding
 from tuner.trial import Failure, Outcome
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as some
 
-from tests.fakes import Null, Rounding
 from tuner.candidate import Candidate
 from tuner.decide import choice
 from tuner.decide.contest import INCUMBENT, Contest, drift_during, raced_measurement
@@ -16,6 +15,7 @@ from tuner.evaluate.ladder import WORTH
 from tuner.goal import Goal
 from tuner.measure.timing import Timing
 from tuner.measurement import Latency, Measurement
+from tuner.testing.fakes import Null, Rounding
 from tuner.trial import Failure, Outcome
 from tuner.verdict import Finding
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests import study
-from tests.fakes import CENTRES, FEATURES, write_linear
 from tuner.cli import main
+from tuner.testing.fakes import CENTRES, FEATURES, Null, write_linear
+from tuner.testing.faults import Absent
 
 Refused = Callable[..., str]
 
@@ -271,7 +272,7 @@ def test_a_metric_that_fails_is_told(tmp_path: Path, refused: Refused) -> None:
 
 
 def test_a_model_that_does_not_load_is_told_in_its_own_words(tmp_path: Path, refused: Refused) -> None:
-    told = refused(*fakes(tmp_path, "model._target_=tests.fakes.Unloadable"), written=True)
+    told = refused(*fakes(tmp_path, "model._target_=tuner.testing.faults.Unloadable"), written=True)
     assert "from before the flood" in told
 
 
@@ -293,8 +294,8 @@ def test_the_configuration_can_be_seen(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_doctor_says_what_can_run_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    node = "search_space.deploy=[{backend:{_target_:tests.fakes.Null}},{backend:{_target_:tests.fakes.Absent}}]"
-    assert main(["doctor", *fakes(tmp_path, node)]) == 0
+    backends = study.deploy(study.node(Null), study.node(Absent))
+    assert main(["doctor", *fakes(tmp_path, backends)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "nobody-has-it" in told
     assert "yes" in told
@@ -305,10 +306,10 @@ def test_keys_by_their_former_names_are_read_as_what_they_are_now(capsys: pytest
     assert main(["executor=local", "executor.timeout_s=77", "target.threads=4096"]) == 2
     assert "executor.* is now trial.*; read as such" in (told := capsys.readouterr().err)
     assert "target.threads=4096" in told
-    assert main(["executor.timeout_s=77", "plain.torch._target_=tests.fakes.Null", "--cfg"]) == 0
+    assert main(["executor.timeout_s=77", "plain.torch._target_=tuner.testing.fakes.Null", "--cfg"]) == 0
     shown = capsys.readouterr().out
     assert "timeout_s: 77" in shown
-    assert "tests.fakes.Null" in shown
+    assert "tuner.testing.fakes.Null" in shown
 
 
 def test_a_class_by_its_former_path_is_found(tmp_path: Path, refused: Refused) -> None:

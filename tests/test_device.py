@@ -18,7 +18,7 @@ BOARD = """
 import os
 from dataclasses import dataclass
 from typing import ClassVar
-from tests.fakes import Null
+from tuner.testing.fakes import Null
 from tuner.device import Device, Peaks
 from tuner.system.energy import Counter
 

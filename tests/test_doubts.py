@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fakes import Null
 from tuner.candidate import Candidate
 from tuner.decide import doubts
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.system import machine
+from tuner.testing.fakes import Null
 from tuner.trial import Outcome
 
 

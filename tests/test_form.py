@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests import outside, study
-from tests.fakes import CENTRES, INPUTS, write_linear
 from tuner import artifact, catalog
 from tuner.build.routes import conversions
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.forms.torch import TORCH
+from tuner.testing.fakes import CENTRES, INPUTS, write_linear
 from tuner.workload import Form, Model
 
 TABLE = """
@@ -22,7 +22,7 @@ import shutil
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
-from tests.fakes import INPUTS, WEIGHTS, Null, Product
+from tuner.testing.fakes import INPUTS, WEIGHTS, Null, Product
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.plugin import Conversion
@@ -112,7 +112,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("table")
     outside.install(folder / "site", "table", TABLE)
     space = ["search_space.batch_size=[4]", study.deploy({"_target_": "table.Reading"})]
-    space.append("search_space.compress=" + study.literal([None, {"_target_": "tests.fakes.Rounding"}]))
+    space.append("search_space.compress=" + study.literal([None, {"_target_": "tuner.testing.fakes.Rounding"}]))
     paths = os.pathsep.join([str(folder / "site"), str(study.ROOT)])
     with study.process(folder, "latency_ms=20", *space, env=os.environ | {"PYTHONPATH": paths}) as process:
         told, wrong = process.communicate()

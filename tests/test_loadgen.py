@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fakes import INPUTS, WEIGHTS, Linear, Null, Points, Waking
+from tests.fakes import Waking
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.measure import host, loadgen
@@ -19,6 +19,7 @@ from tuner.plugin import Session
 from tuner.system.launcher import Launcher
 from tuner.target import Target
 from tuner.task import Call
+from tuner.testing.fakes import INPUTS, WEIGHTS, Linear, Null, Points
 from tuner.workload import Arrays, Workload
 
 BATCH, CALL_MS = 4, 5.0

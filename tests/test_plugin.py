@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import pytest
 
-from tests.fakes import Null, Rounding
 from tuner.plugin import Quantized, encode, missing
 from tuner.system.loader import build
 from tuner.target import Target
+from tuner.testing.fakes import Null, Rounding
 
 CPU = Target("mine", "cpu")
 
@@ -48,7 +48,7 @@ def test_a_plugin_for_other_devices_says_so() -> None:
 
 def test_a_plugin_within_a_plugin_survives_json() -> None:
     plugin = Picky(inner=Rounding(2))
-    assert encode(plugin)["inner"] == {"_target_": "tests.fakes.Rounding", "decimals": 2}
+    assert encode(plugin)["inner"] == {"_target_": "tuner.testing.fakes.Rounding", "decimals": 2}
     assert build(encode(plugin), Picky, "plugin") == plugin
 
 

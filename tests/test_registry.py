@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.fakes import CENTRES, CLASSES, FEATURES, INPUTS, WEIGHTS, Null
 from tests.study import ROOT
 from tuner import artifact
 from tuner.candidate import Candidate
@@ -24,6 +23,7 @@ from tuner.cli import main
 from tuner.errors import RequestError
 from tuner.request.tracking import default_uri
 from tuner.target import Target
+from tuner.testing.fakes import CENTRES, CLASSES, FEATURES, INPUTS, WEIGHTS, Null
 from tuner.tracking.registry import Registry, registered_name
 from tuner.tracking.tracker import Tracker
 

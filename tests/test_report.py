@@ -11,7 +11,6 @@ from mlflow.tracking import MlflowClient
 
 from tests import study
 from tests.conftest import furnished
-from tests.fakes import Faulty, Null, Scrambling
 from tests.study import literal, node
 from tuner.goal import Goal
 from tuner.report import page as report
@@ -19,6 +18,8 @@ from tuner.report import pictures as picture
 from tuner.report import words
 from tuner.report.note import study_note
 from tuner.result import Result, StudyFolder, TrialRecord
+from tuner.testing.fakes import Null, Scrambling
+from tuner.testing.faults import Faulty
 from tuner.trial import Failure
 
 Files = tuple[Result, list[TrialRecord]]

@@ -14,9 +14,10 @@ import pytest
 
 from benchmarks.screenshots import CHROMIUM, browser_page, served
 from tests import study
-from tests.fakes import Faulty, Null
 from tuner.cli import main
 from tuner.goal import Goal
+from tuner.testing.fakes import Null
+from tuner.testing.faults import Faulty
 from tuner.tracking import view
 
 

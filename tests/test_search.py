@@ -11,7 +11,6 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
-from tests.fakes import Faulty, Null, Rounding
 from tests.study import node
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
@@ -23,6 +22,8 @@ from tuner.search.samplers import SamplerName, Sampling, chosen
 from tuner.search.search import Proposal, Search
 from tuner.search.space import Space
 from tuner.search.storage import Place, journal
+from tuner.testing.fakes import Null, Rounding
+from tuner.testing.faults import Faulty
 from tuner.trial import Failure, Outcome
 
 SPACE = Space.parse(

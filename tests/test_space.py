@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
-from tests.fakes import Faulty, Null, Rounding, Scrambling
 from tests.study import node
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
@@ -20,6 +19,8 @@ from tuner.search import starts
 from tuner.search.recipe import RECIPE
 from tuner.search.space import Space
 from tuner.system.loader import build
+from tuner.testing.fakes import Null, Rounding, Scrambling
+from tuner.testing.faults import Faulty
 
 ranges = st.one_of(
     st.builds(lambda low, more: {"low": low, "high": low + more}, st.integers(1, 9), st.integers(0, 4)),
@@ -195,7 +196,7 @@ HALVES = {"low": 0, "high": 2, "step": 0.5}
         ({"batch_size": {"low": 1, "high": 4, "factor": 1}, "backend": BACKEND}, "factor=1"),
         ({"batch_size": {"low": 1, "high": 4, "factor": 2, "step": 1}, "backend": BACKEND}, "one of step"),
         ({"batch_size": {"low": "a", "high": 4}, "backend": BACKEND}, "low='a'"),
-        ({"batch_size": 1, "backend": "tests.fakes.Null"}, "no plugin"),
+        ({"batch_size": 1, "backend": "tuner.testing.fakes.Null"}, "no plugin"),
         ({"batch_size": 1, "compress": 5, "backend": BACKEND}, "compress: 5"),
         ({"batch_size": 1, "backend": {"_target_": "tests.fakes.Nul"}}, "tests.fakes.Nul"),
         ({"batch_size": 1, "backend": {"_target_": "tests.nothing.Null"}}, "tests.nothing"),

@@ -22,26 +22,15 @@ from optuna.trial import TrialState
 
 from tests import study
 from tests.conftest import furnished
-from tests.fakes import (
-    KIND,
-    Absent,
-    Fault,
-    Faulty,
-    FaultyTransform,
-    Fickle,
-    Named,
-    Null,
-    Recovery,
-    Rounding,
-    Scrambling,
-    Slow,
-)
+from tests.fakes import Named, Slow
 from tests.study import Held, deploy, literal, node, tune
 from tuner import artifact
 from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.search.storage import journal
 from tuner.system.digests import digests
+from tuner.testing.fakes import Null, Recovery, Rounding, Scrambling
+from tuner.testing.faults import KIND, Absent, Fault, Faulty, FaultyTransform, Fickle
 
 REACHABLE = "latency_ms=20"
 JUST_MISSED = "latency_ms=0.8"  # by the faster backend: all of it is measured, and no race is run
@@ -300,7 +289,7 @@ def test_when_all_go_wrong_nothing_is_announced(place: Path, capsys: pytest.Capt
 
 
 def test_a_float_model_that_does_not_run_is_a_wrong_request(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tune(place, REACHABLE, "reference.onnx._target_=tests.fakes.Faulty") == 2
+    assert tune(place, REACHABLE, "reference.onnx._target_=tuner.testing.faults.Faulty") == 2
     told = capsys.readouterr().err
     assert "three is not a colour" in told
     assert Path(told.split()[-1]).exists(), "the log it names"

@@ -15,7 +15,7 @@ from tuner.errors import RequestError
 from tuner.request import members
 from tuner.study.sweep import exit_code
 
-SHORT = ("search_space.batch_size=[4]", "search_space.deploy=[{backend:{_target_:tests.fakes.Null,ms:1.0}}]")
+SHORT = ("search_space.batch_size=[4]", "search_space.deploy=[{backend:{_target_:tuner.testing.fakes.Null,ms:1.0}}]")
 
 
 def sweep(folder: Path, *more: str) -> int:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests import study
-from tests.fakes import Null, TwoCalls
+from tests.fakes import TwoCalls
 from tuner.errors import RequestError
 from tuner.request import compose
+from tuner.testing.fakes import Null
 
 
 def test_a_study_times_and_judges_by_the_task_that_it_names(place: Path) -> None:
@@ -32,7 +33,7 @@ def test_another_task_is_another_study_and_the_usual_one_is_as_none(place: Path)
 
 
 def test_a_task_is_checked_like_every_plugin(place: Path) -> None:
-    with pytest.raises(RequestError, match=r"task\._target_=tests\.fakes\.Null is not a Task"):
-        compose.request(study.overrides(place, "task._target_=tests.fakes.Null"))
+    with pytest.raises(RequestError, match=r"task\._target_=tuner\.testing\.fakes\.Null is not a Task"):
+        compose.request(study.overrides(place, "task._target_=tuner.testing.fakes.Null"))
     with pytest.raises(RequestError, match=r"task\.least"):
         compose.request(study.overrides(place, "task=two_calls", "task.least=half"))

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fakes import INPUTS, WEIGHTS, Linear, Null, Points
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
@@ -16,6 +15,7 @@ from tuner.measure.timing import LEAST_CALLS, TURN_S, take_turns
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
 from tuner.target import Target
+from tuner.testing.fakes import INPUTS, WEIGHTS, Linear, Null, Points
 from tuner.workload import Workload
 
 

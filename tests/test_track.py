@@ -7,13 +7,13 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from tests.fakes import Null, Rounding
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
 from tuner.request.tracking import default_uri
 from tuner.result import Counts, FindingRecord, Ratio, Result, StudyFolder
+from tuner.testing.fakes import Null, Rounding
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Failure, Outcome
 from tuner.verdict import Finding

@@ -14,7 +14,6 @@ from mlflow.tracking import MlflowClient
 from benchmarks.common import prepared_rig
 from tests import study
 from tests.conftest import furnished
-from tests.fakes import Moody, Null
 from tests.study import deploy, node, tune
 from tuner.candidate import Candidate
 from tuner.champions import watch
@@ -23,6 +22,8 @@ from tuner.decide.package import deliver
 from tuner.evaluate.reference import Reference
 from tuner.measurement import Measurement
 from tuner.request.tracking import default_uri
+from tuner.testing.fakes import Null
+from tuner.testing.faults import Moody
 from tuner.tracking.registry import Registry
 from tuner.verdict import Finding
 

@@ -30,11 +30,11 @@ from tests.chores import (
     with_grandchild,
     wrong_request,
 )  # fmt: skip
-from tests.fakes import fail
 from tuner.errors import CandidateError, RequestError
 from tuner.system.environment import environment
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
+from tuner.testing.faults import fail
 
 
 @pytest.fixture

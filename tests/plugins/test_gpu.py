@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.plugins import contract
 from tuner.errors import RequestError
-from tuner.forms.torch import TORCH
 from tuner.plugin import Backend, Session
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.inductor import Inductor
 from tuner.request import compose as configure
 from tuner.target import Target
+from tuner.testing.networks import IMAGE, Patterns, Shelf, trained
 from tuner.workload import Model
 
 pytestmark = pytest.mark.gpu
@@ -32,7 +31,7 @@ def target() -> Target:
 
 
 def own_model(folder: Path) -> Model:
-    return contract.saved(contract.trained(), contract.IMAGE, folder / "model")[TORCH]
+    return Shelf.of(trained(), IMAGE, folder / "model").model
 
 
 def loaded(backend: Backend, model: Model, batch_size: int, target: Target, out: Path) -> Session:
@@ -46,7 +45,7 @@ def loaded(backend: Backend, model: Model, batch_size: int, target: Target, out:
 def test_it_answers_as_on_the_cpu(backend: Backend, target: Target, tmp_path: Path) -> None:
     assert backend.unavailable(target) is None
     model = own_model(tmp_path)
-    inputs = {"image": contract.Patterns().load("evaluation").inputs["image"][:8]}
+    inputs = {"image": Patterns().load("evaluation").inputs["image"][:8]}
     expected = loaded(Eager(), model, 8, Target("cpu", "cpu"), tmp_path / "cpu").run(inputs)[0]
     found = loaded(backend, model, 8, target, tmp_path / "gpu").run(inputs)[0]
     np.testing.assert_allclose(found, expected, atol=0.05 if backend.arithmetic == "bf16" else 5e-3)
@@ -56,7 +55,7 @@ def test_a_call_ends_when_the_device_is_done(target: Target, tmp_path: Path) -> 
     import torch
 
     session = loaded(Eager(), own_model(tmp_path), 8, target, tmp_path / "gpu")
-    inputs = {"image": contract.Patterns().load("evaluation").inputs["image"][:8]}
+    inputs = {"image": Patterns().load("evaluation").inputs["image"][:8]}
     busy = torch.randn(8192, 8192, device=target.hardware.torch)
     for _ in range(10):
         busy = busy @ busy.softmax(-1)  # queued before the call, on the same stream

@@ -6,19 +6,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import contract
 import numpy as np
 import pytest
-from contract import BACKENDS, CPU, IMAGE, PAIR, Pair, Patterns
 from mlflow.models import Model as MlflowModel
 
 from tuner import artifact
 from tuner.candidate import Candidate
+from tuner.catalog import members
 from tuner.deploy import mlflow_model as servable
 from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.system.environment import environment, library_versions
 from tuner.system.launcher import Launcher
+from tuner.testing.networks import IMAGE, PAIR, Pair, Patterns, Shelf, accuracy, trained
+from tuner.testing.variants import plain
+from tuner.testing.workbench import CPU
 from tuner.workload import Arrays, Model
 
 BATCH = 3
@@ -51,7 +54,7 @@ def served(backend: Backend, model: Model, inputs: Arrays, folder: Path) -> dict
         outputs = worker.run_for(120, _answers, champion, batch)
     arrays: dict[str, Any] = {f"input:{name}": array for name, array in batch.items()}
     np.savez(champion / artifact.EXAMPLE, **arrays, **{f"output:{i}": output for i, output in enumerate(outputs)})
-    servable.save(champion, {}, {"contract"}, MlflowModel(), folder / "model")
+    servable.save(champion, {}, set(), MlflowModel(), folder / "model")
     np.savez(folder / "inputs.npz", **inputs)
     command = [sys.executable, "-c", LOAD, *(str(folder / name) for name in ("model", "inputs.npz", "answers.npz"))]
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -67,22 +70,22 @@ def _answers(champion: Path, batch: Arrays) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", BACKENDS)
+@pytest.mark.parametrize("kind", members(Backend))
 def test_a_backend_serves_more_samples_than_a_batch(kind: type[Backend], tmp_path: Path) -> None:
-    backend: Any = contract.plain(kind)
+    backend: Any = plain(kind)
     if reason := backend.unavailable(CPU):
         pytest.skip(reason)
-    model = contract.accepted(backend, contract.saved(contract.trained(), IMAGE, tmp_path / "net"))
+    model = Shelf.of(trained(), IMAGE, tmp_path / "net").take(backend.accepts)
     samples = Patterns().load("evaluation")
     answers = served(backend, model, {"image": samples.inputs["image"][:100]}, tmp_path)
     assert list(answers) == ["output_0"]
-    assert contract.accuracy([answers["output_0"]], samples.labels[:100]) > 0.9
+    assert accuracy([answers["output_0"]], samples.labels[:100]) > 0.9
 
 
 @pytest.mark.slow
 def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
-    backend: Any = next(contract.plain(kind) for kind in BACKENDS if kind.__name__ == "OnnxRuntime")
-    model = contract.saved(Pair(), PAIR, tmp_path / "net")[ONNX]
+    backend: Any = OnnxRuntime()
+    model = Shelf.of(Pair(), PAIR, tmp_path / "net").take((ONNX,))
     generator = np.random.default_rng(0)
     inputs = {
         "ids": generator.integers(16, size=(7, 4)),

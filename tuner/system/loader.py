@@ -28,7 +28,7 @@ class Checked:
     """A base of dataclasses whose fields are checked whenever one is made. Who overrides `__post_init__` calls it."""
 
     def __post_init__(self) -> None:
-        kind: Any = type(self)
+        kind = type(self)
         for name, annotation in annotations(kind).items():
             value = getattr(self, name)
             fitting = checked(value, annotation, f"{kind.__name__}.{name}")
@@ -112,9 +112,13 @@ def checked(value: Any, annotation: Any, where: str) -> Any:
     raise RequestError(_misfit(value, annotation, where))
 
 
-@cache
-def annotations(kind: type) -> dict[str, Any]:
+def annotations(kind: Any) -> dict[str, Any]:
     """The fields of a dataclass and what each may hold."""
+    return _annotations(kind)
+
+
+@cache
+def _annotations(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in fields(kind)}
 
