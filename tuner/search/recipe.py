@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tuner.candidate import Candidate
-from tuner.plugin import Backend, Plugin, Transform, encode
+from tuner.plugin import Backend, Plugin, Transform
 from tuner.search.range import Range
-from tuner.system.loader import build
+from tuner.system.loader import build, resolved
 
 P = TypeVar("P", bound=Plugin)
 BATCH_SIZE = "batch_size"
@@ -53,7 +53,7 @@ class Recipe:
         """The values of the ranges by which this recipe may give the candidate; None where it cannot."""
         plugins = [*candidate.transforms, candidate.backend]
         specs = [*self.transforms, self.backend]
-        if [encode(plugin)["_target_"] for plugin in plugins] != [spec["_target_"] for spec in specs]:
+        if [type(plugin) for plugin in plugins] != [resolved(spec, Plugin, "search_space") for spec in specs]:
             return None
         numbers: dict[str, float] = {}
         for spec, plugin in zip(specs, plugins, strict=True):
