@@ -74,6 +74,8 @@ class Device(ABC):
     """What torch calls it; None where torch does not run on it."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """The distributions that its peaks are measured with."""
+    energy_step_s: ClassVar[float] = 0.0
+    """Seconds from one move of its energy counters to the next, where that is longer than some milliseconds."""
 
     @abstractmethod
     def found(self) -> tuple[str, ...]:

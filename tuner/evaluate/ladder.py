@@ -135,6 +135,9 @@ class Ladder:
         goal, batch_size = self._goal, self._candidate.batch_size
         beside = self._reference.timed_beside(worker, self._rig.limits.measure_s, self._deadline)
         mine, theirs = beside.candidate, beside.reference
+        energy_j = mine.energy
+        if energy_j is None:
+            energy_j = worker.run_for(self._deadline.left_s(), host.energy_j)
         latency, throughput = figures(goal, mine.wall_ms, batch_size, resamples=RESAMPLES)
         _, normalised = figures(goal, [turn * beside.drift for turn in mine.wall_ms], batch_size)
         self.measured = replace(
@@ -146,7 +149,7 @@ class Ladder:
             reference_ms=theirs.percentile(goal.percentile),
             timing_precise=beside.precise,
             cpu_ms=mine.cpu,
-            energy_j=None if mine.energy is None else mine.energy / batch_size,
+            energy_j=None if energy_j is None else energy_j / batch_size,
             more={**self.measured.more, **medians(mine.more)},
             probed=False,
         )

@@ -27,6 +27,7 @@ LEAD = 0.2  # of a turn, in units before it that are not recorded
 _POOL = 8  # distinct batches a timing cycles through
 _STEADY = 0.05  # two successive windows of warm-up units agree within this
 _WINDOW = 8
+_MOVES = 10  # of an energy counter, for what it counts in between to be known within a tenth
 
 
 @dataclass
@@ -128,14 +129,15 @@ def turn(seconds: float, least_units: int) -> Turn:
         if now() >= began + LEAD * seconds:
             break
     rows: list[tuple[float, Mapping[str, float]]] = []
-    before = here.hardware.energy()
+    told = seconds >= _MOVES * here.hardware.energy_step_s
+    before = here.hardware.energy() if told else ()
     end = now() + seconds
     # over the whole turn: the kernel adds up other threads' time only at its ticks
     cpu = time.process_time()
     while len(rows) < least_units or now() < end:
         rows.append(here.timed())
     cpu_s = time.process_time() - cpu
-    used_j = energy.used(before, here.hardware.energy())
+    used_j = energy.used(before, here.hardware.energy()) if told else None
     return Turn(
         np.array([wall_ms for wall_ms, _ in rows]),
         cpu_s * 1e3 / len(rows),
@@ -143,6 +145,27 @@ def turn(seconds: float, least_units: int) -> Turn:
         now() - began,
         medians([more for _, more in rows]),
     )
+
+
+def energy_j() -> float | None:
+    """The machine's energy a unit, J, by counters that move too seldom for a turn to tell it: over as many units as it
+    takes to see `_MOVES` of them. None where turns do tell it, or nothing does."""
+    here = hosted()
+    reading = here.hardware.energy()
+    if not here.hardware.energy_step_s or not reading:
+        return None
+    first, last, units, moves = reading, reading, 0, 0
+    end = time.monotonic() + 2 * _MOVES * here.hardware.energy_step_s
+    while moves <= _MOVES and time.monotonic() < end:
+        here.timed()
+        units += 1
+        reading = here.hardware.energy()
+        if all(now.joules != then.joules for now, then in zip(reading, last, strict=False)):  # the slowest of them too
+            last, moves = reading, moves + 1
+            if moves == 1:  # what is counted begins where they have just moved
+                first, units = reading, 0
+    used_j = energy.used(first, reading)
+    return used_j / units if used_j is not None and moves > 1 else None
 
 
 def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
