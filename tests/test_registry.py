@@ -10,16 +10,20 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from tests.study import ROOT
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.cli import main
+from tuner.deploy import mlflow_model
 from tuner.errors import RequestError
 from tuner.request.tracking import default_uri
 from tuner.target import Target
@@ -29,6 +33,10 @@ from tuner.tracking.tracker import Tracker
 
 NAME = "linear-cpu"
 CANDIDATE = Candidate((), Null(0.1), 4)
+
+
+def saving(champion: Path, record: dict[str, Any]) -> Callable[[Model, Path], None]:
+    return partial(mlflow_model.save, champion, record, {"tests.fakes"})
 
 
 def packaged(folder: Path) -> Path:
@@ -57,7 +65,9 @@ def register(uri: str, registry: Registry, tmp_path: Path) -> Callable[[], str]:
     """Registers one more version."""
     champion = packaged(tmp_path)
     run_id = Tracker(uri, "tests", "mine").run_id
-    return lambda: registry.register(NAME, run_id, champion, {"accuracy": 1.0}, {"tests.fakes"}, {"study": "mine"}, "!")
+    return lambda: registry.register(
+        NAME, run_id, saving(champion, {"accuracy": 1.0}), tmp_path, {"study": "mine"}, "!"
+    )
 
 
 @pytest.fixture
@@ -126,7 +136,7 @@ def test_a_tracking_server_is_a_registry_too(tmp_path: Path) -> None:
     with serving(arguments, tmp_path, {}) as address:
         registry, tracker = Registry(address), Tracker(address, "tests", "mine")
         for _ in range(2):
-            version = registry.register(NAME, tracker.run_id, champion, {}, {"tests.fakes"}, {"study": "mine"}, "!")
+            version = registry.register(NAME, tracker.run_id, saving(champion, {}), tmp_path, {"study": "mine"}, "!")
             registry.promote(NAME, version, "me", "newer")
         assert registry.rollback(NAME, "me", "older") == ("2", "1")
         assert registry.aliases(NAME) == {"candidate": "2", "champion": "1"}

@@ -74,7 +74,6 @@ def imported(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.xfail(strict=True, reason="the seams are being moved")
 def test_imports_go_downwards() -> None:
     upwards = {
         f"{module} imports {name}"

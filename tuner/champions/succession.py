@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.champions.watch import Examined, Watch, notify
 from tuner.decide.contest import Incumbent
+from tuner.deploy import mlflow_model
 from tuner.errors import RequestError
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
@@ -81,11 +83,11 @@ class Succession:
         tags = {"study": self._study, "candidate": finding.candidate.label, "verdict": verdict.verdict}
         tags |= {f"limit_{name}": f"{limit:g}" for name, limit in self._request.goal.limits.items()}
         why = self._reason(verdict) if self._request.promote == "auto" else None
+        save = partial(mlflow_model.save, champion, record, self._code(finding.candidate))
         try:
             version = self._registry.register(
-                self._name, self._tracker.run_id, champion, record, self._code(finding.candidate), tags,
-                _described(finding),
-            )  # fmt: skip
+                self._name, self._tracker.run_id, save, champion.parent, tags, _described(finding)
+            )
             if why is not None:
                 self._registry.promote(self._name, version, f"promote=auto, study {self._study}", why)
         except RequestError as error:  # the verdict stands, and the artifact lies in the study's folder

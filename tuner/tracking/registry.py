@@ -12,11 +12,10 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import mlflow.artifacts
 from mlflow.entities import LoggedModelOutput
@@ -26,7 +25,6 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuner.deploy import mlflow_model as servable
 from tuner.errors import RequestError
 from tuner.tracking.stores import unusable
 
@@ -68,21 +66,21 @@ class Registry:
         self,
         name: str,
         run_id: str,
-        champion: Path,
-        record: dict[str, Any],
-        code: AbstractSet[str],
+        save: Callable[[Model, Path], None],
+        beside: Path,
         tags: Mapping[str, str],
         description: str,
     ) -> str:
-        """Logs the packaged champion as the run's model and registers it; the new version has the alias `candidate`.
+        """Logs what `save` writes as the run's model and registers it; the new version has the alias `candidate`.
 
-        `record` and `code` are as `servable.save` takes them. Returns the version.
+        `save` is called once, with what MLflow is to know of the model and a folder that is not there yet; it lies in
+        the folder `beside` meanwhile. Returns the version.
         """
-        with self._reached(), tempfile.TemporaryDirectory(dir=champion.parent, prefix=".model-") as scratch:
+        with self._reached(), tempfile.TemporaryDirectory(dir=beside, prefix=".model-") as scratch:
             experiment = self._client.get_run(run_id).info.experiment_id
             logged = self._client.create_logged_model(experiment, CHAMPION, source_run_id=run_id)
             folder = Path(scratch) / CHAMPION
-            servable.save(champion, record, code, Model(run_id=run_id, model_id=logged.model_id), folder)
+            save(Model(run_id=run_id, model_id=logged.model_id), folder)
             self._client.log_model_artifacts(logged.model_id, str(folder))
             self._client.finalize_logged_model(logged.model_id, "READY")
             self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
