@@ -1,5 +1,7 @@
 """What bad input gets: exit code 2, one message with the mend, no traceback, nothing written."""
 
+import importlib
+import re
 import shutil
 import socket
 import sys
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests import study
-from tuner.cli import main
+from tuner.cli import COMMANDS, main
+from tuner.errors import ExitCode
 from tuner.testing.fakes import CENTRES, FEATURES, Null, write_linear
 from tuner.testing.faults import Absent
 
@@ -283,8 +286,15 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
     for arguments in (["--help"], ["-h"], ["doctor", "--help"]):
         assert main(arguments) == 0
         told = capsys.readouterr().out
-        assert all(f"tune {command}" in told for command in ("target=cpu", "-m", "schedule", "doctor", "show", "ui"))
-        assert "exit codes" in told
+        assert all(f"tune {command}" in told for command in ("target=cpu", "-m", *COMMANDS) if command != "search")
+        codes = told.partition("exit codes: ")[2]
+        assert all(re.search(rf"\b{code:d} ", codes) for code in ExitCode if code != ExitCode.TIMED_OUT)
+
+
+def test_every_command_is_a_file_and_every_file_a_command() -> None:
+    files = {path.stem for path in (study.ROOT / "tuner/commands").glob("*.py")} - {"__init__"}
+    assert files == set(COMMANDS)
+    assert all(callable(importlib.import_module(f"tuner.commands.{name}").run) for name in COMMANDS)
 
 
 def test_the_configuration_can_be_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

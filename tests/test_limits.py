@@ -5,19 +5,10 @@ import io
 import tokenize
 from collections.abc import Iterator
 
-import pytest
-
 from tests import study
 
 FILE, FUNCTION, ARGUMENTS, METHODS = 300, 60, 6, 15
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-EXCEPTIONS: dict[str, str] = {  # what is larger, and why it may be
-    "tuner/study/result.py: result_json": "being taken apart",
-    "tuner/study/study.py": "being taken apart",
-    "tuner/study/study.py: Study": "being taken apart",
-    "tuner/study/study.py: Study.__init__": "being taken apart",
-    "tuner/study/study.py: run": "being taken apart",
-}
 
 
 def sources() -> Iterator[tuple[str, str]]:
@@ -51,11 +42,5 @@ def oversized() -> Iterator[tuple[str, str]]:
                     yield f"{name}: {node.name}", f"{lines} lines"
 
 
-def test_nothing_is_over_its_limit_but_what_says_why() -> None:
-    assert {name: how for name, how in oversized() if name not in EXCEPTIONS} == {}
-
-
-@pytest.mark.xfail(strict=False, reason="the last ones are being taken apart")
-def test_what_is_within_its_limit_is_no_exception() -> None:
-    assert EXCEPTIONS.keys() <= {name for name, _ in oversized()}
-    assert all((study.ROOT / name.partition(":")[0]).exists() for name in EXCEPTIONS)
+def test_nothing_is_over_its_limit() -> None:
+    assert dict(oversized()) == {}

@@ -42,11 +42,11 @@ MAY_KNOW = {
 }
 LIBRARIES = {  # an outside library has one room
     "hydra": {"request"},
-    "omegaconf": {"request", "cli"},
+    "omegaconf": {"request"},
     "optuna": {"search"},
     "mlflow": {"tracking", "deploy"},
     "apscheduler": {"schedule"},
-    "rich": {"report", "commands"},
+    "rich": {"report"},
     "jinja2": {"report"},
     "matplotlib": {"report"},
 }

@@ -1,7 +1,8 @@
 """The command. `--help` answers before anything is imported."""
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 HELP = """\
 tune finds the fastest deployable artifact of a model within latency and accuracy limits, on this hardware.
@@ -49,6 +50,10 @@ exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown
 """
 
 
+COMMANDS = ("cache", "doctor", "promote", "rollback", "schedule", "search", "show", "ui")
+"""The files of `tuner/commands`, each with a function `run`; without a command it is `search`."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -60,95 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"inference-tuner {__version__}\n")
         return 0
-    from tuner.errors import RequestError
+    from tuner.errors import ExitCode, RequestError
     from tuner.system.secret import masked
 
-    command: Callable[[list[str]], int] = _tune
-    if arguments and arguments[0] in _COMMANDS:
-        command = _COMMANDS[arguments.pop(0)]
+    name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "search"
     try:
-        return command(arguments)
+        return int(importlib.import_module(f"tuner.commands.{name}").run(arguments))
     except RequestError as error:
         sys.stderr.write(masked(f"tune: {error}\n"))
-        return 2
+        return ExitCode.WRONG_REQUEST
     except KeyboardInterrupt:
         sys.stderr.write("tune: interrupted\n")
-        return 130
-
-
-def _tune(arguments: list[str]) -> int:
-    from tuner.request import compose
-    from tuner.study import sweep
-
-    if sweep.is_sweep(arguments):
-        return sweep.run(arguments)
-    if "--cfg" in arguments:
-        from omegaconf import OmegaConf
-
-        from tuner.system.secret import masked
-
-        arguments.remove("--cfg")
-        sys.stdout.write(masked(OmegaConf.to_yaml(compose.composed(arguments))))
-        return 0
-    asked = compose.request(arguments)
-    asked.target.check()
-    from tuner.report.console import Console
-    from tuner.study.run import run
-
-    return run(asked, Console())
-
-
-def _doctor(arguments: list[str]) -> int:
-    from tuner.commands.doctor import doctor
-
-    return doctor(arguments)
-
-
-def _show(arguments: list[str]) -> int:
-    from tuner.commands.show import show
-
-    return show(arguments)
-
-
-def _ui(arguments: list[str]) -> int:
-    from tuner.commands.ui import ui
-
-    return ui(arguments)
-
-
-def _cache(arguments: list[str]) -> int:
-    from tuner.commands.cache import cache
-
-    return cache(arguments)
-
-
-def _promote(arguments: list[str]) -> int:
-    from tuner.commands.promote import promote
-
-    return promote(arguments)
-
-
-def _rollback(arguments: list[str]) -> int:
-    from tuner.commands.promote import rollback
-
-    return rollback(arguments)
-
-
-def _schedule(arguments: list[str]) -> int:
-    from tuner.commands.schedule import schedule
-
-    return schedule(arguments)
-
-
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "doctor": _doctor,
-    "show": _show,
-    "ui": _ui,
-    "promote": _promote,
-    "rollback": _rollback,
-    "schedule": _schedule,
-    "cache": _cache,
-}
+        return ExitCode.INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tuner.errors import Kind
+from tuner.errors import ExitCode, Kind
 from tuner.goal import Goal
 from tuner.measurement import Interval, Measurement
 from tuner.system.digests import digest
@@ -221,11 +221,11 @@ class Result:
         return [*self.notes, *(doubt.sentence for doubt in self.doubts)]
 
     @property
-    def exit_code(self) -> int:
-        """What a finished study's command returns: 4 where the champion that it watched has regressed."""
+    def exit_code(self) -> ExitCode:
+        """What a finished study's command returns."""
         if (self.watch or {}).get("regression"):
-            return 4
-        return 3 if self.verdict == "infeasible" else 0
+            return ExitCode.REGRESSION
+        return ExitCode.INFEASIBLE if self.verdict == "infeasible" else ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
         """The content of `result.json`."""

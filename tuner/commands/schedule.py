@@ -11,50 +11,61 @@ from pathlib import Path
 from typing import NoReturn
 from zoneinfo import ZoneInfo
 
-from tuner.errors import RequestError
+from tuner.errors import ExitCode, RequestError
 from tuner.schedule.cron import Cron
 from tuner.schedule.runs import History, Run, Schedule
 
 _SHOWN = 20  # runs in the table of the history
 
 
-def schedule(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Runs one of the sub-commands and returns its exit code. What follows `--` are the arguments of `tune`."""
-    ours, told = list(arguments), None
-    if "--" in ours:
-        at = ours.index("--")
-        ours, told = ours[:at], tuple(ours[at + 1 :])
-    asked = _parser().parse_args(ours)
-    if told is not None and asked.command != "add":
-        raise RequestError(f"tune schedule {asked.command} takes nothing after --")
-    state = asked.state_dir.expanduser().absolute()
+    own, of_tune = list(arguments), None
+    if "--" in own:
+        at = own.index("--")
+        own, of_tune = own[:at], tuple(own[at + 1 :])
+    options = _parser().parse_args(own)
+    if of_tune is not None and options.command != "add":
+        raise RequestError(f"tune schedule {options.command} takes nothing after --")
+    state = options.state_dir.expanduser().absolute()
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"--state-dir={state}: cannot be written ({error.strerror}); choose another") from error
-    if asked.command == "add":
-        return _add(asked, state, told or ())
-    if asked.command == "history":
-        return _history(state, asked.name, asked.json)
+    if options.command == "add":
+        _add(options, state, of_tune or ())
+    elif options.command == "history":
+        _history(state, options.name, options.json)
+    elif options.command == "now":
+        return _now(options, state)
+    else:
+        _of_schedules(options, state)
+    return ExitCode.OK
+
+
+def _of_schedules(options: argparse.Namespace, state: Path) -> None:
+    """The sub-commands that need APScheduler and nothing else."""
     from tuner.schedule.scheduler import Schedules, serve
 
-    if asked.command == "run":
-        return serve(state)
-    if asked.command == "list":
-        return _list(Schedules(state).all(), state)
-    if asked.command == "remove":
-        Schedules(state).remove(asked.name)
-        sys.stdout.write(f"{asked.name} is removed; its history stays\n")
-        return 0
-    found = Schedules(state).get(asked.name)
-    if asked.command == "export":
+    if options.command == "run":
+        serve(state)
+    elif options.command == "list":
+        _list(Schedules(state).all(), state)
+    elif options.command == "remove":
+        Schedules(state).remove(options.name)
+        sys.stdout.write(f"{options.name} is removed; its history stays\n")
+    else:
         from tuner.schedule.export import ENGINES, Place
 
-        sys.stdout.write(ENGINES[asked.engine](found, Place(state, asked.image)))
-        return 0
-    from tuner.schedule.perform import perform
+        schedule = Schedules(state).get(options.name)
+        sys.stdout.write(ENGINES[options.engine](schedule, Place(state, options.image)))
 
-    return perform(found, state, asked.by)
+
+def _now(options: argparse.Namespace, state: Path) -> int:
+    from tuner.schedule.perform import perform
+    from tuner.schedule.scheduler import Schedules
+
+    return perform(Schedules(state).get(options.name), state, options.by)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -94,36 +105,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(asked: argparse.Namespace, state: Path, told: tuple[str, ...]) -> int:
+def _add(options: argparse.Namespace, state: Path, of_tune: tuple[str, ...]) -> None:
     """Checks all that can be checked now: at night nobody reads the message."""
     from tuner.schedule.scheduler import Schedules
 
-    if not re.fullmatch(r"\w[\w.\-]*", asked.name):
-        raise RequestError(f"{asked.name}: the name must be letters, digits, '.', '_' and '-'")
-    Cron.parse(asked.cron)
-    for option, value in (("--timeout-hours", asked.timeout_hours), ("--grace-minutes", asked.grace_minutes)):
+    if not re.fullmatch(r"\w[\w.\-]*", options.name):
+        raise RequestError(f"{options.name}: the name must be letters, digits, '.', '_' and '-'")
+    Cron.parse(options.cron)
+    for option, value in (("--timeout-hours", options.timeout_hours), ("--grace-minutes", options.grace_minutes)):
         if not 0 < value < float("inf"):
             raise RequestError(f"{option}={value:g} must be more than 0")
-    if not told:
+    if not of_tune:
         raise RequestError("what is to run follows --, for instance: -- sweep=nightly")
     # a scheduled run tells when the champion in use got worse, unless it is told otherwise
-    watched = told if any(a.startswith("watch=") for a in told) else (*told, "watch=true")
+    watched = of_tune if any(a.startswith("watch=") for a in of_tune) else (*of_tune, "watch=true")
     _check(watched)
-    found = Schedule(
-        name=asked.name,
-        cron=asked.cron,
-        timezone=_zone(asked.timezone),
+    schedule = Schedule(
+        name=options.name,
+        cron=options.cron,
+        timezone=_zone(options.timezone),
         arguments=watched,
         folder=str(Path.cwd()),
-        timeout_s=asked.timeout_hours * 3600,
-        grace_s=asked.grace_minutes * 60,
+        timeout_s=options.timeout_hours * 3600,
+        grace_s=options.grace_minutes * 60,
     )
-    due_at = Schedules(state).add(found)
+    due_at = Schedules(state).add(schedule)
     sys.stdout.write(
-        f"{found.name}: {found.command}\n"
-        f"in {found.folder}, next at {due_at:%Y-%m-%d %H:%M %Z} ({found.timezone}), where `tune schedule run` is on\n"
+        f"{schedule.name}: {schedule.command}\nin {schedule.folder}, next at {due_at:%Y-%m-%d %H:%M %Z} "
+        f"({schedule.timezone}), where `tune schedule run` is on\n"
     )
-    return 0
 
 
 def _check(arguments: Sequence[str]) -> None:
@@ -137,49 +147,52 @@ def _check(arguments: Sequence[str]) -> None:
         compose.request(arguments)
 
 
-def _zone(asked: str | None) -> str:
-    """The name of the time zone asked for, or of the machine's."""
+def _zone(name: str | None) -> str:
+    """The name of the time zone, where there is one of that name, or of the machine's."""
     from tzlocal import get_localzone_name
 
     try:
-        return str(ZoneInfo(asked or get_localzone_name()))
+        return str(ZoneInfo(name or get_localzone_name()))
     except (KeyError, ValueError, OSError) as error:  # unknown, no name at all, a folder of names
         raise RequestError(
-            f"--timezone={asked}: no such time zone; they are called UTC, Europe/Berlin and so on"
+            f"--timezone={name}: no such time zone; they are called UTC, Europe/Berlin and so on"
         ) from error
 
 
-def _list(schedules: Sequence[tuple[Schedule, datetime]], state: Path) -> int:
+def _list(schedules: Sequence[tuple[Schedule, datetime]], state: Path) -> None:
+    from tuner.report.terminal import Terminal
+
     history = History(state)
     rows = []
-    for found, due_at in schedules:
-        last = history.last(found.name)
+    for schedule, due_at in schedules:
+        last = history.last(schedule.name)
         rows.append(
-            (found.name, found.cron, f"{due_at:%Y-%m-%d %H:%M %Z} ({found.timezone})",
-             "–" if last is None else last.state, found.command, found.folder, f"{found.timeout_s / 3600:g} h")
+            (schedule.name, schedule.cron, f"{due_at:%Y-%m-%d %H:%M %Z} ({schedule.timezone})",
+             None if last is None else last.state, schedule.command, schedule.folder,
+             f"{schedule.timeout_s / 3600:g} h")
         )  # fmt: skip
-    _print(("schedule", "cron", "next", "last run", "command", "folder", "limit"), rows)
-    return 0
+    Terminal().table(("schedule", "cron", "next", "last run", "command", "folder", "limit"), rows)
 
 
-def _history(state: Path, name: str | None, as_json: bool) -> int:
+def _history(state: Path, name: str | None, as_json: bool) -> None:
     history = History(state)
     runs = history.runs(name)
     if as_json:
-        found = [
+        described = [
             {"id": run.id, "schedule": run.schedule, "started_by": run.started_by, "host": run.host, "start": run.start,
              "end": run.end, "exit_code": run.exit_code, "outcome": run.state, "log": _log(history, run)}
             for run in runs
         ]  # fmt: skip
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        return 0
+        sys.stdout.write(json.dumps(described, indent=2) + "\n")
+        return
+    from tuner.report.terminal import Terminal
+
     rows = [
         (str(run.id), run.schedule, _time(run.start), _time(run.end), _duration(run), run.started_by,
-         "–" if run.exit_code is None else str(run.exit_code), run.state, _log(history, run) or "–")
+         None if run.exit_code is None else str(run.exit_code), run.state, _log(history, run))
         for run in runs[-_SHOWN:]
     ]  # fmt: skip
-    _print(("run", "schedule", "start", "end", "took", "started by", "exit code", "meaning", "log"), rows)
-    return 0
+    Terminal().table(("run", "schedule", "start", "end", "took", "started by", "exit code", "meaning", "log"), rows)
 
 
 def _log(history: History, run: Run) -> str | None:
@@ -187,23 +200,12 @@ def _log(history: History, run: Run) -> str | None:
     return str(log) if log.exists() else None
 
 
-def _time(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
-def _duration(run: Run) -> str:
+def _duration(run: Run) -> str | None:
     if run.end is None or run.outcome == "skipped":
-        return "–"
+        return None
     minutes, seconds = divmod(round(run.end - run.start), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-def _print(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    import rich.console
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    rich.console.Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)

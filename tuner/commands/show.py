@@ -6,24 +6,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.errors import RequestError
+from tuner.errors import ExitCode, RequestError
 from tuner.request import compose
 from tuner.result import StudyFolder, studies
 from tuner.system.files import folder
 
 
-def show(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> ExitCode:
     """Prints the verdict of a study, the latest by default; `--json` prints its result.json."""
     as_json = "--json" in arguments
     config = compose.composed([a for a in arguments if a != "--json"])
     study = _study_folder(folder(config.out_dir), config.study)
     if as_json:
         sys.stdout.write(study.result.read_text())
-        return 0
+        return ExitCode.OK
     from tuner.report.console import Console
 
     Console().verdict(study.read_result(), study)
-    return 0
+    return ExitCode.OK
 
 
 def _study_folder(out_dir: Path, study: str | None) -> StudyFolder:

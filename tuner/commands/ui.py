@@ -13,7 +13,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from tuner.errors import RequestError
+from tuner.errors import ExitCode, RequestError
 from tuner.request import compose
 from tuner.tracking import view
 
@@ -22,7 +22,7 @@ _START_S = 120.0
 _END_S = 10.0
 
 
-def ui(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Serves the UI on loopback until Ctrl-C or SIGTERM and prints where to look; `--open` opens it in a browser.
 
     Where `tracking.uri` is a server, only prints that server's addresses.
@@ -44,13 +44,13 @@ def ui(arguments: Sequence[str]) -> int:
 
     if where.uri.startswith("http"):
         tell(where.uri)
-        return 0
+        return ExitCode.OK
     with _serving(where.uri) as (process, base), contextlib.suppress(KeyboardInterrupt):
         tell(base)
         sys.stdout.write("Ctrl-C ends it\n")
         sys.stdout.flush()
         return process.wait()
-    return 0
+    return ExitCode.OK
 
 
 @contextlib.contextmanager

@@ -73,6 +73,11 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
+def printed(overrides: Sequence[str]) -> str:
+    """The same as YAML, without passwords."""
+    return masked(OmegaConf.to_yaml(composed(overrides)))
+
+
 def _replace_in_space(config: DictConfig, overrides: Sequence[str]) -> None:
     """Sets nodes of the search space. Hydra would merge them: a choice could not take the place of a range."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):

@@ -1,5 +1,6 @@
 """Hydra's complaints as one sentence, with the nearest valid spelling."""
 
+import importlib.resources
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
         unknown_key = key not in known and key.replace("/", ".") not in known
         if "=" not in override:
             return f"{override!r} is neither a command nor an override; overrides read key=value" + nearest(
-                override, [*known, "doctor", "show", "ui", "promote", "rollback", "schedule", "cache"]
+                override, [*known, *_commands()]
             )
         if key.startswith("hydra."):
             continue
@@ -48,6 +49,12 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
             kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             return f"{named}={value}: must be {kinds.get(kind, kind)}"
     return first.splitlines()[0] if first else type(error).__name__
+
+
+def _commands() -> list[str]:
+    """The sub-commands: there is a file for each."""
+    names = (file.name for file in importlib.resources.files("tuner.commands").iterdir())
+    return [name.removesuffix(".py") for name in names if name.endswith(".py") and not name.startswith("_")]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

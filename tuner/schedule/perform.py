@@ -1,4 +1,7 @@
-"""One run of a schedule: `tune` started as a process, watched and ended."""
+"""One run of a schedule: `tune` started as a process, watched, within its time, and recorded however it ends.
+
+The process that runs `perform` outlives the scheduler that started it. What it started does not outlive it.
+"""
 
 import signal
 import socket
@@ -8,16 +11,14 @@ import time
 from pathlib import Path
 from typing import IO
 
-from tuner.errors import RequestError
-from tuner.schedule.runs import MEANING, By, History, Schedule, lock_path
+from tuner.errors import ExitCode, RequestError
+from tuner.schedule.runs import By, History, Schedule, lock_path, meaning
 from tuner.system import process
 from tuner.system.files import critical_section, take_lock
 
-TIMED_OUT = 124  # as timeout(1) has it
-
 
 def perform(schedule: Schedule, state: Path, by: By) -> int:
-    """Runs a schedule once, now, and returns the exit code of what it runs (124 where its time was up).
+    """Runs a schedule once, now, and returns the exit code of what it runs, or that its time was up.
 
     Raises RequestError where it is running already, which is recorded. Runs of different schedules on one machine
     take turns, for they would disturb each other's timings; the wait does not count against `timeout_s`.
@@ -48,8 +49,10 @@ def perform(schedule: Schedule, state: Path, by: By) -> int:
             history.ended(run, code, outcome)
     process.say(f"{schedule.name}: {outcome}" + ("" if code is None else f", exit code {code}"))
     if outcome == "timeout":
-        return TIMED_OUT
-    return 130 if code is None else code if code >= 0 else 128 - code
+        return ExitCode.TIMED_OUT
+    if code is None:
+        return ExitCode.INTERRUPTED
+    return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
 
 
 def _watched(schedule: Schedule, output: IO[bytes], lock: int) -> tuple[int, str]:
@@ -74,6 +77,6 @@ def _watched(schedule: Schedule, output: IO[bytes], lock: int) -> tuple[int, str
                 reason = "interrupted"
                 deadline = time.monotonic() + schedule.grace_s
         else:
-            finished = MEANING.get(code, "failed")
-            return code, finished if reason is None or code in (0, 3, 4, 5) else reason
+            answered = code in set(ExitCode) and ExitCode(code).finished
+            return code, meaning(code) if reason is None or answered else reason
         running.send_signal(signal.SIGTERM)

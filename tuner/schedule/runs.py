@@ -1,7 +1,4 @@
-"""One run of a schedule: alone, watched, within its time, and recorded however it ends.
-
-The process that runs `perform` outlives the scheduler that started it. What it started does not outlive it.
-"""
+"""What is scheduled, and the history of its runs."""
 
 import contextlib
 import os
@@ -16,8 +13,21 @@ from typing import Literal
 
 import psutil
 
+from tuner.errors import ExitCode
+
 By = Literal["scheduler", "now"]
-MEANING = {0: "champion", 3: "infeasible", 4: "regression", 5: "partly", 130: "interrupted"}
+_MEANING: dict[int, str] = {
+    ExitCode.OK: "champion",
+    ExitCode.INFEASIBLE: "infeasible",
+    ExitCode.REGRESSION: "regression",
+    ExitCode.PARTLY: "partly",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+def meaning(exit_code: int) -> str:
+    """What the history says of a command that ended so."""
+    return _MEANING.get(exit_code, "failed")
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,8 @@ class Run:
         if self.outcome is not None or self.host != socket.gethostname():
             return False
         try:
-            found = psutil.Process(self.pid)
-            return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - self.pid_started) < 2
+            process = psutil.Process(self.pid)
+            return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.pid_started) < 2
         except psutil.NoSuchProcess:
             return False
 
@@ -107,10 +117,10 @@ class History:
         """The earliest first."""
         columns = ", ".join(f.name for f in fields(Run))
         with self._open() as database:
-            found = database.execute(
+            rows = database.execute(
                 f"SELECT {columns} FROM runs WHERE schedule = coalesce(?, schedule) ORDER BY id", (schedule,)
             )
-            return [Run(*row) for row in found]
+            return [Run(*row) for row in rows]
 
     def last(self, schedule: str) -> Run | None:
         """The latest that was not skipped."""

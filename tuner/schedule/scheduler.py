@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -67,15 +68,15 @@ class Schedules:
 
     def get(self, name: str) -> Schedule:
         """Raises RequestError where there is none."""
-        found = {schedule.name: schedule for schedule, _ in self.all()}
-        if name not in found:
-            listed = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
+        schedules = {schedule.name: schedule for schedule, _ in self.all()}
+        if name not in schedules:
+            listed = f"there are {', '.join(sorted(schedules))}" if schedules else "there are none yet"
             raise RequestError(f"{name}: no schedule of that name in {self._state}; {listed}")
-        return found[name]
+        return schedules[name]
 
 
-def serve(state: Path) -> int:
-    """Starts what is due until SIGTERM or Ctrl-C, then ends the runs that are on and returns 0.
+def serve(state: Path) -> None:
+    """Starts what is due until SIGTERM or Ctrl-C, then ends the runs that are on.
 
     Runs that were interrupted, or lost, are started again at first. Raises RequestError where another scheduler
     serves this folder.
@@ -103,16 +104,20 @@ def serve(state: Path) -> int:
                 scheduler.add_job(due, args=job.args, jobstore="once")
         while not signals:
             wake.wait(scheduler.look())
-        process.say("ending the runs that are on; a second signal makes them hurry")
-        told: Counter[int] = Counter()
-        while (running := [run for run in history.runs() if run.started_by == "scheduler" and run.here]) or _on:
-            for run in running:
-                while told[run.id] < len(signals):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(run.pid, signal.SIGTERM)
-                    told[run.id] += 1
-            time.sleep(0.1)
-    return 0
+        _end_runs(history, signals)
+
+
+def _end_runs(history: History, signals: Sequence[int]) -> None:
+    """Passes on every signal that came, and those that come yet, and waits until nothing runs."""
+    process.say("ending the runs that are on; a second signal makes them hurry")
+    passed_on: Counter[int] = Counter()
+    while (running := [run for run in history.runs() if run.started_by == "scheduler" and run.here]) or _on:
+        for run in running:
+            while passed_on[run.id] < len(signals):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(run.pid, signal.SIGTERM)
+                passed_on[run.id] += 1
+        time.sleep(0.1)
 
 
 _on: list[str] = []  # the schedules whose runs this process started and that have not ended

@@ -8,7 +8,7 @@ from pathlib import Path
 from tuner.build.prepare import prepare
 from tuner.build.store import Store
 from tuner.decide import doubts
-from tuner.errors import RequestError
+from tuner.errors import ExitCode, RequestError
 from tuner.evaluate.rig import Rig
 from tuner.report.console import Console
 from tuner.request.request import Request
@@ -26,8 +26,8 @@ from tuner.tracking.tracker import Tracker
 CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder")
 
 
-def run(request: Request, console: Console) -> int:
-    """Runs the study and returns the exit code: 0 feasible, 3 not, 4 a watched champion has regressed, 130 interrupted.
+def run(request: Request, console: Console) -> ExitCode:
+    """Runs the study, from the preparation of its model to the verdict.
 
     Raises RequestError for what cannot be had, before the first trial. Side effects: the study's folder under
     `out_dir`, the Optuna journal and the MLflow store there, built stages under `cache_dir`.
@@ -64,7 +64,7 @@ def run(request: Request, console: Console) -> int:
         stack.callback(lambda: tracker.close(status))
         try:
             code = study.run()
-            status = "KILLED" if code == 130 else "FINISHED"
+            status = "KILLED" if code == ExitCode.INTERRUPTED else "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             console.say("interrupted while deciding: nothing is lost, the same command decides")

@@ -8,7 +8,7 @@ from tuner.champions.succession import Succession
 from tuner.decide import doubts
 from tuner.decide.contest import Incumbent
 from tuner.decide.judge import Judge
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import CandidateError, ExitCode, RequestError
 from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.standing import standings
@@ -35,8 +35,8 @@ class Study:
         self._doubts = doubts
         self._tally = Tally()
 
-    def run(self) -> int:
-        """Returns the exit code. A study is decided by one process alone; where another one has, tells its verdict."""
+    def run(self) -> ExitCode:
+        """A study is decided by one process alone; where another one has, tells its verdict."""
         session, console, request = self._session, self._session.console, self._session.request
         session.rig.logs.mkdir(exist_ok=True)
         console.begin(request, session.folder.name, session.device)
@@ -66,7 +66,7 @@ class Study:
                 interrupted = True
                 if not session.folder.take_over(wait=False):
                     console.say("interrupted: what was found is kept, and other processes go on with the study")
-                    return 130
+                    return ExitCode.INTERRUPTED
                 console.say("interrupted: deciding on what was found; press Ctrl-C again to leave at once")
             recorder.complete(search)
             self._clock.decide()
@@ -79,7 +79,7 @@ class Study:
         ending = Ending(verdict, interrupted, reference.accuracy, self._doubts, seconds, reached, left_out)
         result = concluded(session, self._tally, ending, succession)
         record(session, self._tally, result)
-        return 130 if interrupted else result.exit_code
+        return ExitCode.INTERRUPTED if interrupted else result.exit_code
 
     def _open(self, reference: Reference, stack: contextlib.ExitStack) -> None:
         """Scores the float model, which is the base of every accuracy drop, and keeps its process until `stack` ends.

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import RequestError
+from tuner.errors import ExitCode, RequestError
 from tuner.report.summary import show
 from tuner.request import compose
 from tuner.request.members import Member
@@ -21,8 +21,15 @@ from tuner.system import process
 from tuner.system.digests import digest
 from tuner.system.files import require_room, take_lock, write_whole
 
-_FOUND = (0, 4)  # a champion; a champion, and a regression of the one before
-_VERDICT = {0: "all", 1: "failed", 3: "none", 4: "regression", 5: "some", 130: "interrupted"}
+_FOUND = (ExitCode.OK, ExitCode.REGRESSION)  # a champion; a champion, and a regression of the one before
+_VERDICT = {
+    ExitCode.OK: "all",
+    ExitCode.BUG: "failed",
+    ExitCode.INFEASIBLE: "none",
+    ExitCode.REGRESSION: "regression",
+    ExitCode.PARTLY: "some",
+    ExitCode.INTERRUPTED: "interrupted",
+}
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -49,16 +56,16 @@ class Entry:
 
     @property
     def ended(self) -> bool:
-        return self.exit_code not in (None, 130)
+        return self.exit_code not in (None, ExitCode.INTERRUPTED)
 
     def take(self, code: int, study: StudyFolder | None) -> None:
         """Notes how the member ended, and what its study says, if it got that far."""
         self.exit_code = code
-        self.verdict = "interrupted" if code == 130 else "failed"
+        self.verdict = "interrupted" if code == ExitCode.INTERRUPTED else "failed"
         if study is None or not study.result.exists():
             return
         self.study = study.name
-        if code not in (*_FOUND, 3):
+        if code not in (*_FOUND, ExitCode.INFEASIBLE):
             return
         result = study.read_result()
         self.verdict = result.verdict
@@ -72,81 +79,83 @@ class Entry:
 
 def checked(arguments: Sequence[str]) -> list[tuple[Member, Request]]:
     """The members of a sweep with their requests, all of them valid. Raises RequestError naming the member."""
-    members = members_of([a for a in arguments if a not in ("-m", "--multirun")])
-    found = []
-    for member in members:
+    requests = []
+    for member in members_of([a for a in arguments if a not in ("-m", "--multirun")]):
         try:
-            found.append((member, compose.request(member.overrides)))
+            requests.append((member, compose.request(member.overrides)))
         except RequestError as error:
             raise RequestError(
                 f"{error} (the sweep's member {member.chosen})" if member.chosen else str(error)
             ) from error
-    first = found[0][1]
-    for member, asked in found:
-        if (asked.out_dir, asked.tracking) != (first.out_dir, first.tracking):
+    first = requests[0][1]
+    for member, request in requests:
+        if (request.out_dir, request.tracking) != (first.out_dir, first.tracking):
             raise RequestError(f"out_dir and tracking must be the same for all members of a sweep ({member.chosen})")
-    named = [asked.study for _, asked in found if asked.study is not None]
+    named = [request.study for _, request in requests if request.study is not None]
     if len(set(named)) < len(named):
-        raise RequestError(f"study={named[0]}: a sweep has {len(found)} studies; leave the name out, they are numbered")
-    return found
+        raise RequestError(
+            f"study={named[0]}: a sweep has {len(requests)} studies; leave the name out, they are numbered"
+        )
+    return requests
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs a sweep and returns the exit code.
+def run(arguments: Sequence[str]) -> ExitCode:
+    """Runs a sweep; where it was interrupted, the same command runs the members left.
 
-    0 every member found a champion, 5 some did, 3 none did, 1 every member failed, 4 a member reported a regression,
-    130 interrupted: the same command runs the members left. Side effects: those of the studies, a run in MLflow above
-    theirs, and `<out_dir>/sweep-…/summary.json`, written anew after each member.
+    Side effects: those of the studies, a run in MLflow above theirs, and `<out_dir>/sweep-…/summary.json`, written anew
+    after each member.
     """
-    found = checked(arguments)
-    asked = found[0][1]
-    require_room(asked.out_dir, "out_dir")
+    requests = checked(arguments)
+    first = requests[0][1]
+    require_room(first.out_dir, "out_dir")
     name = next((a.removeprefix("sweep=") for a in arguments if a.startswith("sweep=")), None)
     entries = [
         Entry(f"{n:03d}", member.chosen, list(member.overrides), "tune " + shlex.join(member.overrides))
-        for n, (member, _) in enumerate(found, 1)
+        for n, (member, _) in enumerate(requests, 1)
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _folder(asked.out_dir, "sweep" if name is None else f"sweep-{name}", entries) as folder:
-        return _Sweep(asked, entries, folder, "tune " + shlex.join(arguments)).run()
+    with _folder(first.out_dir, "sweep" if name is None else f"sweep-{name}", entries) as folder:
+        return _Sweep(first, entries, folder, "tune " + shlex.join(arguments)).run()
 
 
-def exit_code(members: Sequence[int | None]) -> int:
+def exit_code(members: Sequence[int | None]) -> ExitCode:
     """The sweep's exit code, from those of its members; None is one that did not run."""
-    if None in members or 130 in members:
-        return 130
-    if 4 in members:
-        return 4
-    found = members.count(0)
-    if found == len(members):
-        return 0
-    return 5 if found else 3 if 3 in members else 1
+    if None in members or ExitCode.INTERRUPTED in members:
+        return ExitCode.INTERRUPTED
+    if ExitCode.REGRESSION in members:
+        return ExitCode.REGRESSION
+    champions = members.count(ExitCode.OK)
+    if champions == len(members):
+        return ExitCode.OK
+    if champions:
+        return ExitCode.PARTLY
+    return ExitCode.INFEASIBLE if ExitCode.INFEASIBLE in members else ExitCode.BUG
 
 
 class _Sweep:
-    def __init__(self, asked: Request, entries: list[Entry], folder: Path, command: str) -> None:
+    def __init__(self, request: Request, entries: list[Entry], folder: Path, command: str) -> None:
         from tuner.tracking.stores import reachable
         from tuner.tracking.tracker import Tracker
 
-        self._asked = asked
+        self._request = request
         self._entries = entries
         self._folder = folder
         self._command = command
         self._interrupted = False
-        reachable(asked.tracking.uri)
-        self._tracker = Tracker(asked.tracking.uri, asked.tracking.experiment, folder.name, kind="sweep")
+        reachable(request.tracking.uri)
+        self._tracker = Tracker(request.tracking.uri, request.tracking.experiment, folder.name, kind="sweep")
         self._tracker.describe({}, {"command": command, "members": str(len(entries))})
         self._write()
 
-    def run(self) -> int:
+    def run(self) -> ExitCode:
         status = "FAILED"
         try:
             for entry in self._entries:
                 if not entry.ended and not self._interrupted:
                     process.say(f"[{int(entry.member)}/{len(self._entries)}] {entry.chosen or entry.command}")
-                    code = self._member(entry)
+                    ended_with = self._member(entry)
                     study = self._tracker.study_of(entry.member)
-                    entry.take(code, None if study is None else StudyFolder(self._asked.out_dir / study))
+                    entry.take(ended_with, None if study is None else StudyFolder(self._request.out_dir / study))
                     self._write()
             status = "KILLED" if self._interrupted else "FINISHED"
             code = exit_code([entry.exit_code for entry in self._entries])
@@ -176,19 +185,19 @@ class _Sweep:
             except KeyboardInterrupt:
                 self._interrupted = True
                 if member is None:
-                    return 130
+                    return ExitCode.INTERRUPTED
                 member.send_signal(signal.SIGTERM)
                 continue
             # a member that had not yet learned to end well when the signal came did not fail
-            return 130 if self._interrupted and code == -signal.SIGTERM else code
+            return ExitCode.INTERRUPTED if self._interrupted and code == -signal.SIGTERM else code
 
     def _counts(self) -> dict[str, float]:
-        found = sum(entry.exit_code in _FOUND for entry in self._entries)
-        infeasible = sum(entry.exit_code == 3 for entry in self._entries)
-        failed = sum(entry.ended for entry in self._entries) - found - infeasible
+        successful = sum(entry.exit_code in _FOUND for entry in self._entries)
+        infeasible = sum(entry.exit_code == ExitCode.INFEASIBLE for entry in self._entries)
+        failed = sum(entry.ended for entry in self._entries) - successful - infeasible
         return {
             "members": len(self._entries),
-            "members_found": found,
+            "members_found": successful,
             "members_infeasible": infeasible,
             "members_failed": failed,
         }
@@ -220,10 +229,10 @@ def _folder(out_dir: Path, stem: str, entries: list[Entry]) -> Iterator[Path]:
             if not take_lock(lock, wait=False):
                 continue
             if (folder / "summary.json").exists():
-                known = json.loads((folder / "summary.json").read_text())
-                if known["finished"] or known["key"] != _key(entries):
+                summary = json.loads((folder / "summary.json").read_text())
+                if summary["finished"] or summary["key"] != _key(entries):
                     continue
-                entries[:] = [Entry(**entry) for entry in known["members"]]
+                entries[:] = [Entry(**entry) for entry in summary["members"]]
             yield folder
             return
     raise RequestError(f"out_dir={out_dir}: no folder {stem}-… is free there")

@@ -1,0 +1,24 @@
+"""`tune`, without a command: a study, or a sweep of them."""
+
+import sys
+from collections.abc import Sequence
+
+from tuner.errors import ExitCode
+from tuner.request import compose
+from tuner.study import sweep
+
+
+def run(arguments: Sequence[str]) -> ExitCode:
+    """Searches, decides and packages; with `--cfg`, prints the configuration and does nothing."""
+    if sweep.is_sweep(arguments):
+        return sweep.run(arguments)
+    if "--cfg" in arguments:
+        sys.stdout.write(compose.printed([argument for argument in arguments if argument != "--cfg"]))
+        return ExitCode.OK
+    request = compose.request(arguments)
+    request.target.check()
+    # slow to import, and not needed to refuse a request
+    from tuner.report.console import Console
+    from tuner.study.run import run as study
+
+    return study(request, Console())
