@@ -5,6 +5,7 @@ result: the model it starts from, the plugin with its parameters and code, libra
 the dataset, for compilation the target and the batch size.
 """
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -95,7 +96,8 @@ class Builder:
             "target": {k: v for k, v in asdict(self._target).items() if k not in ("peak_tflops", "memory_gb_s")},
         }
         cache = self._store.folder(f"{type(backend).__module__}.{type(backend).__qualname__}")
-        described = versions((*candidate.transforms, backend), self._launcher)
+        plugins = (*candidate.transforms, backend)
+        described = {"python": platform.python_version(), **versions(plugins, self._launcher)}
         return self._make(
             "artifact",
             made_from,

@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import platform
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,9 +23,9 @@ def plugin_version(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
 
 
 def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
-    """Python and the libraries that the plugins name, as installed where each of them runs. Those of a plugin whose
-    interpreter is not there are "absent"."""
-    installed = {"python": platform.python_version()}
+    """The libraries that the plugins name, as installed where each of them runs. Those of a plugin whose interpreter
+    is not there are "absent"."""
+    installed: dict[str, str] = {}
     for plugin in plugins:
         try:
             installed |= _libraries(plugin, launcher)

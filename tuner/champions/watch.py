@@ -202,7 +202,8 @@ class Watch:
         target = self._request.target
         machine = {"cpu": cpu_name(), "cores": str(target.cores), "kernel": platform.release()}
         backends = (candidate.backend, self._reference.candidate.backend)
-        return {**machine, **target.hardware.versions(), **versions(backends, self._rig.launcher)}
+        python = {"python": platform.python_version()}
+        return {**machine, **target.hardware.versions(), **python, **versions(backends, self._rig.launcher)}
 
 
 def slowdown_interval(now: Sequence[float], then: Sequence[float]) -> Interval:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.build.versions import versions
 from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
 from tuner.goal import Goal
@@ -26,6 +27,7 @@ from tuner.trial import Outcome
 from tuner.verdict import Doubt, Finding, Verdict
 
 Standings = Mapping[Candidate, Standing]
+_OUR_OWN = {"optuna", "mlflow", "inference-tuner"}  # the distributions that every study depends on
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
             for o in front(outcomes, request.goal)
         ],
         seconds=ending.seconds,
-        environment=_environment(request, session.device, tally),
+        environment=_environment(session, tally),
         review=_review(request),
         command=shlex.join(["tune", *request.overrides]),
         watch=succession.watched,
@@ -134,12 +136,11 @@ def _roofline(finding: Finding, standings: Standings) -> dict[str, Any] | None:
     return {**asdict(standing), "share": standing.share, "sentence": standing.sentence("this device")}
 
 
-def _environment(request: Request, device: str, tally: Tally) -> dict[str, Any]:
-    libraries = {
-        library for c in tally.outcomes for plugin in (*c.transforms, c.backend) for library in plugin.libraries
-    }
+def _environment(session: Session, tally: Tally) -> dict[str, Any]:
+    request = session.request
+    plugins = dict.fromkeys(plugin for c in tally.outcomes for plugin in (*c.transforms, c.backend))
     return {
-        "device": device,
+        "device": session.device,
         "hardware": dict(request.target.hardware.facts(request.target)),
         "cpu": cpu_name(),
         "threads": request.target.cores,
@@ -147,7 +148,7 @@ def _environment(request: Request, device: str, tally: Tally) -> dict[str, Any]:
         "governor": governor(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": library_versions(libraries | {"optuna", "mlflow", "inference-tuner"}),
+        "versions": dict(sorted((library_versions(_OUR_OWN) | versions(plugins, session.rig.launcher)).items())),
     }
 
 
