@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # several tests at a time; those that share something expensive stay together
 PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: tune test test-all lint style types format bench bench-measure bench-search clean help
+.PHONY: tune test test-all lint style types format bench bench-measure bench-search gpu-check clean help
 tune: $(VENV)/.installed  ## tune the bundled CNN, or ARGS="target=cpu latency_ms=2 …"
 	$(BIN)/tune $(ARGS)
 
@@ -45,6 +45,10 @@ bench-measure: $(VENV)/.installed
 bench-search: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.engine
+
+gpu-check: ARGS =
+gpu-check: $(VENV)/.installed-dev  ## on a GPU of conf/target: its tests, two studies, another clock; ARGS=--dry-run on a CPU
+	$(BIN)/python -m benchmarks.gpu_check build/gpu-check $(ARGS)
 
 clean:  ## delete .venv and build
 	rm -rf $(VENV) build
