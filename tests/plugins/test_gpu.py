@@ -9,12 +9,14 @@ from tuner.errors import RequestError
 from tuner.plugin import Backend, Session
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.inductor import Inductor
+from tuner.plugins.backends.torch_compile import TorchCompile
 from tuner.request import compose as configure
 from tuner.target import Target
 from tuner.testing.networks import IMAGE, Patterns, Shelf, trained
 from tuner.workload import Model
 
 pytestmark = pytest.mark.gpu
+BACKENDS = [kind(precision) for kind in (Eager, TorchCompile, Inductor) for precision in ("f32", "bf16")]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def loaded(backend: Backend, model: Model, batch_size: int, target: Target, out:
     return backend.load(out, model.inputs, batch_size, target)
 
 
-@pytest.mark.parametrize("backend", [Eager(), Eager("bf16"), Inductor(), Inductor("bf16")], ids=lambda b: b.label)
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.label)
 def test_it_answers_as_on_the_cpu(backend: Backend, target: Target, tmp_path: Path) -> None:
     assert backend.unavailable(target) is None
     model = own_model(tmp_path)
