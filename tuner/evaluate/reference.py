@@ -80,7 +80,10 @@ class Reference:
             with rig.hosting(artifact, checked, deadline, log) as worker:
                 return rig.scores_in(worker, deadline)
 
-        return rig.kept_scores({"model": model.key, "reference": checked.to_json()}, score, deadline)
+        # half precisions and fused kernels answer otherwise on another device
+        where = [rig.target.device, rig.target.device_name]
+        made_from = {"model": model.key, "reference": checked.to_json(), "device": where}
+        return rig.kept_scores(made_from, score, deadline)
 
     def timed_beside(self, worker: Worker, limit_s: float, deadline: Deadline) -> Beside:
         """Times the artifact that the worker hosts in turns with the reference, for `limit_s` at the most.

@@ -1,7 +1,11 @@
-"""Transforms applied, and backends compiled and loaded, in this process and on this machine's CPU."""
+"""Transforms applied, and backends compiled and loaded, in this process.
+
+On one core of this machine's CPU, or on the target of conf/ that `CONTRACT_TARGET` names in the environment.
+"""
 
 import dataclasses
 import importlib.metadata
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,17 +14,24 @@ import pytest
 from tuner.build.builder import steps
 from tuner.catalog import members
 from tuner.plugin import Backend, Plugin, Session, Transform
+from tuner.request.compose import request
 from tuner.target import Target
 from tuner.testing.networks import Patterns, Shelf
 from tuner.testing.variants import plain
 from tuner.workload import Form, Model
 
-CPU = Target("cpu", "cpu", threads=1)
+
+def _target() -> Target:
+    name = os.environ.get("CONTRACT_TARGET")
+    return request([f"target={name}"]).target if name else Target("cpu", "cpu", threads=1)
+
+
+TARGET = _target()
 
 
 def need(plugin: Plugin) -> None:
-    """Skips the test where the plugin cannot work on this CPU."""
-    if reason := plugin.elsewhere(CPU) or plugin.unavailable(CPU):
+    """Skips the test where the plugin cannot work on this target."""
+    if reason := plugin.elsewhere(TARGET) or plugin.unavailable(TARGET):
         pytest.skip(reason)
 
 
@@ -36,8 +47,8 @@ def loaded(backend: Backend, model: Model, batch_size: int, out: Path) -> Sessio
     """A session of what the backend makes in `out / "artifact"`."""
     (out / "artifact").mkdir()
     (out / "cache").mkdir()
-    backend.compile(model, batch_size, CPU, out / "artifact", out / "cache")
-    return backend.load(out / "artifact", model.inputs, batch_size, CPU)
+    backend.compile(model, batch_size, TARGET, out / "artifact", out / "cache")
+    return backend.load(out / "artifact", model.inputs, batch_size, TARGET)
 
 
 def applied(transform: Transform, model: Model, folder: Path) -> Model:
@@ -45,7 +56,7 @@ def applied(transform: Transform, model: Model, folder: Path) -> Model:
     for number, stage in enumerate(steps((transform,))):
         out = folder / f"stage{number}"
         out.mkdir()
-        stage.apply(model, Patterns(), CPU, out)
+        stage.apply(model, Patterns(), TARGET, out)
         model = dataclasses.replace(model, form=stage.gives, directory=out)
     return model
 
@@ -54,7 +65,7 @@ def runner(form: Form) -> Backend:
     """A backend that runs here and takes that form."""
     for kind in members(Backend):
         backend: Backend = plain(kind)
-        if form in kind.accepts and not (backend.elsewhere(CPU) or backend.unavailable(CPU)):
+        if form in kind.accepts and not (backend.elsewhere(TARGET) or backend.unavailable(TARGET)):
             return backend
     pytest.skip(f"no backend that takes {form} can run here")
 
