@@ -22,7 +22,7 @@ import shutil
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
-from tuner.testing.fakes import INPUTS, WEIGHTS, Null, Product
+from tuner.testing.fakes import INPUTS, WEIGHTS, Linear, Null, Product, Rounding
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.plugin import Conversion
@@ -40,6 +40,18 @@ class OnnxToTable(Conversion):
         import onnx
         (weights,) = onnx.load(str(model.path)).graph.initializer
         (out / TABLE.file).write_text(json.dumps(onnx.numpy_helper.to_array(weights).tolist()))
+
+@dataclass(frozen=True)
+class Thinned(Rounding):
+    gives: ClassVar[Form] = TABLE
+
+    @property
+    def label(self):
+        return "thinned"
+
+@dataclass(frozen=True)
+class Tabular(Linear):
+    form: ClassVar[Form] = TABLE
 
 @dataclass(frozen=True)
 class Reading(Null):
@@ -106,17 +118,22 @@ def test_a_module_is_known_by_its_weights_and_not_by_its_pickle(tmp_path: Path) 
     assert identities[0] == identities[1] != identities[2]
 
 
+def run(folder: Path, *overrides: str) -> tuple[int, str]:
+    """The exit code of a study that knows the plugins from outside, and what went wrong."""
+    paths = os.pathsep.join([str(folder / "site"), str(study.ROOT)])
+    with study.process(folder, "latency_ms=20", *overrides, env=os.environ | {"PYTHONPATH": paths}) as process:
+        wrong = process.communicate()[1]
+    return process.returncode, wrong
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose only backend takes a form from outside."""
     folder = tmp_path_factory.mktemp("table")
     outside.install(folder / "site", "table", TABLE)
     space = ["search_space.batch_size=[4]", study.deploy({"_target_": "table.Reading"})]
-    space.append("search_space.compress=" + study.literal([None, {"_target_": "tuner.testing.fakes.Rounding"}]))
-    paths = os.pathsep.join([str(folder / "site"), str(study.ROOT)])
-    with study.process(folder, "latency_ms=20", *space, env=os.environ | {"PYTHONPATH": paths}) as process:
-        told, wrong = process.communicate()
-    assert process.returncode == 0, wrong + told
+    compress = [None, {"_target_": "tuner.testing.fakes.Rounding"}, {"_target_": "table.Thinned"}]
+    assert run(folder, "search_space.compress=" + study.literal(compress), *space)[0] == 0
     return folder
 
 
@@ -133,3 +150,18 @@ def test_a_study_goes_through_a_form_from_outside(tuned: Path, monkeypatch: pyte
 def test_a_conversion_is_kept_by_content(tuned: Path) -> None:
     entries = sorted(path.name for path in (tuned / "cache/conversion").iterdir() if not path.name.startswith("."))
     assert len(entries) == 2, "one for the float model, one for the rounded"
+
+
+def test_a_transform_whose_result_nothing_can_check_is_left_out(tuned: Path) -> None:
+    (reason,) = study.result(tuned)["left_out"].values()
+    assert "it gives the model as table" in reason and "reference.table" in reason
+
+
+def test_a_model_in_a_form_that_no_reference_backend_takes_is_refused(tuned: Path) -> None:
+    code, wrong = run(tuned, "model._target_=table.Tabular")
+    assert code == 2
+    assert "reference.table: the model is given as table" in wrong
+    reference = "+reference.table._target_"
+    code, wrong = run(tuned, "model._target_=table.Tabular", f"{reference}=tuner.no.such.Backend")
+    assert code == 2
+    assert "reference.table._target_=tuner.no.such.Backend" in wrong

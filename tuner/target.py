@@ -74,11 +74,11 @@ class Target:
 
         Raises RequestError saying what was looked for, what was found and what to do.
         """
-        found = self.hardware.check(self)
+        name = self.hardware.check(self)
         available = len(os.sched_getaffinity(0))
         if self.threads > available:
             raise RequestError(
                 f"target={self.name}: target.threads={self.threads}, but this process may use {available} "
                 f"core{'s' * (available > 1)}; lower target.threads or start it on more"
             )
-        return found
+        return name

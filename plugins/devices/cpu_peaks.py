@@ -141,14 +141,14 @@ def _copy(name: str, size: int) -> _Kernel:
 
 def last_level_cache(root: Path = Path("/sys/devices/system/cpu")) -> tuple[int, int]:
     """Bytes of one last-level cache, and of all of them together; zeros where Linux does not say."""
-    found: dict[str, tuple[int, int]] = {}
+    caches: dict[str, tuple[int, int]] = {}
     for folder in root.glob("cpu[0-9]*/cache/index[0-9]*"):
         try:
             level = int((folder / "level").read_text())
             size = int((folder / "size").read_text().strip().removesuffix("K")) * 1024
-            found[f"{level}:{(folder / 'shared_cpu_list').read_text()}"] = level, size
+            caches[f"{level}:{(folder / 'shared_cpu_list').read_text()}"] = level, size
         except (OSError, ValueError):
             continue
-    last = max((level for level, _ in found.values()), default=0)
-    sizes = [size for level, size in found.values() if level == last]
+    last = max((level for level, _ in caches.values()), default=0)
+    sizes = [size for level, size in caches.values() if level == last]
     return max(sizes, default=0), sum(sizes)

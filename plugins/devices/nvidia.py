@@ -88,15 +88,15 @@ class Nvidia(Device):
         """By the driver, which counts all of it; where it tells a container nothing of its processes, what torch took
         for tensors."""
         torch = sys.modules.get("torch")
-        known = [torch.cuda.max_memory_reserved()] if torch is not None and torch.cuda.is_initialized() else []
+        held = [torch.cuda.max_memory_reserved()] if torch is not None and torch.cuda.is_initialized() else []
         if (board := _opened(os.environ.get(VISIBLE, ""))) is not None:
             nvml, handle = board
             try:
                 processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-                known += [process.usedGpuMemory or 0 for process in processes if process.pid == os.getpid()]
+                held += [process.usedGpuMemory or 0 for process in processes if process.pid == os.getpid()]
             except nvml.NVMLError:
                 pass
-        return max(known, default=0) / 1e6
+        return max(held, default=0) / 1e6
 
     def versions(self) -> Mapping[str, str]:
         return {"driver": next((row[0] for row in _smi("driver_version")[0]), "absent")}
@@ -108,8 +108,8 @@ class Nvidia(Device):
             return self.versions()
         row = next(iter(_smi(*_FACTS, board=board.uuid)[0]), ())
         numbers = {name: _number(text, scale) for (name, scale), text in zip(_FACTS.values(), row, strict=False)}
-        told = {name: number for name, number in numbers.items() if number is not None}
-        return {"name": board.name, "uuid": board.uuid, **self.versions(), **told}
+        readings = {name: number for name, number in numbers.items() if number is not None}
+        return {"name": board.name, "uuid": board.uuid, **self.versions(), **readings}
 
 
 def _pinned(target: "Target") -> Board | None:
@@ -123,7 +123,7 @@ def _visible() -> Sequence[Board]:
     boards = _boards()
     if (value := os.environ.get(VISIBLE)) is None:
         return boards
-    chosen: list[Board] = []
+    visible: list[Board] = []
     for name in (part.strip() for part in value.split(",")):
         if name.startswith("MIG-"):
             return [Board(name, name, boards[0].name)] if boards else []
@@ -132,8 +132,8 @@ def _visible() -> Sequence[Board]:
         )
         if board is None:
             break
-        chosen.append(board)
-    return chosen
+        visible.append(board)
+    return visible
 
 
 def _boards() -> Sequence[Board]:
@@ -157,8 +157,8 @@ def _smi(*fields: str, board: str | None = None) -> tuple[list[tuple[str, ...]],
     except subprocess.TimeoutExpired:
         return [], "it does not answer"
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        return [], said[0]
+        lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+        return [], lines[0]
     rows = [tuple(value.strip() for value in line.split(",")) for line in done.stdout.splitlines() if line.strip()]
     return [row for row in rows if len(row) == len(fields)], None
 

@@ -79,9 +79,9 @@ def _describe(dataset: Dataset) -> tuple[dict[Role, int], tuple[TensorSpec, ...]
         samples = dataset.load(role)
         counts[role] = 0 if samples is None else len(samples)
         if samples is not None and len(samples):
-            found = {name: (value.shape, value.dtype.name) for name, value in samples[0][0].items()}
-            if (first := seen.setdefault("evaluation", found)) != found:
-                raise RequestError(f"dataset: its {role} samples have {found}, its evaluation samples {first}")
+            inputs = {name: (value.shape, value.dtype.name) for name, value in samples[0][0].items()}
+            if (first := seen.setdefault("evaluation", inputs)) != inputs:
+                raise RequestError(f"dataset: its {role} samples have {inputs}, its evaluation samples {first}")
     if not counts["evaluation"]:
         raise RequestError("dataset: it has no evaluation samples")
     sample, _ = evaluation(dataset)[0]

@@ -23,12 +23,12 @@ def standings(rig: Rig, rates: Mapping[Candidate, float]) -> dict[Candidate, Sta
     Peaks that one of them beats are measured again, for all.
     """
     counted = {candidate: _counted(rig, candidate) for candidate in rates}
-    known = KnownPeaks(rig.target, rig.store, rig.launcher, rig.logs / "peaks.log")
+    knowledge = KnownPeaks(rig.target, rig.store, rig.launcher, rig.logs / "peaks.log")
     try:
-        peaks = known.now()
+        peaks = knowledge.now()
         reached = _against(peaks, rates, counted)
         if peaks is not None and any(standing.beaten for standing in reached.values()):
-            reached = _against(known.contradicted(peaks), rates, counted)
+            reached = _against(knowledge.contradicted(peaks), rates, counted)
     except CandidateError:
         return {}  # a study does not fail for want of these figures
     return reached

@@ -129,15 +129,15 @@ def turn(seconds: float, least_units: int) -> Turn:
         if now() >= began + LEAD * seconds:
             break
     rows: list[tuple[float, Mapping[str, float]]] = []
-    told = seconds >= _MOVES * here.hardware.energy_step_s
-    before = here.hardware.energy() if told else ()
+    counted = seconds >= _MOVES * here.hardware.energy_step_s
+    before = here.hardware.energy() if counted else ()
     end = now() + seconds
     # over the whole turn: the kernel adds up other threads' time only at its ticks
     cpu = time.process_time()
     while len(rows) < least_units or now() < end:
         rows.append(here.timed())
     cpu_s = time.process_time() - cpu
-    used_j = energy.used(before, here.hardware.energy()) if told else None
+    used_j = energy.used(before, here.hardware.energy()) if counted else None
     return Turn(
         np.array([wall_ms for wall_ms, _ in rows]),
         cpu_s * 1e3 / len(rows),

@@ -49,10 +49,10 @@ class Standing:
         unit = prefix + ("OP/s" if self.precision == "int8" else "FLOP/s")
         achieved, attainable = (_digits(rate / scale) for rate in (self.achieved, self.attainable))
         if self.beaten:
-            known, more = "declared" if self.declared else "measured", self.achieved / self.attainable - 1
+            source, more = "declared" if self.declared else "measured", self.achieved / self.attainable - 1
             higher = f", {_percent(more)} % more" if more >= 0.01 else ""
             return (
-                f"beats the {known} peak of {device} at {self.precision}, {attainable} {unit} ({self.bound}-bound): "
+                f"beats the {source} peak of {device} at {self.precision}, {attainable} {unit} ({self.bound}-bound): "
                 f"that must be {achieved} {unit} at least{higher}"
             )
         doubt = ""

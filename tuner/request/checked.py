@@ -37,12 +37,13 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     where = tracking(values["tracking"], out_dir)
     sampler = str(values["sampler"].get("name"))
     _check_keys({**values, "sampler": sampler})
+    workload = _workload(values)
     return Request(
         target=build(values["target"], Target, "target"),
-        workload=_workload(values),
+        workload=workload,
         goal=_goal(values),
         space=Space.parse(values["search_space"]),
-        reference=_reference(values["reference"]),
+        reference=_reference(values["reference"], workload.model.form),
         sampler=sampler,
         n_trials=values["n_trials"],
         timeout_s=values["timeout_s"],
@@ -109,10 +110,16 @@ def _workload(values: Mapping[str, Any]) -> Workload:
     return Workload(model, dataset, values["metric"], build(values["task"], Task, "task"))
 
 
-def _reference(specs: Mapping[str, Any]) -> dict[str, Backend]:
+def _reference(specs: Mapping[str, Any], given: Form) -> dict[str, Backend]:
+    """The reference backends by name of form, that of the form in which the model is `given` among them."""
     forms = [form.name for form in catalog.values(Form)]
     if unknown := specs.keys() - set(forms):
         raise RequestError(unknown_name(f"reference.{min(unknown)}", [f"reference.{form}" for form in forms]))
+    if given.name not in specs:
+        raise RequestError(
+            f"reference.{given}: the model is given as {given}; name a backend that runs that: "
+            f"+reference.{given}._target_=…"
+        )
     return {form: build(spec, Backend, f"reference.{form}") for form, spec in specs.items()}
 
 

@@ -7,7 +7,7 @@ from tuner.build.prepare import Prepared
 from tuner.build.routes import obstacle
 from tuner.errors import RequestError
 from tuner.evaluate.rig import Rig
-from tuner.plugin import Plugin
+from tuner.plugin import Plugin, Transform
 from tuner.request.request import Request
 from tuner.search.recipe import Recipe
 from tuner.search.space import Space
@@ -18,7 +18,7 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
 
     Raises RequestError where nothing is left.
     """
-    dropped = _without_samples(request.space, rig.prepared)
+    dropped = _without_samples(request.space, rig.prepared) | _unchecked(request)
     plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
     dropped |= unavailable(plugins, request.target, rig.store, rig.launcher, rig.logs / "doctor.log")
     reasons = {plugin.label: reason for plugin, reason in dropped.items()}
@@ -36,6 +36,16 @@ def _without_samples(space: Space, prepared: Prepared) -> dict[Plugin, str]:
     roles = {plugin: getattr(plugin, "role", None) for plugin in space.plugins}
     lacking = {plugin: role for plugin, role in roles.items() if role is not None and not prepared.samples[role]}
     return {plugin: f"the dataset has no {role} samples" for plugin, role in lacking.items()}
+
+
+def _unchecked(request: Request) -> dict[Plugin, str]:
+    """The transforms whose result no reference backend takes: nothing could tell its accuracy before it is compiled."""
+    given = {plugin: plugin.gives.name for plugin in request.space.plugins if isinstance(plugin, Transform)}
+    return {
+        plugin: f"it gives the model as {form}, and no reference backend takes that: +reference.{form}._target_=…"
+        for plugin, form in given.items()
+        if form not in request.reference
+    }
 
 
 def _reachable(space: Space, prepared: Prepared) -> tuple[list[Recipe], Mapping[str, str]]:
