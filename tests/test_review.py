@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from playwright.sync_api import Page
 
 from benchmarks.screenshots import CHROMIUM, browser_page, served
 from tests import study
@@ -53,6 +55,12 @@ def test_show_knows_the_nearest_name_and_what_has_not_finished(
     assert "the same command continues it: tune latency_ms=3" in capsys.readouterr().err
 
 
+def row_at(page: Page, index: int) -> list[str]:
+    """The texts of a row of MLflow's table, which lies there in several parts."""
+    parts = page.locator(f".ag-row[row-index='{index}']").all_inner_texts()
+    return [text.strip() for part in parts for text in part.splitlines()]
+
+
 @pytest.mark.slow
 def test_a_browser_finds_the_columns_the_charts_the_note_and_the_report(place: Path) -> None:
     assert shutil.which(CHROMIUM), f"Debian's {CHROMIUM} is missing: apt-get install --no-install-recommends {CHROMIUM}"
@@ -69,6 +77,12 @@ def test_a_browser_finds_the_columns_the_charts_the_note_and_the_report(place: P
             page.get_by_text(champion).first.wait_for()  # a trial: the study is expanded
             page.get_by_text("champion", exact=True).first.wait_for()
             page.get_by_text("its process died of").first.wait_for()
+            study_row, champion_row = (row_at(page, index) for index in (0, 1))
+            assert "linear-cpu-001" in study_row and "study" in study_row
+            assert any(champion in text for text in champion_row) and "champion" in champion_row, "the first below it"
+            metrics = study.runs(place)[0].data.metrics
+            shown = {metrics[name] for name in ("latency_p95_ms", "throughput_per_s")}
+            assert shown <= {float(text) for text in study_row if re.fullmatch(r"[\d.]+", text)}
         with browser_page(1900, 1400) as page:
             page.goto(addresses["charts"])
             page.get_by_text("latency_p95_ms vs. accuracy_drop").wait_for()

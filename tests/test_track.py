@@ -1,5 +1,6 @@
 """Real MLflow in a file: what reviewers will find of a study."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tuner.measurement import Latency, Measurement
 from tuner.request.tracking import default_uri
 from tuner.result import Counts, FindingRecord, Ratio, Result, StudyFolder
 from tuner.testing.fakes import Null, Rounding
+from tuner.tracking import view
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Failure, Outcome
 from tuner.verdict import Finding
@@ -100,6 +102,54 @@ def test_a_failure_is_found_by_its_class_with_its_sentence_and_log(uri: str, tra
     assert [file.path for file in client.list_artifacts(stopped.info.run_id)] == ["trial.log"]
     assert stopped.data.tags["verdict"] == "infeasible"
     assert tracker.recorded() == {CANDIDATE.key}
+
+
+def test_what_a_few_calls_showed_is_not_taken_for_measured(uri: str, tracker: Tracker, tmp_path: Path) -> None:
+    probed = Measurement(Latency(9, 9, 9, 9, (9, 9)), 900.0, accuracy_drop=0.125, size_mb=0.5, probed=True)
+    stopped = Outcome(CANDIDATE, "stopped_early", probed, stopped_by="latency_ms")
+    tracker.trial("0", "000", stopped, Goal({"latency_ms": 5.0, "size_mb": 1.0}), tmp_path / "log")
+    (run,) = children(uri, tracker)
+    assert run.data.metrics == {
+        "probe_latency_ms": 9.0, "probe_throughput_per_s": 900.0, "probe_excess_latency_ms": 0.8,
+        "accuracy_drop": 0.125, "size_mb": 0.5, "excess_size_mb": -0.5,
+    }  # fmt: skip
+    assert "latency_ms ≈ 9 instead of 5" in run.data.tags["mlflow.note.content"]
+
+
+def ordered(uri: str, tracker: Tracker) -> list[str]:
+    """Studies and trials by their tags, as the view has them."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_run(tracker.run_id).info.experiment_id
+    runs = client.search_runs([experiment], order_by=[f"{json.loads(view.state(Goal()))['orderByKey']} DESC"])
+    return [run.data.tags.get("trial", run.data.tags.get("study")) for run in runs]
+
+
+def test_the_view_begins_with_the_study_and_its_champion(uri: str, tracker: Tracker, tmp_path: Path) -> None:
+    for name in ("result.json", "report.html"):
+        (tmp_path / name).write_text("{}")
+    goal, log = Goal({"latency_ms": 5.0}), tmp_path / "log"
+    backends = [Candidate((), Null(float(ms)), 8) for ms in range(1, 6)]
+    rates = [8000.0, 9000.0, 7000.0]
+    measured = [replace(MEASURED, throughput=rate) for rate in rates]
+    slow = replace(MEASURED, latency_ms=Latency(9, 9, 9, 9, (9, 9)))
+    done = [Outcome(c, "complete", m) for c, m in zip(backends, [*measured, slow], strict=False)]
+    done.append(Outcome(backends[4], "failed", Measurement(), Failure("error", "no")))
+    for number, outcome in enumerate(done):
+        tracker.trial(str(number), f"{number:03d}", outcome, goal, log)
+    assert ordered(uri, tracker) == ["mine", "1", "0", "2", "3", "4"], "the better, the slow, the failed"
+    first, second = (FindingRecord.of(Finding(backends[i], measured[i])) for i in (2, 0))
+    tracker.verdict(StudyFolder(tmp_path), replace(RESULT, verdict="infeasible", nearest_miss=first), [])
+    tracker.verdict(StudyFolder(tmp_path), replace(RESULT, champion=first, runners_up=[second], registered={
+        "model": "m", "version": "1", "new": True, "champion": False,
+    }), [])  # fmt: skip
+    assert ordered(uri, tracker) == ["mine", "2", "0", "1", "3", "4"]
+    study = MlflowClient(tracking_uri=uri).get_run(tracker.run_id)
+    assert study.data.metrics["throughput_per_s"] == study.data.metrics["champion_throughput_per_s"] == 7000
+    again = replace(RESULT, champion=second, registered={"model": "m", "version": "2", "new": True, "champion": False})
+    tracker.verdict(StudyFolder(tmp_path), again, [])
+    assert ordered(uri, tracker)[:2] == ["mine", "0"]
+    roles = {run.data.tags["trial"]: run.data.tags.get("role") for run in children(uri, tracker)}
+    assert roles == {"0": "champion", "1": None, "2": None, "3": None, "4": None}, "one decided before has none left"
 
 
 def test_of_a_long_log_the_end_is_kept(uri: str, tracker: Tracker, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ it. One more is one more entry; another package adds its own as a value in a mod
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,9 @@ from tuner.measurement import Interval, Measurement
 
 PERCENTILES = (50, 90, 95, 99)
 NOTHING = "–"  # stands where nothing was measured
+ABOUT = "≈ "  # stands before what a few calls showed
+PROBE = "probe_"  # begins the names of such metrics
+_PERCENTILE = re.compile(r"p(\d+|{percentile})_")
 _LEAST = 1e-12  # a score is a logarithm: what is wanted least of all may be as little as nothing
 
 
@@ -34,7 +38,8 @@ class Figure:
     candidates are compared by, where that is not the value itself. `metric` is its name in MLflow, if another: one
     with `{percentile}` is recorded at each of `PERCENTILES`.
 
-    `timed` says that it comes of timed calls: of a trial that stopped early, a few calls showed it.
+    `timed` says that it comes of timed calls. Where only a few were made (`Measurement.probed`), its text is marked and
+    its metric has a name of its own.
 
     `limit` and `objective` say what it may be. As a limit it is an upper one where less is better, else a lower one;
     it lies `between` two numbers, ends included, or is anything above 0. An excess counts in units of the limit, or of
@@ -71,8 +76,13 @@ class Figure:
         return None if self.ends is None else self.ends(measurement)
 
     def text(self, measurement: Measurement, percentile: int) -> str:
-        """Its value as tables have it."""
-        return printed(self.value(measurement, percentile), self.form)
+        """Its value as tables have it, marked where it is by a few calls."""
+        value = self.value(measurement, percentile)
+        return printed(value, self.form) if value is None else self.about(measurement) + printed(value, self.form)
+
+    def about(self, measurement: Measurement) -> str:
+        """The mark before its value where that is by a few calls."""
+        return ABOUT if self.timed and measurement.probed else ""
 
     def titled(self, percentile: int) -> str:
         return self.title.format(percentile=percentile)
@@ -115,6 +125,9 @@ class Figure:
 
     def metrics(self, measurement: Measurement) -> dict[str, float]:
         """What MLflow records of it."""
+        if self.timed and measurement.probed:  # what a few calls showed is the same at every percentile
+            value, name = self.value(measurement, PERCENTILES[0]), _PERCENTILE.sub("", self.metric or self.name)
+            return {} if value is None else {PROBE + name: value}
         at = {self.recorded(q): self.value(measurement, q) for q in PERCENTILES}
         return {metric: value for metric, value in at.items() if value is not None}
 

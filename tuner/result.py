@@ -134,11 +134,6 @@ class TrialRecord:
         return "base" if self.number is None else f"{self.number:03d}"
 
     @property
-    def probed(self) -> bool:
-        """Whether its latency and throughput, if it has them, are those of a few calls."""
-        return self.state != "complete"
-
-    @property
     def batch_size(self) -> int:
         return int(self.candidate["batch_size"])
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tuner.figures import figures, printed
+from tuner.figures import ABOUT, figures, printed
 from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.report.rows import rows
@@ -46,7 +46,7 @@ def limits(goal: Goal) -> str:
 def breaches(goal: Goal, measured: Measurement) -> list[str]:
     """The limits that are broken, each with what was measured."""
     return [
-        f"{name} {goal.value(name, measured):.4g} instead of {goal.limits[name]:g}"
+        f"{name} {figures()[name].about(measured)}{goal.value(name, measured):.4g} instead of {goal.limits[name]:g}"
         for name, excess in goal.violations(measured).items()
         if excess > 0
     ]
@@ -69,8 +69,8 @@ def trial_fate(trial: TrialRecord, goal: Goal) -> str:
     measured = trial.measurement
     broken = ", ".join(breaches(goal, measured))
     if trial.stopped_by == "behind":
-        seen = f"{measured.throughput or 0.0:,.0f} samples/s in a few calls"
-        return f"Stopped early: {seen}, far behind the best by then."
+        seen = f"{goal.wanted.text(measured, goal.percentile)} {goal.wanted.unit}".strip()
+        return f"Stopped early: {seen} in a few calls, far behind the best by then."
     if trial.stopped_by:
         return f"Stopped early: {broken or trial.stopped_by}. Not measured any further."
     if not goal.feasible(measured):
@@ -173,7 +173,8 @@ def setbacks(result: Result, trials: Sequence[TrialRecord]) -> list[Setback]:
     for (what, name), several in sorted(over.items(), reverse=True):
         several.sort()
         low, high = f"{several[0][0]:.3g}", f"{several[-1][0]:.3g}"
-        values = low if low == high else f"{low} to {high}"
+        about = ABOUT if what == "stopped early" and figures()[name].timed else ""
+        values = about + (low if low == high else f"{low} to {high}")
         why = f"{name} {values}, where {goal.limits[name]:g} is the limit"
         told.append(Setback(what, why, tuple(label for _, label in several)))
     if behind:

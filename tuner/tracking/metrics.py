@@ -3,7 +3,8 @@
 from typing import Any
 
 from tuner.candidate import Candidate
-from tuner.figures import figures
+from tuner.figures import PROBE, figures
+from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.plugin import encode
 from tuner.result import Result
@@ -33,8 +34,16 @@ def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, fl
     }
 
 
+def excess_metrics(measured: Measurement, goal: Goal) -> dict[str, float]:
+    """By how much each limit is exceeded, in its unit."""
+    probed = {name for name, figure in figures().items() if figure.timed and measured.probed}
+    return {
+        f"{PROBE if name in probed else ''}excess_{name}": value for name, value in goal.violations(measured).items()
+    }
+
+
 def result_metrics(result: Result) -> dict[str, float]:
-    """The figures of a study, those of its champion with a prefix."""
+    """The figures of a study and of its champion."""
     trials = result.trials
     metrics: dict[str, float] = {
         "trials_total": trials.total,
@@ -51,6 +60,8 @@ def result_metrics(result: Result) -> dict[str, float]:
     if result.noise is not None:
         metrics["race_noise"] = result.noise
     if result.champion is not None:
+        # in the columns of its trials, and by names that no trial has
+        metrics |= measurement_metrics(result.champion.measurement)
         metrics |= measurement_metrics(result.champion.measurement, OF_THE_CHAMPION)
         if result.champion.roofline:
             metrics["champion_roofline_share"] = result.champion.roofline["share"]

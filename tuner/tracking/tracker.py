@@ -15,11 +15,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.goal import Goal
 from tuner.report.note import study_note
-from tuner.report.rows import rows
+from tuner.report.rows import Row, rows
 from tuner.report.words import trial_fate
 from tuner.result import Result, StudyFolder, TrialRecord
+from tuner.tracking import order
 from tuner.tracking.experiment import NOTE, furnish
-from tuner.tracking.metrics import candidate_params, measurement_metrics, result_metrics, result_tags
+from tuner.tracking.metrics import (
+    candidate_params,
+    excess_metrics,
+    measurement_metrics,
+    result_metrics,
+    result_tags,
+)
+from tuner.tracking.order import TrialVerdict
 from tuner.tracking.stores import sqlite_file, unusable
 from tuner.trial import Outcome
 
@@ -53,8 +61,9 @@ _PAGE = 200  # runs at a time
 class Tracker:
     """The record of one study, or of one sweep (`kind`). Opening it proves that the store can be written.
 
-    Children's metrics have units in their names; the parent's begin with `champion_`, so that it does not sort among
-    its trials.
+    Metrics have units in their names. A study's run has its champion's figures by the names that trials have, for the
+    columns of the view, and by names of their own that begin with `champion_`. The view's order is a tag
+    (`tuner.tracking.order`).
     """
 
     def __init__(
@@ -75,7 +84,9 @@ class Tracker:
                 file.parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_id(experiment)
-            self.run_id = self._run(kind, name, identity or name)
+            run = self._run(kind, name, identity or name)
+            self.run_id, self._start_ms = str(run.info.run_id), int(run.info.start_time)
+            self._log(self.run_id, tags={order.TAG: order.of_study(self._start_ms)})
         except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
             raise unusable(uri, error) from error
 
@@ -105,26 +116,25 @@ class Tracker:
     def trial(self, number: str, title: str, outcome: Outcome, goal: Goal, log: Path) -> None:
         """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
         candidate, measured = outcome.candidate, outcome.measurement
-        verdict = "feasible" if goal.feasible(measured) else "infeasible"
-        if outcome.stopped_by == "behind":
-            verdict = "behind"
+        verdict = _verdict(outcome, goal)
         tags = {
             "mlflow.parentRunId": self.run_id,
             "mlflow.runType": "evaluation",  # the UI shows the studies of such runs expanded
             "trial": number,
             "state": outcome.state,
-            "verdict": "failed" if outcome.failure else verdict,
+            "verdict": verdict,
+            order.TAG: order.of_trial(self._start_ms, verdict, goal.score(measured)),
+            "mlflow.runColor": _COLOURS[verdict],
             "candidate": candidate.key,
             NOTE: trial_fate(TrialRecord.of(outcome), goal),
         }
-        tags["mlflow.runColor"] = _COLOURS[tags["verdict"]]
         if outcome.failure is not None:
             tags |= {"failure": outcome.failure.kind, "failure_sentence": outcome.failure.sentence}
         if outcome.stopped_by is not None:
             tags["stopped_by"] = outcome.stopped_by
         run = self._client.create_run(self._experiment, tags=tags, run_name=f"{title} {candidate.label}")
         metrics = measurement_metrics(measured)
-        metrics |= {f"excess_{name}": value for name, value in goal.violations(measured).items()}
+        metrics |= excess_metrics(measured, goal)
         metrics |= {f"seconds_{stage}": value for stage, value in outcome.seconds.items()}
         self._log(run.info.run_id, params=candidate_params(candidate), metrics=metrics)
         if text := _end(log):
@@ -141,16 +151,30 @@ class Tracker:
         """What a study found, its result and report lying in its folder: for a reviewer the note first, and the role of
         each trial. The champion's files come along unless they are registered."""
         note = {"role": "study", NOTE: study_note(result, trials)}
-        self.summary(study.result, result_metrics(result), result_tags(result) | note)
+        colour = {} if result.champion is None else {"mlflow.runColor": _COLOURS["champion"]}
+        self.summary(study.result, result_metrics(result), result_tags(result) | note | colour)
         self._client.log_artifact(self.run_id, str(study.report))
         if result.champion is not None and not result.registered:
             self._client.log_artifacts(self.run_id, str(study.champion), study.champion.name)
-        runs = {run.data.tags["candidate"]: run.info.run_id for run in self._trials()}
-        for role, finding in reversed(rows(result)):  # a baseline may be the champion: the last word counts
-            colour = {"mlflow.runColor": _COLOURS["champion"]} if role == "champion" else {}
-            if finding.key in runs:  # a registered champion that stays may be no trial of this study
-                self._log(runs[finding.key], tags={"role": role, **colour})
+        self._tell_roles(rows(result))
         furnish(self._client, self._experiment, result.goal)
+
+    def _tell_roles(self, compared: Sequence[Row]) -> None:
+        """Tags each trial that the verdict speaks of with its role, and takes it from one that had it before."""
+        roles: dict[str, tuple[int, str]] = {}
+        for place, (role, finding) in enumerate(compared):  # a baseline may be the champion: the first word counts
+            roles.setdefault(finding.key, (place, role))
+        for run in self._trials():  # a registered champion that stays may be no trial of this study
+            verdict: TrialVerdict = run.data.tags["verdict"]
+            if (told := roles.get(run.data.tags["candidate"])) is not None:
+                place, role = told
+                colour = _COLOURS["champion" if role == "champion" else verdict]
+                tags = {"role": role, "mlflow.runColor": colour, order.TAG: order.of_role(self._start_ms, place)}
+                self._log(run.info.run_id, tags=tags)
+            elif "role" in run.data.tags:
+                self._client.delete_tag(run.info.run_id, "role")
+                tags = {"mlflow.runColor": _COLOURS[verdict], order.TAG: order.of_trial(self._start_ms, verdict)}
+                self._log(run.info.run_id, tags=tags)
 
     def close(self, status: str) -> None:
         """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
@@ -182,7 +206,7 @@ class Tracker:
                 raise
             return self._experiment_id(name)  # another study made it in this very moment
 
-    def _run(self, kind: str, name: str, identity: str) -> str:
+    def _run(self, kind: str, name: str, identity: str) -> Run:
         tags = {kind: name, f"{kind}_id": identity}
         if kind == "study" and (parent := os.environ.get(SWEEP_RUN)):
             # the UI shows a sweep of such runs expanded
@@ -190,11 +214,11 @@ class Tracker:
             tags["mlflow.runType"] = "evaluation"
         found = self._client.search_runs([self._experiment], f"tags.{kind}_id = '{identity}'", max_results=1)
         if not found:
-            return str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
-        run_id = str(found[0].info.run_id)
-        self._client.update_run(run_id, status="RUNNING")
-        self._log(run_id, tags=tags)
-        return run_id
+            return self._client.create_run(self._experiment, tags=tags, run_name=name)
+        run = found[0]
+        self._client.update_run(run.info.run_id, status="RUNNING")
+        self._log(run.info.run_id, tags=tags)
+        return run
 
     def _log(
         self,
@@ -211,6 +235,15 @@ class Tracker:
             params=[Param(name, str(value)) for name, value in (params or {}).items()],
             tags=[RunTag(name, value) for name, value in (tags or {}).items()],
         )
+
+
+def _verdict(outcome: Outcome, goal: Goal) -> TrialVerdict:
+    """Whether the candidate keeps the limits, or why that is not known."""
+    if outcome.failure is not None:
+        return "failed"
+    if outcome.stopped_by == "behind":
+        return "behind"
+    return "feasible" if goal.feasible(outcome.measurement) else "infeasible"
 
 
 def _end(log: Path) -> str:
