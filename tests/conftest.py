@@ -1,3 +1,4 @@
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,20 @@ import pytest
 from tuner.system.forked import preload
 
 preload("tuner.measure.host", "tuner.build.builder")  # for whichever test starts the first child
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of several at a time, each has a core
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones come first, so that nobody waits for the last one of them. Where several run at a time, those of a
+    module that share a fixture stay together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    shared = {path for path in {item.path for item in items} if 'scope="module"' in path.read_text()}
+    for item in items:
+        if item.path in shared:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,8 @@ from tuner.testing.fakes import Null
 from tuner.testing.faults import Faulty
 from tuner.tracking import view
 
+pytestmark = pytest.mark.xdist_group("ui")  # they look for a free port in the same place
+
 
 def test_a_server_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as nobody:

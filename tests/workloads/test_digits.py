@@ -140,6 +140,7 @@ def test_the_resnet_learns_from_few_samples_and_reports_as_it_goes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_resnet_reaches_the_accuracy_that_leaves_room_to_fall() -> None:
     dataset, module = DistortedDigits(), resnet18()
     train_resnet18(module, dataset.load("training"), silent)
