@@ -37,6 +37,7 @@ MAY_KNOW = {
     "deploy": GROUND | {"nouns", "measure"},
     "champions": EVALUATING | {"decide", "deploy", "request", "tracking"},
     "schedule": GROUND,
+    "testing": LOWER | {"build"},
     "study": STUDYING,
     "commands": STUDYING | {"study", "schedule"},
 }
@@ -50,7 +51,7 @@ LIBRARIES = {  # an outside library has one room
     "jinja2": {"report"},
     "matplotlib": {"report"},
 }
-FREE = {"cli", "testing", ""}  # the command, the test kit, the package's face
+FREE = {"cli", ""}  # the command, the package's face
 
 
 def room(module: str) -> str:
