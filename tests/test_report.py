@@ -13,11 +13,12 @@ from tests import study
 from tests.conftest import furnished
 from tests.study import literal, node
 from tuner.goal import Goal
+from tuner.records import TrialRecord
 from tuner.report import page as report
 from tuner.report import pictures as picture
 from tuner.report import words
 from tuner.report.note import study_note
-from tuner.result import Result, StudyFolder, TrialRecord
+from tuner.result import Result, StudyFolder
 from tuner.testing.fakes import Null, Scrambling
 from tuner.testing.faults import Faulty
 from tuner.trial import Failure

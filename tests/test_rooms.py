@@ -12,8 +12,8 @@ from tuner.device import Device
 from tuner.workload import Form
 
 NOUNS = {
-    "artifact", "candidate", "catalog", "device", "figures", "goal", "measurement", "metrics", "plugin", "result",
-    "target", "task", "trial", "verdict", "workload",
+    "artifact", "candidate", "catalog", "device", "figures", "goal", "measurement", "metrics", "plugin", "records",
+    "result", "target", "task", "trial", "verdict", "workload",
 }  # fmt: skip
 GROUND = {"errors", "system"}
 LOWER = GROUND | {"nouns", "forms"}

@@ -12,8 +12,9 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
+from tuner.records import FindingRecord
 from tuner.request.tracking import default_uri
-from tuner.result import Counts, FindingRecord, Ratio, Result, StudyFolder
+from tuner.result import Counts, Ratio, Result, StudyFolder
 from tuner.testing.fakes import Null, Rounding
 from tuner.tracking import view
 from tuner.tracking.tracker import Tracker

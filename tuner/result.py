@@ -7,16 +7,14 @@ default.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import ExitCode, Kind
 from tuner.goal import Goal
-from tuner.measurement import Interval, Measurement
-from tuner.system.digests import digest
-from tuner.trial import Failure, Outcome, State
-from tuner.verdict import Doubt, Finding
+from tuner.measurement import Interval
+from tuner.records import FindingRecord, TrialRecord
+from tuner.verdict import Doubt
 from tuner.workload import Role
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
@@ -69,82 +67,6 @@ class StudyFolder:
 def studies(out_dir: Path) -> list[StudyFolder]:
     """Everything under a folder that may be a study's."""
     return [StudyFolder(path) for path in sorted(out_dir.glob("*/")) if path.is_dir()]
-
-
-@dataclass(frozen=True)
-class FindingRecord:
-    """A candidate with its last measurement. `roofline` is where its throughput stands against the target's peak."""
-
-    candidate: Mapping[str, Any]
-    label: str
-    measurement: Measurement
-    roofline: Mapping[str, Any] | None = None
-
-    @classmethod
-    def of(cls, finding: Finding, roofline: Mapping[str, Any] | None = None) -> "FindingRecord":
-        return cls(finding.candidate.to_json(), finding.candidate.label, finding.measurement, roofline)
-
-    @cached_property
-    def key(self) -> str:
-        """As `Candidate.key`."""
-        return digest(self.candidate)
-
-    @property
-    def batch_size(self) -> int:
-        return int(self.candidate["batch_size"])
-
-    def to_json(self) -> dict[str, Any]:
-        described = {"candidate": self.candidate, "label": self.label, "roofline": self.roofline}
-        return described | self.measurement.to_json()
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "FindingRecord":
-        return cls(value["candidate"], value["label"], Measurement.from_json(value), value.get("roofline"))
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """What became of a candidate. `number` is Optuna's and MLflow's; a baseline's is None."""
-
-    number: int | None
-    label: str
-    candidate: Mapping[str, Any]
-    state: State
-    measurement: Measurement
-    failure: Failure | None = None
-    stopped_by: str | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, outcome: Outcome, number: int | None = None) -> "TrialRecord":
-        return cls(
-            number,
-            outcome.candidate.label,
-            outcome.candidate.to_json(),
-            outcome.state,
-            outcome.measurement,
-            outcome.failure,
-            outcome.stopped_by,
-            outcome.seconds,
-        )
-
-    @property
-    def name(self) -> str:
-        """As MLflow's run is called."""
-        return "base" if self.number is None else f"{self.number:03d}"
-
-    @property
-    def batch_size(self) -> int:
-        return int(self.candidate["batch_size"])
-
-    def to_json(self) -> dict[str, Any]:
-        failure = None if self.failure is None else asdict(self.failure)
-        return {**vars(self), "measurement": self.measurement.to_json(), "failure": failure}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "TrialRecord":
-        failure = Failure(**value["failure"]) if value["failure"] else None
-        return cls(**{**value, "measurement": Measurement.from_json(value["measurement"]), "failure": failure})
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def _study_folder(out_dir: Path, study: str | None) -> StudyFolder:
     if named.request.exists():
         command = json.loads(named.request.read_text())["command"]
         raise RequestError(f"study={study}: it has not finished; the same command continues it: {command}")
-    names = [found.name for found in finished]
+    names = [study_folder.name for study_folder in finished]
     nearest = difflib.get_close_matches(study, names, n=1, cutoff=0.5)
     listed = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names[-5:]) or 'none'}"
     raise RequestError(f"study={study}: no finished study of that name in {out_dir}; {listed}")

@@ -60,7 +60,7 @@ def _serving(uri: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     port = _free_port()
     base = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    # it runs no jobs; and calls nobody, as `tuner.tracking.tracker` has seen to
+    # it runs no jobs; and calls nobody, as `tuner.tracking.stores` has seen to
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from tuner.figures import Figure
 from tuner.measurement import Measurement
+from tuner.records import TrialRecord
 from tuner.report.rows import table
 from tuner.report.words import assurance, counted, sentence, setbacks
-from tuner.result import Result, TrialRecord
+from tuner.result import Result
 
 
 def study_note(result: Result, trials: Sequence[TrialRecord]) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from tuner.figures import columns, figures, printed
+from tuner.records import TrialRecord
 from tuner.report.rows import table
 from tuner.report.words import assurance, counted, limits, sentence, setbacks, trial_fate
-from tuner.result import Result, StudyFolder, TrialRecord
+from tuner.result import Result, StudyFolder
 from tuner.system.files import write_whole
 
 _STAGES = {

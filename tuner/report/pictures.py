@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from tuner.goal import Goal
 from tuner.measurement import Measurement
-from tuner.result import Result, TrialRecord
+from tuner.records import TrialRecord
+from tuner.result import Result
 
 Trials = Sequence[TrialRecord]
 Point = tuple[float, float]

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from tuner.figures import Figure, columns
-from tuner.result import FindingRecord, Result
+from tuner.records import FindingRecord
+from tuner.result import Result
 
 
 class Row(NamedTuple):

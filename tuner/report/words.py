@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from tuner.figures import ABOUT, figures, printed
 from tuner.goal import Goal
 from tuner.measurement import Measurement
+from tuner.records import FindingRecord, TrialRecord
 from tuner.report.rows import rows
-from tuner.result import FindingRecord, Result, TrialRecord
+from tuner.result import Result
 
 RIVALS = {"vs_eager": "torch eager", "vs_best_untuned": "the best untuned float32 runtime"}
 
@@ -95,10 +96,10 @@ def assurance(result: Result) -> Iterator[str]:
     if (opinion := result.loadgen) and "valid" not in opinion:
         yield f"MLCommons LoadGen, an independent clock, could not say: {opinion['problem']}."
     elif opinion:
-        held = "agrees that the limit holds" if opinion["valid"] else f"objects: {opinion['problem']}"
+        answer = "agrees that the limit holds" if opinion["valid"] else f"objects: {opinion['problem']}"
         name = f"p{result.goal.percentile}"
         yield (
-            f"MLCommons LoadGen, an independent clock, {held} ({name} {opinion[name]:.3g} ms over "
+            f"MLCommons LoadGen, an independent clock, {answer} ({name} {opinion[name]:.3g} ms over "
             f"{opinion['samples']:,} queries, {opinion['qps']:,.0f} a second)."
         )
     yield "The artifact was loaded again in a clean process and gave the recorded outputs and accuracy."
@@ -169,17 +170,17 @@ def setbacks(result: Result, trials: Sequence[TrialRecord]) -> list[Setback]:
             continue
         what = "stopped early" if trial.stopped_by else "over a limit"
         over.setdefault((what, worst), []).append((goal.value(worst, trial.measurement) or math.nan, trial.label))
-    told = [Setback(kind, why, tuple(labels)) for (kind, why), labels in sorted(failed.items())]
+    reasons = [Setback(kind, why, tuple(labels)) for (kind, why), labels in sorted(failed.items())]
     for (what, name), several in sorted(over.items(), reverse=True):
         several.sort()
         low, high = f"{several[0][0]:.3g}", f"{several[-1][0]:.3g}"
         about = ABOUT if what == "stopped early" and figures()[name].timed else ""
         values = about + (low if low == high else f"{low} to {high}")
         why = f"{name} {values}, where {goal.limits[name]:g} is the limit"
-        told.append(Setback(what, why, tuple(label for _, label in several)))
+        reasons.append(Setback(what, why, tuple(label for _, label in several)))
     if behind:
-        told.append(Setback("stopped early", "a few calls showed it far behind the best by then", tuple(behind)))
-    return [*told, *(Setback("left out", why, (label,)) for label, why in result.left_out.items())]
+        reasons.append(Setback("stopped early", "a few calls showed it far behind the best by then", tuple(behind)))
+    return [*reasons, *(Setback("left out", why, (label,)) for label, why in result.left_out.items())]
 
 
 def counted(result: Result) -> str:

@@ -3,8 +3,9 @@
 import json
 import shlex
 
+from tuner.records import TrialRecord
 from tuner.report import page
-from tuner.result import Result, TrialRecord
+from tuner.result import Result
 from tuner.search.search import Search
 from tuner.study.session import Session
 from tuner.study.tally import Tally

@@ -15,9 +15,10 @@ from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
 from tuner.goal import Goal
 from tuner.measure.roofline import Standing
+from tuner.records import FindingRecord
 from tuner.request.request import Request
 from tuner.request.tracking import default_uri
-from tuner.result import Counts, FindingRecord, Ratio, Result
+from tuner.result import Counts, Ratio, Result
 from tuner.study.session import Session
 from tuner.study.tally import Tally
 from tuner.system.environment import library_versions

@@ -1,6 +1,7 @@
 """The experiment that all studies are recorded in: its note, its view, where `tune ui` lands."""
 
 import sqlite3
+from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -9,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.tracking import view
-from tuner.tracking.stores import unusable
+from tuner.tracking.stores import sqlite_file, unusable
 
 NOTE = "mlflow.note.content"
 EXPERIMENT = """\
@@ -20,6 +21,23 @@ The runs under it are its **trials**, one for each candidate. `role` says what t
 whether it keeps the limits (`behind`: a few calls showed it far behind the best by then), `state` how far its trial \
 came, and its description why it was or was not good enough.
 """
+
+
+def open_experiment(client: MlflowClient, uri: str, name: str, artifacts: Path | None) -> str:
+    """Its id; it is made where there is none. `artifacts` is where those of a bare database lie."""
+    stored = client.get_experiment_by_name(name)
+    if stored is not None:
+        return str(stored.experiment_id)
+    # the artifacts of a file store lie beside it; MLflow's own default is the folder one happens to stand in
+    file = sqlite_file(uri)
+    folder = artifacts if file is None else file.parent / "mlartifacts"
+    location = None if folder is None or uri.startswith("http") else folder.as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return open_experiment(client, uri, name, artifacts)  # another study made it in this very moment
 
 
 def furnish(client: MlflowClient, experiment_id: str, goal: Goal) -> None:
@@ -37,12 +55,12 @@ def landing(uri: str, experiment: str) -> tuple[str, str | None]:
     """
     try:
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        stored = client.get_experiment_by_name(experiment)
+        if stored is None:
             raise RequestError(f"tracking.experiment={experiment}: no study has been recorded in it at {uri}; run one")
-        if view.TAG not in found.tags:
-            furnish(client, found.experiment_id, Goal())
-        studies = client.search_runs([found.experiment_id], "tags.role = 'study'", max_results=1)
+        if view.TAG not in stored.tags:
+            furnish(client, stored.experiment_id, Goal())
+        studies = client.search_runs([stored.experiment_id], "tags.role = 'study'", max_results=1)
     except (MlflowException, sqlite3.Error, SQLAlchemyError) as error:
         raise unusable(uri, error) from error
-    return str(found.experiment_id), studies[0].info.run_id if studies else None
+    return str(stored.experiment_id), studies[0].info.run_id if studies else None

@@ -35,9 +35,6 @@ _TABLE = "### Champions\n\n"  # what stands above it in the description is someb
 _LISTED = 20
 
 
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
 @dataclass(frozen=True)
 class Move:
     """The alias `champion` came to `version`. `by hand` was found done, by someone in MLflow's UI or API."""
@@ -99,25 +96,25 @@ class Registry:
     def names(self) -> list[str]:
         """The models that studies have registered."""
         with self._reached():
-            found = self._client.search_registered_models(f"tags.{_OURS[0]} = '{_OURS[1]}'", max_results=1000)
-            return sorted(model.name for model in found)
+            models = self._client.search_registered_models(f"tags.{_OURS[0]} = '{_OURS[1]}'", max_results=1000)
+            return sorted(model.name for model in models)
 
     def versions(self, name: str) -> list[str]:
         """Those that are there, oldest first."""
         with self._reached():
-            found = self._client.search_model_versions(f"name = '{name}'", max_results=10_000)
-            return sorted((str(version.version) for version in found), key=int)
+            versions = self._client.search_model_versions(f"name = '{name}'", max_results=10_000)
+            return sorted((str(version.version) for version in versions), key=int)
 
     def aliases(self, name: str) -> dict[str, str] | None:
         """The version by alias; None where no such model is registered."""
         with self._reached():
             try:
-                found = self._client.get_registered_model(name).aliases
+                aliases = self._client.get_registered_model(name).aliases
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 return None
-            return {alias: str(version) for alias, version in found.items()}
+            return {alias: str(version) for alias, version in aliases.items()}
 
     def champion(self, name: str) -> str | None:
         """The version that has the alias `champion`."""
@@ -132,8 +129,8 @@ class Registry:
             source = self._client.get_model_version_download_uri(name, version)
             folder = mlflow.artifacts.download_artifacts(source, dst_path=str(to), tracking_uri=self._uri)
         except (MlflowException, OSError) as error:
-            told = str(error).strip().splitlines()[0][:300]
-            raise RequestError(f"{name} version {version}: its files cannot be had: {told}") from error
+            first_line = str(error).strip().splitlines()[0][:300]
+            raise RequestError(f"{name} version {version}: its files cannot be had: {first_line}") from error
         return Path(folder) / "artifacts"
 
     def promote(self, name: str, version: str, who: str, why: str) -> None:

@@ -1,6 +1,8 @@
-"""MLflow's stores: where they are, and why one cannot be used."""
+"""MLflow's stores: how they are used, where they are, and why one cannot be used."""
 
 import contextlib
+import logging
+import os
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -11,6 +13,17 @@ from tuner.errors import RequestError
 from tuner.system import database
 from tuner.system.secret import masked
 
+# what the environment has of its own stands
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a request that fails is told by us, once; at once, where nothing listens
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a study tells nobody else
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+for _name in ("mlflow", "alembic", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
 
 

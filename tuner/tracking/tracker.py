@@ -1,6 +1,5 @@
 """Where MLflow is: a run per sweep, under it one per study, under that one per trial; the champion's artifact."""
 
-import logging
 import os
 import sqlite3
 import time
@@ -14,12 +13,13 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.goal import Goal
+from tuner.records import TrialRecord
 from tuner.report.note import study_note
 from tuner.report.rows import Row, rows
 from tuner.report.words import trial_fate
-from tuner.result import Result, StudyFolder, TrialRecord
+from tuner.result import Result, StudyFolder
 from tuner.tracking import order
-from tuner.tracking.experiment import NOTE, furnish
+from tuner.tracking.experiment import NOTE, furnish, open_experiment
 from tuner.tracking.metrics import (
     candidate_params,
     excess_metrics,
@@ -30,20 +30,6 @@ from tuner.tracking.metrics import (
 from tuner.tracking.order import TrialVerdict
 from tuner.tracking.stores import sqlite_file, unusable
 from tuner.trial import Outcome
-
-# a request that fails is told by us, once; and at once, where nothing listens
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-
-
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")
-
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a study tells nobody else
-
-
-for _name in ("mlflow", "alembic", "urllib3"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
-
 
 # in the environment of a sweep's members: the run that their studies belong under, and which member each is
 SWEEP_RUN, SWEEP_MEMBER = "TUNER_SWEEP_RUN", "TUNER_SWEEP_MEMBER"
@@ -77,13 +63,11 @@ class Tracker:
         artifacts: Path | None = None,
     ) -> None:
         """`identity` is the name where those of several machines meet; `artifacts` is where a bare database's lie."""
-        self._uri = uri
-        self._artifacts = artifacts
         try:
             if file := sqlite_file(uri):
                 file.parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=uri)
-            self._experiment = self._experiment_id(experiment)
+            self._experiment = open_experiment(self._client, uri, experiment, artifacts)
             run = self._run(kind, name, identity or name)
             self.run_id, self._start_ms = str(run.info.run_id), int(run.info.start_time)
             self._log(self.run_id, tags={order.TAG: order.of_study(self._start_ms)})
@@ -110,8 +94,8 @@ class Tracker:
     def study_of(self, member: str) -> str | None:
         """The name of the study that a member of this sweep recorded, the latest if it did so again."""
         under = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.sweep_member = '{member}'"
-        found = self._client.search_runs([self._experiment], under, max_results=1)
-        return str(found[0].data.tags["study"]) if found else None
+        runs = self._client.search_runs([self._experiment], under, max_results=1)
+        return str(runs[0].data.tags["study"]) if runs else None
 
     def trial(self, number: str, title: str, outcome: Outcome, goal: Goal, log: Path) -> None:
         """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
@@ -166,8 +150,8 @@ class Tracker:
             roles.setdefault(finding.key, (place, role))
         for run in self._trials():  # a registered champion that stays may be no trial of this study
             verdict: TrialVerdict = run.data.tags["verdict"]
-            if (told := roles.get(run.data.tags["candidate"])) is not None:
-                place, role = told
+            if (part := roles.get(run.data.tags["candidate"])) is not None:
+                place, role = part
                 colour = _COLOURS["champion" if role == "champion" else verdict]
                 tags = {"role": role, "mlflow.runColor": colour, order.TAG: order.of_role(self._start_ms, place)}
                 self._log(run.info.run_id, tags=tags)
@@ -185,26 +169,11 @@ class Tracker:
         under = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
         token = None
         while True:
-            found = self._client.search_runs([self._experiment], under, max_results=_PAGE, page_token=token)
-            yield from found
-            token = found.token
+            page = self._client.search_runs([self._experiment], under, max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
             if not token:
                 return
-
-    def _experiment_id(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # the artifacts of a file store lie beside it; MLflow's own default is the folder one happens to stand in
-        file = sqlite_file(self._uri)
-        folder = self._artifacts if file is None else file.parent / "mlartifacts"
-        location = None if folder is None or self._uri.startswith("http") else folder.as_uri()
-        try:
-            return str(self._client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return self._experiment_id(name)  # another study made it in this very moment
 
     def _run(self, kind: str, name: str, identity: str) -> Run:
         tags = {kind: name, f"{kind}_id": identity}
@@ -212,10 +181,10 @@ class Tracker:
             # the UI shows a sweep of such runs expanded
             tags |= {"mlflow.parentRunId": parent, "sweep_member": os.environ[SWEEP_MEMBER]}
             tags["mlflow.runType"] = "evaluation"
-        found = self._client.search_runs([self._experiment], f"tags.{kind}_id = '{identity}'", max_results=1)
-        if not found:
+        before = self._client.search_runs([self._experiment], f"tags.{kind}_id = '{identity}'", max_results=1)
+        if not before:
             return self._client.create_run(self._experiment, tags=tags, run_name=name)
-        run = found[0]
+        run = before[0]
         self._client.update_run(run.info.run_id, status="RUNNING")
         self._log(run.info.run_id, tags=tags)
         return run
