@@ -147,6 +147,9 @@ def test_what_was_far_behind_is_not_said_to_break_a_limit(
     drawing = picture.choices(result, [behind if trial is slow else trial for trial in trials])
     assert "far behind" in drawing
     assert "none within the limits" in picture.choices(result, trials)
+    glanced = replace(behind, measurement=replace(behind.measurement, probed=True))
+    assert "by a few calls" in picture.history(result, [glanced if trial is slow else trial for trial in trials])
+    assert "by a few calls" not in picture.history(result, [t for t in trials if not t.measurement.probed])
 
 
 def test_mlflow_has_the_note_the_page_and_the_roles(reviewed: Path) -> None:

@@ -50,11 +50,12 @@ def _setbacks(result: Result, trials: Sequence[TrialRecord]) -> str:
 def _to_reproduce(result: Result) -> str:
     environment = result.environment
     versions = {"Python": environment["python"], **environment["versions"]}
-    content = "".join(f" {what.capitalize()} {digest}." for what, digest in result.content.items())
+    content = " and the ".join(f"{what} is {digest}" for what, digest in result.content.items())
     return (
         f"### To reproduce\n```\n{result.command}\n```\n"
         f"{environment['cpu']}, {environment['threads']} threads; {environment['system']}; "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.{content}"
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
+        + (f" By content, the {content}." if content else "")
     )
 
 

@@ -87,11 +87,14 @@ def history(result: Result, trials: Trials) -> str:
     good: list[Point] = []
     bad: list[Point] = []
     best: list[Point] = []
+    glanced: list[Point] = []
     unmeasured = []
     for number, trial in enumerate(trials):
         value = wanted(goal, trial)
         if value is None:
             unmeasured.append(number)
+        elif trial.measurement.probed and goal.wanted.timed:
+            glanced.append((number, value))
         elif goal.feasible(trial.measurement):
             good.append((number, value))
             best.append((number, better(value, best[-1][1]) if best else value))
@@ -99,6 +102,9 @@ def history(result: Result, trials: Trials) -> str:
             bad.append((number, value))
     _dots(axes, good, _PALETTE[0], filled=True, label="within the limits")
     _dots(axes, bad, _GREY, filled=False, label="outside the limits")
+    if glanced:
+        x, y = zip(*glanced, strict=True)
+        axes.scatter(x, y, s=22, marker="D", facecolors="none", edgecolors=_GREY, label="≈ by a few calls")
     if best:
         best.append((len(trials) - 1, best[-1][1]))
         x, y = zip(*best, strict=True)
@@ -107,7 +113,7 @@ def history(result: Result, trials: Trials) -> str:
         at_the_foot = axes.get_xaxis_transform()
         axes.plot(unmeasured, [0.02] * len(unmeasured), "x", color=_LIMIT, label="not measured", transform=at_the_foot)
     axes.set(xlabel="candidates in the order tried, baselines last", ylabel=goal.wanted.axis(goal.percentile))
-    if good or bad:
+    if good or bad or glanced:
         axes.set_yscale("log")
         _plain_logarithm(axes.yaxis)
     _legend(figure, axes)
