@@ -5,16 +5,18 @@ On one core of this machine's CPU, or on the target of conf/ that `CONTRACT_TARG
 
 import dataclasses
 import importlib.metadata
+import importlib.resources
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tuner.build.builder import steps
 from tuner.catalog import members
 from tuner.plugin import Backend, Plugin, Session, Transform
-from tuner.request.compose import request
+from tuner.system.loader import build
 from tuner.target import Target
 from tuner.testing.networks import Patterns, Shelf
 from tuner.testing.variants import plain
@@ -23,7 +25,10 @@ from tuner.workload import Form, Model
 
 def _target() -> Target:
     name = os.environ.get("CONTRACT_TARGET")
-    return request([f"target={name}"]).target if name else Target("cpu", "cpu", threads=1)
+    if not name:
+        return Target("cpu", "cpu", threads=1)
+    file = importlib.resources.files("tuner.conf") / "target" / f"{name}.yaml"
+    return build(yaml.safe_load(file.read_text()), Target, "CONTRACT_TARGET")
 
 
 TARGET = _target()
