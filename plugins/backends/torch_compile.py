@@ -77,7 +77,7 @@ class TorchCompile(Backend):
         module = module.to(torch_dtype(self.precision))
         names = [spec.name for spec in inputs]
         call = in_order(module, names) if called_by_name(module, names) else module
-        compiled = torch.compile(call, mode=self.mode, dynamic=False)
+        compiled: Any = torch.compile(call, mode=self.mode, dynamic=False)
         samples = []
         for spec in inputs:
             shape, dtype = (batch_size, *spec.shape), getattr(torch, spec.dtype)
