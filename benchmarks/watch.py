@@ -15,7 +15,8 @@ from benchmarks.common import prepared_rig, save
 from benchmarks.planted import WORK_FILE, Planted
 from tuner import artifact
 from tuner.candidate import Candidate
-from tuner.champions.watch import RECORD, TOLERANCE, Watch
+from tuner.champions.examined import TOLERANCE
+from tuner.champions.watch import RECORD, Watch
 from tuner.decide.package import deliver
 from tuner.evaluate.reference import Reference, with_accuracy
 from tuner.measurement import Measurement

@@ -73,8 +73,9 @@ def test_an_interval_without_1_in_it_is_of_two_that_the_race_told_apart() -> Non
         assert inverse == (pytest.approx(1 / high), pytest.approx(1 / low))
 
 
-def test_one_round_gives_no_interval() -> None:
-    assert race.Race("a", [field({"a": 1.0, "b": 1.0}, 0.02)(["a", "b"])[0]]).interval("a", "b") is None
+def test_one_round_gives_no_interval_but_of_one_with_itself() -> None:
+    one = race.Race("a", [field({"a": 1.0, "b": 1.0}, 0.02)(["a", "b"])[0]])
+    assert one.interval("a", "b") is None and one.interval("a", "a") == (1.0, 1.0)
 
 
 def test_the_hopeless_drop_out_and_baselines_stay() -> None:

@@ -17,6 +17,8 @@ from tests.conftest import furnished
 from tests.study import deploy, node, tune
 from tuner.candidate import Candidate
 from tuner.champions import watch
+from tuner.champions.alarm import notify
+from tuner.champions.examined import TOLERANCE, Examined
 from tuner.champions.watch import Watch
 from tuner.decide.package import deliver
 from tuner.evaluate.reference import Reference
@@ -36,7 +38,7 @@ class Registered:
     def __init__(self, watch: Watch, folder: Path, mood: Path) -> None:
         self.watch, self.folder, self.mood = watch, folder, mood
 
-    def examined(self, **mood: Any) -> watch.Examined:
+    def examined(self, **mood: Any) -> Examined:
         self.mood.write_text(json.dumps({"ms": 1.0} | mood))
         return self.watch.examine(NAME, "3", self.folder)
 
@@ -86,7 +88,7 @@ def test_one_that_got_slower_is_told_with_the_interval_and_what_changed(champion
     assert found.slowdown == pytest.approx(1.3, rel=0.01)
     assert found.slowdown_ci95 is not None
     low, high = found.slowdown_ci95
-    assert watch.TOLERANCE < low <= found.slowdown <= high
+    assert TOLERANCE < low <= found.slowdown <= high
     assert found.changed == {"numpy": ("1.0", np.__version__)}
     assert "has regressed, it is slower: 1." in found.sentence
     assert f"Changed since: numpy 1.0 → {np.__version__}." in found.sentence
@@ -141,8 +143,8 @@ def test_a_fifth_is_found_and_a_fiftieth_is_not_under_three_per_cent_of_noise(
 
 
 def test_a_command_that_fails_is_told() -> None:
-    assert watch.notify("cat > /dev/null", {}) is None
-    problem = watch.notify("echo no mail today >&2; exit 3", {})
+    assert notify("cat > /dev/null", {}) is None
+    problem = notify("echo no mail today >&2; exit 3", {})
     assert problem == "on_regression: exit code 3 (no mail today): echo no mail today >&2; exit 3"
 
 

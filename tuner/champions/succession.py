@@ -8,7 +8,9 @@ from typing import Any
 
 from tuner import artifact
 from tuner.candidate import Candidate
-from tuner.champions.watch import Examined, Watch, notify
+from tuner.champions.alarm import notify
+from tuner.champions.examined import Examined
+from tuner.champions.watch import Watch
 from tuner.decide.contest import Incumbent
 from tuner.deploy import mlflow_model
 from tuner.errors import RequestError
@@ -114,26 +116,27 @@ class Succession:
         except RequestError as error:
             self.examined = Examined(self._name, version, regression="does not load", why=str(error))
         else:
-            self.examined = found = self._watch.examine(self._name, version, folder)
-            if found.measurement is not None and not found.differing and found.regression != "less accurate":
+            self.examined = examined = self._watch.examine(self._name, version, folder)
+            if examined.measurement is not None and not examined.differing and examined.regression != "less accurate":
                 champion = folder / "champion"
-                outcome = Outcome(artifact.read_manifest(champion).candidate, "complete", found.measurement)
-                self.incumbent = Incumbent(outcome, champion, favoured=found.regression is None)
+                outcome = Outcome(artifact.read_manifest(champion).candidate, "complete", examined.measurement)
+                self.incumbent = Incumbent(outcome, champion, favoured=examined.regression is None)
         self._say(self.examined.sentence)
 
     def _reason(self, verdict: Verdict) -> str | None:
         """Why the new version becomes champion without being asked; None where a person must say so."""
-        held = self.examined
-        if held is None:
+        before = self.examined
+        if before is None:
             return "there was no champion"
-        if held.differing:
-            self._say(f"not promoted: {held.model} version {held.version} is of another {', '.join(held.differing)}")
+        if before.differing:
+            terms = ", ".join(before.differing)
+            self._say(f"not promoted: {before.model} version {before.version} is of another {terms}")
             return None
-        if held.regression is not None:
-            return f"version {held.version} {held.regression}"
+        if before.regression is not None:
+            return f"version {before.version} {before.regression}"
         if verdict.incumbent is None or not self._request.goal.feasible(verdict.incumbent.measurement):
-            return f"version {held.version} did not finish the race within the limits"
-        return f"better than version {held.version} beyond the noise of their race"
+            return f"version {before.version} did not finish the race within the limits"
+        return f"better than version {before.version} beyond the noise of their race"
 
     def _code(self, candidate: Candidate) -> set[str]:
         """The modules that the artifact may need to load: those of its plugins, and of the model."""
@@ -144,9 +147,9 @@ class Succession:
 
 def _described(finding: Finding) -> str:
     measured = finding.measurement
-    told = [finding.candidate.label]
+    parts = [finding.candidate.label]
     if measured.throughput is not None and measured.latency_ms is not None:
-        told.append(f"{measured.throughput:,.0f} samples/s, p95 {measured.latency_ms.p95:.3f} ms")
+        parts.append(f"{measured.throughput:,.0f} samples/s, p95 {measured.latency_ms.p95:.3f} ms")
     if measured.accuracy is not None:
-        told.append(f"accuracy {measured.accuracy:.4f} ({measured.accuracy_drop:+.4f} lost)")
-    return ", ".join(told)
+        parts.append(f"accuracy {measured.accuracy:.4f} ({measured.accuracy_drop:+.4f} lost)")
+    return ", ".join(parts)

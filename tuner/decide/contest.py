@@ -40,9 +40,11 @@ class Contest:
         """None where it did not race."""
         return None if name is None else self.findings.get(name)
 
-    def interval(self, name: str, other: str | None) -> Interval | None:
-        """The 95 % interval of the samples per second of `name` over those of `other`; None where it is not known."""
-        return None if other is None else self.race.interval(name, other)
+    def interval(self, name: str, other: str | None, kept: float = 1.0) -> Interval | None:
+        """The 95 % interval of the samples per second of `name` over those of `other`, of the former the share that is
+        `kept`; None where it is not known."""
+        interval = None if other is None else self.race.interval(name, other)
+        return None if interval is None else (kept * interval[0], kept * interval[1])
 
     def remeasured(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Those of the outcomes that raced, as the race measured them."""

@@ -1,5 +1,6 @@
 """The verdict: finalists and baselines race, the winner is packaged, reloaded and checked, then announced."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -64,7 +65,7 @@ class Judge:
                 continue
             challengers = {o.candidate.key for o in finalists} - {name}
             return replace(
-                self._beside_baselines(contest, name, eager),
+                self._beside_baselines(contest, name, champion, eager),
                 verdict="certified" if self._goal.certified(champion.measurement) else "feasible",
                 champion=champion,
                 runners_up=tuple(contest.findings[other] for other in order if other in challengers),
@@ -130,16 +131,18 @@ class Judge:
             raise CandidateError("error", "LoadGen found it outside the limits")
         return Finding(winner.candidate, measured), opinion
 
-    def _beside_baselines(self, contest: Contest, winner: str, eager: Backend | None) -> Verdict:
-        """The part of a verdict that compares the winner with what else raced."""
+    def _beside_baselines(self, contest: Contest, winner: str, champion: Finding, eager: Backend | None) -> Verdict:
+        """The part of a verdict that compares the winner, which is the `champion`, with what else raced."""
         kinds = choice.baselines(eager)
         best = {role: choice.best_of(contest, kind, self._goal) for role, kind in kinds.items()}
+        # real arrivals may have lowered the rate that the race found
+        kept = (champion.measurement.throughput or 0.0) / (contest.findings[winner].measurement.throughput or math.inf)
         return Verdict(
             "feasible",
             eager=contest.finding(best["eager"]),
             best_untuned=contest.finding(best["best_untuned"]),
-            vs_eager_ci95=contest.interval(winner, best["eager"]),
-            vs_best_untuned_ci95=contest.interval(winner, best["best_untuned"]),
+            vs_eager_ci95=contest.interval(winner, best["eager"], kept),
+            vs_best_untuned_ci95=contest.interval(winner, best["best_untuned"], kept),
             noise=contest.race.noise,
             race_rounds=len(contest.race.rounds),
             incumbent=contest.finding(INCUMBENT),

@@ -76,6 +76,8 @@ class Race:
     def interval(self, name: str, other: str) -> Interval | None:
         """The 95 % interval of the samples per second of `name` over those of `other`; None where too few rounds had
         both. It is as wide as the noise of such ratios: without 1 in it, the race has told the two apart."""
+        if name == other:
+            return 1.0, 1.0
         rates = [{runner: math.log(lap.rate) for runner, lap in laps.items()} for laps in self.rounds]
         lead, half = _lead(rates, name, other), self._noise(rates)
         return None if lead is None or math.isinf(half) else (math.exp(lead - half), math.exp(lead + half))
