@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from tuner.system.loader import Checked
+from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, TensorSpec
 
@@ -185,8 +186,7 @@ def missing(library: str, install: str | None = None) -> str | None:
     try:
         importlib.import_module(library)
     except Exception as error:  # a broken installation raises whatever it likes
-        said = (str(error).strip().splitlines() or [type(error).__name__])[-1][:240]
-        return f"{library} does not import ({said}); pip install '{install or library}'"
+        return f"{library} does not import ({last_line(error)}); pip install '{install or library}'"
     return None
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 from tuner.errors import CandidateError
 from tuner.forms.torch import TORCH, TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
 from tuner.plugin import Backend, Precision, Session
+from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.workload import Form, Model, TensorSpec
 
@@ -80,10 +81,10 @@ class Inductor(Backend):
                 )
             except GuardOnDataDependentSymNode as error:
                 raise CandidateError(
-                    "unsupported_op", f"torch.export cannot follow a branch on the data: {_first_line(error)}"
+                    "unsupported_op", f"torch.export cannot follow a branch on the data: {first_line(error)}"
                 ) from error
             except (TorchDynamoException, CppCompileError) as error:
-                raise CandidateError("compile", f"inductor cannot compile this model: {_first_line(error)}") from error
+                raise CandidateError("compile", f"inductor cannot compile this model: {first_line(error)}") from error
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         import torch
@@ -119,8 +120,3 @@ def _compile_cache(kept: Path, scratch: Path) -> Iterator[None]:
                 staged.rename(ready)
     finally:
         shutil.rmtree(scratch)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:240] if lines else type(error).__name__

@@ -10,6 +10,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.plugin import Backend, Precision, Session, missing
+from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.workload import Arrays, Form, Model, TensorSpec
 
@@ -53,8 +54,7 @@ class OpenVINO(Backend):
             graph = openvino.Core().read_model(model.path)
             graph.reshape({spec.name: [batch_size, *spec.shape] for spec in model.inputs})
         except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise CandidateError("unsupported_op", f"OpenVINO cannot take this model: {lines[-1][:240]}") from error
+            raise CandidateError("unsupported_op", f"OpenVINO cannot take this model: {last_line(error)}") from error
         openvino.save_model(graph, out / OPENVINO.file, compress_to_fp16=False)
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:

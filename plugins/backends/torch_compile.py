@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from tuner.errors import CandidateError
 from tuner.forms.torch import TORCH, TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
 from tuner.plugin import Backend, Precision, Session
+from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.workload import Form, Model, TensorSpec
 
@@ -87,6 +88,6 @@ class TorchCompile(Backend):
             with torch.inference_mode():
                 compiled(*samples)
         except TorchDynamoException as error:
-            first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise CandidateError("compile", f"torch.compile cannot compile this model: {first[:240]}") from error
+            said = first_line(error)
+            raise CandidateError("compile", f"torch.compile cannot compile this model: {said}") from error
         return compiled

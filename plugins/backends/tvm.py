@@ -22,6 +22,7 @@ from tuner.forms.onnx import ONNX
 from tuner.plugin import Backend, Session
 from tuner.system.fields import AtLeast
 from tuner.system.files import critical_section
+from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.workload import Arrays, Form, Model, TensorSpec
 
@@ -65,11 +66,11 @@ class TVM(Backend):
         try:
             tvm = _import_tvm(target.cores)
         except Exception as error:
-            return f"tvm does not import ({_sentence(error)}); pip install 'inference-tuner[tvm]'"
+            return f"tvm does not import ({last_line(error)}); pip install 'inference-tuner[tvm]'"
         try:
             features = tvm.target.codegen.llvm_get_cpu_features(tvm.target.Target(self._target(target)))
         except Exception as error:
-            return f"tvm refuses target.tvm={dict(target.tvm)}: {_sentence(error)}"
+            return f"tvm refuses target.tvm={dict(target.tvm)}: {last_line(error)}"
         if _X86 and self.vector_bits == 512 and "avx512f" not in features:
             return "tvm: vector_bits=512 needs AVX-512, which this processor lacks; use vector_bits=256"
         return None
@@ -95,7 +96,7 @@ class TVM(Backend):
             try:
                 tvm.compile(module, llvm).export_library(str(out / "model.so"))
             except Exception as error:
-                raise CandidateError("compile", f"TVM failed to build this model: {_sentence(error)}") from error
+                raise CandidateError("compile", f"TVM failed to build this model: {last_line(error)}") from error
         (out / "tuning.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
@@ -133,7 +134,7 @@ class TVM(Backend):
             graph = from_onnx(proto, shapes, {spec.name: spec.dtype for spec in model.inputs})
             graph = transform.Sequential([*passes, relax.get_pipeline("zero")])(graph)
         except Exception as error:
-            raise CandidateError("unsupported_op", f"TVM cannot take this model: {_sentence(error)}") from error
+            raise CandidateError("unsupported_op", f"TVM cannot take this model: {last_line(error)}") from error
         return graph, [value.name for value in proto.graph.input if value.name not in weights]
 
     def _tune(self, tasks: list[Any], llvm: str, cores: int, cache: Path, out: Path) -> dict[str, Any]:
@@ -260,7 +261,7 @@ def _builder(folder: Path) -> Any:
             library = default_build(module, target, None)
             library.export_library(str(place / "schedule.so"), workspace_dir=str(place))
         except Exception as error:  # recorded as a failed measurement
-            return BuilderResult(None, _sentence(error))
+            return BuilderResult(None, last_line(error))
         return BuilderResult(str(place / "schedule.so"), None)
 
     @derived_object
@@ -292,8 +293,3 @@ def _locked(work: Path) -> Iterator[Path]:
         shutil.rmtree(work / "build", ignore_errors=True)
         yield work
         shutil.rmtree(work / "build", ignore_errors=True)
-
-
-def _sentence(error: Exception) -> str:
-    """The last line of a message: TVM's begin with a C++ stack."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:240]

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.onnx import BATCH, ONNX, fixed_outputs, free_batch, one_line, save
+from tuner.forms.onnx import BATCH, ONNX, fixed_outputs, free_batch, save
 from tuner.forms.torch import TORCH, called_by_name
 from tuner.plugin import Conversion
+from tuner.system.said import first_line
 from tuner.workload import Form, Model, TensorSpec
 
 
@@ -88,4 +89,4 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in one line: the exporter wraps it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return one_line(error)
+    return first_line(error, lines=2)

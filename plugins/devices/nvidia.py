@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tuner.device import Device
 from tuner.errors import RequestError
 from tuner.system.energy import Counter, Reading
+from tuner.system.said import first_line
 
 if TYPE_CHECKING:
     from tuner.target import Target
@@ -157,8 +158,7 @@ def _smi(*fields: str, board: str | None = None) -> tuple[list[tuple[str, ...]],
     except subprocess.TimeoutExpired:
         return [], "it does not answer"
     if done.returncode:
-        lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        return [], lines[0]
+        return [], first_line((done.stdout + done.stderr).strip() or f"exit code {done.returncode}")
     rows = [tuple(value.strip() for value in line.split(",")) for line in done.stdout.splitlines() if line.strip()]
     return [row for row in rows if len(row) == len(fields)], None
 

@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.system.said import last_line
+
 _LIMIT_S = 60.0
 
 
@@ -18,5 +20,4 @@ def notify(command: str, facts: Mapping[str, Any]) -> str | None:
         return f"on_regression: still running after {_LIMIT_S:.0f} s: {command}"
     if done.returncode == 0:
         return None
-    last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"on_regression: exit code {done.returncode} ({last[0][:200]}): {command}"
+    return f"on_regression: exit code {done.returncode} ({last_line(done.stderr)}): {command}"

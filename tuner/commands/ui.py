@@ -15,6 +15,7 @@ from typing import IO
 
 from tuner.errors import ExitCode, RequestError
 from tuner.request import compose
+from tuner.system.said import last_line
 from tuner.tracking import view
 
 _FIRST_PORT = 5000
@@ -79,8 +80,8 @@ def _await(process: "subprocess.Popen[bytes]", base: str, log: IO[bytes]) -> Non
             return
         time.sleep(0.2)
     log.seek(0)
-    said = log.read().decode(errors="replace").strip().splitlines()
-    raise RequestError(f"MLflow's UI did not start: {said[-1] if said else f'no answer within {_START_S:.0f} s'}")
+    said = log.read().decode(errors="replace").strip() or f"no answer within {_START_S:.0f} s"
+    raise RequestError(f"MLflow's UI did not start: {last_line(said)}")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -1,12 +1,12 @@
 """ONNX: a graph in one file without external data, whose inputs and outputs all begin with a symbolic axis "batch"."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
+from tuner.system.said import first_line
 from tuner.workload import Form, Model, TensorSpec, Work
 
 BATCH = "batch"
@@ -54,8 +54,9 @@ def copy_checked(source: Path, destination: Path) -> None:
         onnx.checker.check_model(str(source))
         proto = onnx.load(str(source), format="protobuf")
     except (onnx.checker.ValidationError, OSError) as error:
+        said = first_line(error, lines=2)
         raise RequestError(
-            f"{where} is not a valid ONNX model: {one_line(error)}; export it again, its external data files beside it"
+            f"{where} is not a valid ONNX model: {said}; export it again, its external data files beside it"
         ) from error
     inputs = _real_inputs(proto)
     if not inputs:
@@ -69,8 +70,9 @@ def copy_checked(source: Path, destination: Path) -> None:
     try:
         fixed = fixed_outputs(proto)
     except onnx.shape_inference.InferenceError as error:
+        said = first_line(error, lines=2)
         raise RequestError(
-            f"{where} works for one batch size only ({one_line(error)}); export it again with a dynamic first axis"
+            f"{where} works for one batch size only ({said}); export it again with a dynamic first axis"
         ) from error
     if fixed:
         raise RequestError(
@@ -169,11 +171,3 @@ def save(proto: Any, path: Path, where: str = "this model") -> None:
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
-
-
-def one_line(error: BaseException) -> str:
-    """The first sentence or so of a library's message."""
-    text = re.sub(r"\x1b\[\d*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = " ".join(lines[:2]) if lines else type(error).__name__
-    return first if len(first) <= 240 else first[:237] + "…"

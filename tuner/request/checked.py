@@ -20,6 +20,7 @@ from tuner.search.space import Space
 from tuner.system.code import resolve
 from tuner.system.files import folder
 from tuner.system.loader import build, fill
+from tuner.system.said import first_line
 from tuner.system.spelling import unknown_name
 from tuner.target import Target
 from tuner.task import Call, Task
@@ -72,7 +73,7 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        raise RequestError(str(error).splitlines()[0]) from error
+        raise RequestError(first_line(error)) from error
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tuner.request.schema import keys
+from tuner.system.said import first_line
 from tuner.system.spelling import nearest, unknown_name
 
 
@@ -48,7 +49,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
             named = next((o.partition("=")[0] for o in overrides if o.endswith(f"={value}")), "a key")
             kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             return f"{named}={value}: must be {kinds.get(kind, kind)}"
-    return first.splitlines()[0] if first else type(error).__name__
+    return first_line(first or type(error).__name__)
 
 
 def _commands() -> list[str]:

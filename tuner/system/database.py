@@ -8,6 +8,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tuner.errors import RequestError
+from tuner.system.said import first_line
 from tuner.system.secret import masked
 
 _LOCK = 7_305_113  # any number that no other program in that database locks
@@ -43,5 +44,5 @@ def alone(url: str, key: str) -> Iterator[Connection]:
 
 def _reason(error: SQLAlchemyError) -> str:
     """The server's own words: the driver puts the address before, and SQLAlchemy advice after."""
-    said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    return re.sub(r"^.*?(connection to server [^:]*failed|FATAL): +(FATAL: +)?", "", said)[:200]
+    said = first_line(getattr(error, "orig", None) or error)
+    return re.sub(r"^.*?(connection to server [^:]*failed|FATAL): +(FATAL: +)?", "", said)

@@ -18,6 +18,7 @@ from typing import Any
 from tuner.errors import RequestError
 from tuner.system.digests import SEAL, digest
 from tuner.system.files import critical_section
+from tuner.system.said import last_line
 
 _LIMIT_S = 3600.0
 
@@ -83,5 +84,4 @@ def _run(command: list[str], log: Path) -> None:
     with log.open("a") as file:
         file.write(done.stdout)
     if done.returncode:
-        last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "it said nothing")
-        raise RequestError(f"{' '.join(command)}: {last.strip()}; the log is {log}")
+        raise RequestError(f"{' '.join(command)}: {last_line(done.stdout)}; the log is {log}")

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 from tuner.errors import RequestError
 from tuner.system import former
 from tuner.system.fields import bounds, options, shown, words
+from tuner.system.said import first_line
 from tuner.system.spelling import unknown_name
 
 T = TypeVar("T")
@@ -56,8 +57,8 @@ def resolved(spec: Any, kind: type[T], where: str) -> type[T]:
     except (ImportError, AttributeError, ValueError) as error:
         raise RequestError(f"{where}._target_={path}: no such class ({error})") from error
     except Exception as error:  # whatever an author's module raises
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RequestError(f"{where}._target_={path}: its module does not import ({told})") from error
+        reason = first_line(f"{type(error).__name__}: {error}")
+        raise RequestError(f"{where}._target_={path}: its module does not import ({reason})") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise RequestError(f"{where}._target_={path} is not a {kind.__name__}")
     if inspect.isabstract(found) or not is_dataclass(found):

@@ -26,6 +26,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import RequestError
+from tuner.system.said import first_line
 from tuner.tracking.stores import unusable
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -129,8 +130,7 @@ class Registry:
             source = self._client.get_model_version_download_uri(name, version)
             folder = mlflow.artifacts.download_artifacts(source, dst_path=str(to), tracking_uri=self._uri)
         except (MlflowException, OSError) as error:
-            first_line = str(error).strip().splitlines()[0][:300]
-            raise RequestError(f"{name} version {version}: its files cannot be had: {first_line}") from error
+            raise RequestError(f"{name} version {version}: its files cannot be had: {first_line(error)}") from error
         return Path(folder) / "artifacts"
 
     def promote(self, name: str, version: str, who: str, why: str) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import RequestError
 from tuner.system import database
+from tuner.system.said import first_line
 from tuner.system.secret import masked
 
 # what the environment has of its own stands
@@ -45,10 +46,10 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def unusable(uri: str, error: Exception) -> RequestError:
-    text = str(error).strip().splitlines()[0]
+    text = first_line(error)
     mend = "start that server, or choose another store with tracking.uri="
     if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
         text, mend = "it does not know this user", f"set {_USER} and {_PASSWORD}"
     elif "Max retries exceeded" in text:
         text = "no server answers there"
-    return RequestError(f"tracking.uri={masked(uri)}: the MLflow store cannot be used: {text[:200]}; {mend}")
+    return RequestError(f"tracking.uri={masked(uri)}: the MLflow store cannot be used: {text}; {mend}")
