@@ -37,7 +37,7 @@ MAY_KNOW = {
     "deploy": GROUND | {"nouns", "measure"},
     "champions": EVALUATING | {"decide", "deploy", "request", "tracking"},
     "schedule": GROUND,
-    "testing": LOWER | {"build"},
+    "testing": LOWER | {"build", "request"},
     "study": STUDYING,
     "commands": STUDYING | {"study", "schedule"},
 }
