@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow ones come first, so that nobody waits for the last one of them. Where several run at a time, those of a
     module that share a fixture stay together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    shared = {path for path in {item.path for item in items} if 'scope="module"' in path.read_text()}
+    shared = {
+        path
+        for path in {item.path for item in items}
+        if re.search(r'scope="module"|testing\.contract import', path.read_text())
+    }
     for item in items:
         if item.path in shared:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))

@@ -20,7 +20,7 @@ QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.
 def overrides(folder: Path, *more: str) -> list[str]:
     """A command line that tunes the fakes, its output under `folder`; `more` wins."""
     return [
-        f"hydra.searchpath=[file://{ROOT / 'tests/conf'}]",
+        f"hydra.searchpath=[pkg://tuner.testing.conf,file://{ROOT / 'tests/conf'}]",
         "model=linear",
         "dataset=points",
         "search_space=fakes",

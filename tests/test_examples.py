@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -108,6 +109,17 @@ def test_its_plugins_are_tuned(site: Path, tmp_path: Path) -> None:
     result = study.result(tmp_path)
     assert result["champion"]["label"] in ("reference · b4", "reference · rounded8 · b4")
     assert result["trials"]["failed"] == 0
+
+
+@pytest.mark.slow
+def test_the_plugins_of_the_pages_pass_the_suite(tmp_path: Path) -> None:
+    for page in ("write-a-plugin.md", "test-a-plugin.md"):
+        text = (study.ROOT / "docs" / page).read_text()
+        for name, code in re.findall(r"```python\n# ([\w]+\.py)\n(.*?)```", text, flags=re.DOTALL):
+            (tmp_path / name).write_text(code)
+    told = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py", folder=tmp_path, path=(tmp_path,))
+    assert "skipped" not in told
+    assert "16 passed" in told
 
 
 @pytest.mark.slow
