@@ -37,7 +37,7 @@ MAY_KNOW = {
     "deploy": GROUND | {"nouns", "measure"},
     "champions": EVALUATING | {"decide", "deploy", "request", "tracking"},
     "schedule": GROUND,
-    "testing": LOWER | {"build", "request"},
+    "testing": LOWER | {"build"},
     "study": STUDYING,
     "commands": STUDYING | {"study", "schedule"},
 }
