@@ -171,7 +171,7 @@ def test_an_old_schedule_is_listed_with_its_last_run(old: Path, capsys: pytest.C
 @pytest.mark.timeout(600)
 def test_an_old_schedule_runs_when_it_is_due_and_watches_the_old_champion(old: Path, stage: Stage) -> None:
     before.make_due(old)
-    scheduler = stage.schedule("run")
+    scheduler = stage.scheduler()
     stage.until(lambda: len(stage.outcomes()) == 2)
     stage.until((old / "outputs/net-cpu-004/champion").exists)
     stage.until(lambda: stage.outcomes()[-1] != "running")
