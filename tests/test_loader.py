@@ -1,8 +1,10 @@
 """The loader: what fits a field's annotation is taken, and anything else is one sentence that names the field."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import pytest
 from hypothesis import given
@@ -38,6 +40,7 @@ class Wall(Checked):
     prices: dict[str, float] | None = None
 
 
+T = TypeVar("T")
 finite = st.floats(allow_nan=False, allow_infinity=False)
 # what annotations there are, and values that fit them
 fitting: dict[Any, st.SearchStrategy[Any]] = {
@@ -104,6 +107,24 @@ def test_what_does_not_fit_is_one_sentence_that_names_the_place(annotation: Any,
         assert "must be" in str(error)
         assert len(str(error).splitlines()) == 1
         assert not fits(tuple(value) if isinstance(value, list) else value, annotation)
+
+
+@dataclass(frozen=True)
+class Loose(Checked):
+    """Annotations of which a value cannot tell, or only in part."""
+
+    file: Path
+    tags: list[int]
+    call: Callable[[], int] | None = None
+    whatever: T | None = None  # type: ignore[valid-type]
+
+
+def test_a_path_is_written_as_text_and_what_cannot_be_told_is_taken() -> None:
+    loose = build(node(Loose, file="a/b", tags=[1, 2], whatever="x"), Loose, "loose")
+    assert loose == Loose(Path("a/b"), [1, 2], whatever="x")
+    for field, wrong in (("tags", [1, "x"]), ("file", 3), ("call", 5)):
+        with pytest.raises(RequestError, match=rf"loose\.{field}"):
+            build(node(Loose, **{"file": "a", "tags": [], field: wrong}), Loose, "loose")
 
 
 def node(kind: type, **values: Any) -> dict[str, Any]:

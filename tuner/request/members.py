@@ -65,14 +65,14 @@ def _named_sweep(name: str, given: Sequence[str]) -> list[str]:
     searchpath = [o for o in given if o.startswith("hydra.searchpath=")]
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
         try:
-            found = OmegaConf.to_container(compose(overrides=[*searchpath, f"+sweep={name}"]).sweep)
+            overrides = OmegaConf.to_container(compose(overrides=[*searchpath, f"+sweep={name}"]).sweep)
         except (HydraException, OmegaConfBaseException, AttributeError) as error:
             if name not in (options := group_options("sweep")):
                 raise RequestError(unknown_name(name, options, "sweep=")) from error
             raise RequestError(f"sweep={name}: the file is not a mapping of overrides ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(overrides, dict):
         raise RequestError(f"sweep={name}: the file is not a mapping of overrides")
-    choices = {str(key): value if isinstance(value, list) else [value] for key, value in found.items()}
+    choices = {str(key): value if isinstance(value, list) else [value] for key, value in overrides.items()}
     return [f"{key}={','.join(map(_literal, values))}" for key, values in choices.items()]
 
 

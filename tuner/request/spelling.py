@@ -23,18 +23,18 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.search(r"Could not find '([\w/]+)/([^']*)'", text):
         group, value = match.groups()
         return unknown_name(value, group_options(group), f"{group}=")
-    known = known_keys(overrides)
+    keys = known_keys(overrides)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        unknown_key = key not in known and key.replace("/", ".") not in known
+        unknown_key = key not in keys and key.replace("/", ".") not in keys
         if "=" not in override:
             return f"{override!r} is neither a command nor an override; overrides read key=value" + nearest(
-                override, [*known, *_commands()]
+                override, [*keys, *_commands()]
             )
         if key.startswith("hydra."):
             continue
         if unknown_key and (f"'{key}'" in text or "not in struct" in text or "Could not" in text):
-            return unknown_name(key, known)
+            return unknown_name(key, keys)
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read as key=value; quote brackets, blanks and commas in the value"
     if match := re.search(r"Ambiguous value for argument '(.*?)'", text):
@@ -86,5 +86,5 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
 def group_options(group: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
 
-    found: list[str] = GlobalHydra.instance().config_loader().get_group_options(group)
-    return found
+    options: list[str] = GlobalHydra.instance().config_loader().get_group_options(group)
+    return options

@@ -5,6 +5,7 @@ precision: Literal["f32", "bf16"] = "f32"
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +16,8 @@ _WORDS: dict[Any, str] = {
     str: "text",
     NoneType: "null",
     tuple: "a list",
+    list: "a list",
+    Path: "a path",
     dict: "a mapping",
 }
 

@@ -4,8 +4,9 @@ Search spaces, the configuration and the manifests of artifacts all name classes
 
     { _target_: tuner.plugins.backends.tvm.TVM, trials_per_task: 8 }
 
-What a field may hold is read off its annotation: bool, int, float, str, a Literal, `X | None`, `tuple[X, ...]` (written
-as a list), `dict[str, X]`, another class (a mapping with `_target_`), and bounds (`tuner.system.fields`).
+What a field may hold is read off its annotation: bool, int, float, str, Path, a Literal, `X | None`, `tuple[X, ...]`
+(written as a list), `list[X]`, `dict[str, X]`, another class (a mapping with `_target_`), and bounds
+(`tuner.system.fields`). What an annotation does not tell is taken as it is.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from tuner.errors import RequestError
@@ -42,8 +44,8 @@ def build(spec: Any, kind: type[T], where: str) -> T:
 
     Raises RequestError that names the place: `where`, or the field below it.
     """
-    found = resolved(spec, kind, where)
-    return fill(found, {str(name): value for name, value in spec.items() if name != "_target_"}, where)
+    named_class = resolved(spec, kind, where)
+    return fill(named_class, {str(name): value for name, value in spec.items() if name != "_target_"}, where)
 
 
 def resolved(spec: Any, kind: type[T], where: str) -> type[T]:
@@ -53,18 +55,18 @@ def resolved(spec: Any, kind: type[T], where: str) -> type[T]:
     path = former.present(str(spec["_target_"]))
     module_name, _, class_name = path.rpartition(".")
     try:
-        found: Any = getattr(importlib.import_module(module_name), class_name)
+        named_class: Any = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise RequestError(f"{where}._target_={path}: no such class ({error})") from error
     except Exception as error:  # whatever an author's module raises
         reason = first_line(f"{type(error).__name__}: {error}")
         raise RequestError(f"{where}._target_={path}: its module does not import ({reason})") from error
-    if not (isinstance(found, type) and issubclass(found, kind)):
+    if not (isinstance(named_class, type) and issubclass(named_class, kind)):
         raise RequestError(f"{where}._target_={path} is not a {kind.__name__}")
-    if inspect.isabstract(found) or not is_dataclass(found):
-        lacks = ", ".join(sorted(getattr(found, "__abstractmethods__", ()))) or "@dataclass"
+    if inspect.isabstract(named_class) or not is_dataclass(named_class):
+        lacks = ", ".join(sorted(getattr(named_class, "__abstractmethods__", ()))) or "@dataclass"
         raise RequestError(f"{where}._target_={path} is not complete, it lacks {lacks}; name a class below it that is")
-    return cast(type[T], found)
+    return cast(type[T], named_class)
 
 
 def fill(kind: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -107,9 +109,9 @@ def checked(value: Any, annotation: Any, where: str) -> Any:
             return _fitted(value, option, where)
         except RequestError as error:
             complaints.append(error)
-    told = [error for error in complaints if not str(error).startswith(f"{where}=")]  # of something inside it
-    if told or len(complaints) == 1:
-        raise told[0] if told else complaints[0]
+    inner = [error for error in complaints if not str(error).startswith(f"{where}=")]
+    if inner or len(complaints) == 1:
+        raise (inner or complaints)[0]
     raise RequestError(_misfit(value, annotation, where))
 
 
@@ -120,8 +122,11 @@ def annotations(kind: Any) -> dict[str, Any]:
 
 @cache
 def _annotations(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    try:
+        hints = get_type_hints(kind, include_extras=True)
+    except NameError:  # of a name that is imported for type checkers only
+        hints = {}
+    return {field.name: hints.get(field.name, Any) for field in fields(kind)}
 
 
 def _fitted(value: Any, annotation: Any, where: str) -> Any:
@@ -132,6 +137,10 @@ def _fitted(value: Any, annotation: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return _items(value, get_args(plain), where)
+    if origin is list and isinstance(value, list | tuple):
+        return [checked(item, get_args(plain)[0], f"{where}[{n}]") for n, item in enumerate(value)]
+    if plain is Path and isinstance(value, str):
+        return Path(value)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {str(name): checked(item, get_args(plain)[1], f"{where}.{name}") for name, item in value.items()}
     if inspect.isclass(plain) and plain not in (bool, int, float, str, dict) and isinstance(value, Mapping):
@@ -147,7 +156,10 @@ def _fits(value: Any, plain: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in get_args(plain))
     if plain in (int, float):
         return isinstance(value, int | plain) and not isinstance(value, bool) and _finite(value)
-    return isinstance(value, get_origin(plain) or plain)
+    try:
+        return isinstance(value, get_origin(plain) or plain)
+    except TypeError:  # nothing that a value could be compared with, such as a type variable
+        return True
 
 
 def _finite(value: float) -> bool:
