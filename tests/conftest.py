@@ -7,8 +7,13 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tuner.system.forked import preload
+
+# how long an example takes says something of the machine, not of the code
+settings.register_profile("tuner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tuner")
 
 preload("tuner.measure.host", "tuner.build.builder")  # for whichever test starts the first child
 
