@@ -19,7 +19,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 _CLOSE_ASSISTANT = 'localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true")'
-_LOADED_MS = 60_000
+_LOADED_MS = 150_000
 
 
 @contextlib.contextmanager

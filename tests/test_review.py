@@ -101,7 +101,7 @@ def test_a_browser_finds_the_columns_the_charts_the_note_and_the_report(place: P
         base = addresses["charts"].partition("/#")[0]
         told = subprocess.run(
             [sys.executable, "-m", "tuner.cli", "ui", "tracking=server", f"tracking.uri={base}"],
-            capture_output=True, text=True, check=True, timeout=60,
+            capture_output=True, text=True, check=True, timeout=300,
         )  # fmt: skip
         assert addresses["charts"] in told.stdout, "nothing is started beside a server"
     with browser_page(390, 800) as page:
