@@ -21,7 +21,7 @@ from tuner.system.environment import environment, library_versions
 from tuner.system.launcher import Launcher
 from tuner.testing.networks import IMAGE, PAIR, Pair, Patterns, Shelf, accuracy, trained
 from tuner.testing.variants import plain
-from tuner.testing.workbench import CPU
+from tuner.testing.workbench import TARGET
 from tuner.workload import Arrays, Model
 
 BATCH = 3
@@ -45,9 +45,9 @@ def served(backend: Backend, model: Model, inputs: Arrays, folder: Path) -> dict
     (champion / artifact.FILES).mkdir(parents=True)
     (folder / "cache").mkdir()
     with Launcher(8192, environment(1)).open(log) as worker:
-        worker.run_for(240, backend.compile, model, BATCH, CPU, champion / artifact.FILES, folder / "cache")
+        worker.run_for(240, backend.compile, model, BATCH, TARGET, champion / artifact.FILES, folder / "cache")
     artifact.write_manifest(
-        champion, Candidate((), backend, BATCH), CPU, model.inputs, library_versions(set(backend.libraries))
+        champion, Candidate((), backend, BATCH), TARGET, model.inputs, library_versions(set(backend.libraries))
     )
     batch = {name: array[:BATCH] for name, array in inputs.items()}
     with Launcher(8192, environment(1)).open(log) as worker:
@@ -73,7 +73,7 @@ def _answers(champion: Path, batch: Arrays) -> list[Any]:
 @pytest.mark.parametrize("kind", members(Backend))
 def test_a_backend_serves_more_samples_than_a_batch(kind: type[Backend], tmp_path: Path) -> None:
     backend: Any = plain(kind)
-    if reason := backend.unavailable(CPU):
+    if reason := backend.unavailable(TARGET):
         pytest.skip(reason)
     model = Shelf.of(trained(), IMAGE, tmp_path / "net").take(backend.accepts)
     samples = Patterns().load("evaluation")
