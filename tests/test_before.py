@@ -97,6 +97,7 @@ def test_a_new_study_learns_from_the_old_ones(old: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ui")  # looks for a free port where test_review does
 def test_the_ui_serves_the_old_runs_with_their_artifacts(old: Path) -> None:
     with served(out(old)) as addresses:
         assert set(addresses) == {"every trial", "charts", "latest verdict"}

@@ -182,10 +182,10 @@ def test_a_second_identical_study_times_again_and_builds_nothing(place: Path) ->
     first, second = (logged(place, "candidate", name) for name in ("first", "second"))
     assert sorted(first) == sorted(second)
     timed = [
-        {run.data.tags["candidate"]: run.data.metrics["latency_p50_ms"] for run in study.runs(place, name)[1]}
+        {run.data.tags["candidate"] for run in study.runs(place, name)[1] if "seconds_measure" in run.data.metrics}
         for name in ("first", "second")
     ]
-    assert timed[0] != timed[1]
+    assert timed[0] == timed[1] != set()
 
 
 def test_what_loses_accuracy_is_never_compiled(place: Path) -> None:
