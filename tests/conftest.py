@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if re.search(r'scope="module"|testing\.contract import', path.read_text())
     }
     for item in items:
-        if item.path in shared:
+        if item.path in shared and not item.get_closest_marker("xdist_group"):  # two groups would be a third
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 

@@ -87,6 +87,17 @@ def process(folder: Path, *more: str, **keywords: Any) -> "subprocess.Popen[str]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
 
 
+def until_said(process: "subprocess.Popen[str]", start: str) -> None:
+    """Waits until a process that `process` started says a line with this start."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith(start):
+            return
+    raise AssertionError(f"{start!r} was not said: {''.join(said)}")
+
+
 def result(folder: Path, study: str = "linear-cpu-001") -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "out" / study / "result.json").read_text())
     return found

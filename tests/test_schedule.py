@@ -361,6 +361,7 @@ def test_a_sweep_that_a_scheduler_began_is_finished_by_the_next(stage: Stage, pl
     scheduler = stage.scheduler()
     held.until()
     scheduler.send_signal(signal.SIGTERM)
+    stage.until(lambda: "interrupted: " in str(stage.logs()))  # else the member may end before it is told
     held.go()
     assert ended(scheduler) == 0
     assert [(run["outcome"], run["exit_code"]) for run in stage.history()] == [("interrupted", 130)]

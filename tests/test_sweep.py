@@ -133,6 +133,8 @@ def test_the_same_command_runs_the_members_left(place: Path, ended_by: signal.Si
     process = study.process(place, *more, "-m")
     held.until()
     os.kill(process.pid, ended_by)
+    if ended_by == signal.SIGTERM:  # the member must not end before the signal has been passed on
+        study.until_said(process, "interrupted: ")
     held.go()
     _, err = process.communicate(timeout=120)
     assert process.returncode == (130 if ended_by == signal.SIGTERM else -signal.SIGKILL), err
