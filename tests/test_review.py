@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -111,14 +112,20 @@ def test_a_browser_finds_the_columns_the_charts_the_note_and_the_report(place: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_ui_leaves_no_process(place: Path, number: signal.Signals) -> None:
+def test_the_ui_leaves_no_process_and_never_tells_the_address_of_another(place: Path, number: signal.Signals) -> None:
     assert study.tune(place, "latency_ms=20", "search_space.batch_size=[4]") == 0
     command = [sys.executable, "-m", "tuner.cli", "ui", f"out_dir={place / 'out'}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]  # they want the same port
+    addresses, children = [], []
+    for process in both:
         assert process.stdout is not None
-        assert "http://127.0.0.1:" in process.stdout.readline()
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 2
+        addresses.append(process.stdout.readline().split()[-1].partition("/#")[0])
+        urllib.request.urlopen(f"{addresses[-1]}/health", timeout=10).close()
+        own = psutil.Process(process.pid).children(recursive=True)
+        assert len(own) >= 2
+        children += own
+    assert addresses[0] != addresses[1]
+    for process in both:
         os.kill(process.pid, number)
         assert process.wait(30) == 0
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

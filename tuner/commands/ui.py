@@ -13,12 +13,15 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+import psutil
+
 from tuner.errors import ExitCode, RequestError
 from tuner.request import compose
 from tuner.system.said import last_line
 from tuner.tracking import view
 
 _FIRST_PORT = 5000
+_PORTS = 100
 _START_S = 120.0
 _END_S = 10.0
 
@@ -58,27 +61,34 @@ def run(arguments: Sequence[str]) -> int:
 def _serving(uri: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """MLflow's UI in a process group of its own, which ends with this block, and its address once it answers."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    port = _free_port()
-    base = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
     # it runs no jobs; and calls nobody, as `tuner.tracking.stores` has seen to
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            _await(process, base, log)
-            yield process, base
-        finally:
-            _end(process)
+    for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS):
+        if not _free(port):
+            continue
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers=1", f"--port={port}"]
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            try:
+                if _answers(process, port, log):
+                    yield process, f"http://127.0.0.1:{port}"
+                    return
+            finally:
+                _end(process)
+    raise RequestError(f"no free port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1}")
 
 
-def _await(process: "subprocess.Popen[bytes]", base: str, log: IO[bytes]) -> None:
+def _answers(process: "subprocess.Popen[bytes]", port: int, log: IO[bytes]) -> bool:
+    """Waits until the server answers; false where another process took the port while it started."""
     end = time.monotonic() + _START_S
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            urllib.request.urlopen(f"{base}/health", timeout=1).close()
-            return
+        if _listens(process.pid, port):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                return True
         time.sleep(0.2)
+    if process.poll() is not None and not _free(port):
+        return False
     log.seek(0)
     said = log.read().decode(errors="replace").strip() or f"no answer within {_START_S:.0f} s"
     raise RequestError(f"MLflow's UI did not start: {last_line(said)}")
@@ -93,11 +103,23 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait(_END_S)
 
 
-def _free_port() -> int:
-    for port in range(_FIRST_PORT, _FIRST_PORT + 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise RequestError(f"no free port from {_FIRST_PORT} to {_FIRST_PORT + 99}")
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether the process or a child of it listens there: it may be another server that answers."""
+    with contextlib.suppress(psutil.Error):
+        server = psutil.Process(pid)
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for process in (server, *server.children(recursive=True))
+            for connection in process.net_connections("tcp")
+        )
+    return False
