@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.util import get_temp_dir
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.study import Refused
+from tuner.cli import main
 from tuner.system.forked import preload
 
 # how long an example takes says something of the machine, not of the code
@@ -83,3 +86,28 @@ def _signals_as_before() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Runs a command line that must be refused, and returns the message."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a study adds the folder it is run in
+
+    def run(*arguments: str, written: bool = False) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        code = main([*arguments, f"cache_dir={tmp_path / 'cache'}"])
+        told = capsys.readouterr()
+        assert code == 2
+        assert told.out == ""
+        message = told.err.splitlines()[-1]
+        assert message.startswith("tune: ")
+        assert message.count("tune: ") == told.err.count("tune: ") == 1
+        assert "Traceback" not in told.err
+        assert len(message) < 600
+        if not written:
+            assert told.err == message + "\n"
+            assert sorted(tmp_path.rglob("*")) == before, "nothing written"
+        return message
+
+    return run

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from tests import fakes
 from tuner.cli import main
 
+Refused = Callable[..., str]  # runs a command line that must be refused, and returns the message
 ROOT = Path(__file__).parents[1]
 QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.threads=1")
 

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from benchmarks.screenshots import served
 from tests import before
-from tests.test_schedule import Stage, stopped
+from tests.stage import Stage, staged, stopped
 from tuner import artifact
 from tuner.cli import main
 
@@ -29,10 +29,8 @@ def old(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stage(old: Path) -> Iterator[Stage]:
-    found = Stage(old)
-    yield found
-    for process in found.alive():
-        process.kill()
+    with staged(old) as stage:
+        yield stage
 
 
 def out(old: Path) -> str:

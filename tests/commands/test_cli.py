@@ -4,47 +4,18 @@ import importlib
 import re
 import shutil
 import socket
-import sys
 from collections import namedtuple
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import study
+from tests.study import Refused
 from tuner.cli import COMMANDS, main
 from tuner.errors import ExitCode
 from tuner.testing.fakes import CENTRES, FEATURES, Null, write_linear
 from tuner.testing.faults import Absent
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Runs a command line that must be refused, and returns the message."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))  # a study adds the folder it is run in
-
-    def run(*arguments: str, written: bool = False) -> str:
-        before = sorted(tmp_path.rglob("*"))
-        code = main([*arguments, f"cache_dir={tmp_path / 'cache'}"])
-        told = capsys.readouterr()
-        assert code == 2
-        assert told.out == ""
-        message = told.err.splitlines()[-1]
-        assert message.startswith("tune: ")
-        assert message.count("tune: ") == told.err.count("tune: ") == 1
-        assert "Traceback" not in told.err
-        assert len(message) < 600
-        if not written:
-            assert told.err == message + "\n"
-            assert sorted(tmp_path.rglob("*")) == before, "nothing written"
-        return message
-
-    return run
-
 
 PRUNING = "tuner.plugins.transforms.structured_pruning.StructuredPruning"
 STATIC = "tuner.plugins.transforms.onnx_static_int8.OnnxStaticInt8"

@@ -21,7 +21,7 @@ from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.target import Target
 from tuner.workload import Work
 
-CONF = Path(__file__).parents[1] / "conf/target"
+CONF = Path(__file__).parents[2] / "conf/target"
 PEAKS = Peaks({"f32": 400e9, "int8": 1600e9}, memory_bytes_per_s=20e9, cache_bytes_per_s=200e9, cache_bytes=1_000_000)
 WIDE = Work(flops=2_000_000, weights=1_000_000, weight_bytes=4_000_000, activation_bytes=4000)
 """A fully connected layer: at batch 1 every weight is read for one multiply-add."""

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from tests import servers, study
 from tests.servers import PASSWORD
-from tests.test_cli import Refused, refused  # noqa: F401
+from tests.study import Refused
 from tuner import cli
 from tuner.search.storage import storage
 from tuner.system.secret import masked
@@ -123,7 +123,7 @@ def test_a_database_that_cannot_be_used_is_told_at_once(
     key: str,
     database: str,
     place: Path,
-    refused: Refused,  # noqa: F811
+    refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def told(url: str) -> str:
@@ -170,7 +170,7 @@ def test_an_mlflow_server_that_refuses_is_told_at_once(
     user: str | None,
     mlflow_server: tuple[str, Path],
     place: Path,
-    refused: Refused,  # noqa: F811
+    refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if user:
