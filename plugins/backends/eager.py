@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.forms.torch import TORCH, TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
+from tuner.forms.torch import TORCH, TorchSession, loaded, no_torch_device
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
 from tuner.workload import Form, Model, TensorSpec
@@ -38,8 +38,5 @@ class Eager(Backend):
         import torch
 
         torch.set_num_threads(target.cores)
-        module = torch.load(folder / TORCH.file, map_location=target.hardware.torch, weights_only=False).eval()
-        module = module.to(torch_dtype(self.precision))
-        names = [spec.name for spec in inputs]
-        call = in_order(module, names) if called_by_name(module, names) else module
-        return TorchSession(call, names, self.precision, target)
+        module = loaded(folder / TORCH.file, inputs, self.precision, target)
+        return TorchSession(module, [spec.name for spec in inputs], self.precision, target)

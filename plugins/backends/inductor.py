@@ -1,7 +1,6 @@
 """AOTInductor: torch's own compiler, which writes C++ (Triton on a GPU) and packs the result as a .pt2 file."""
 
 import contextlib
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TORCH, TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
+from tuner.forms.torch import TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line
 from tuner.target import Target
@@ -41,13 +40,11 @@ class Inductor(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        if reason := no_torch_device(target):
+        if reason := no_torch_device(target) or no_triton(target):
             return reason
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler
 
-        if not target.hardware.host and importlib.util.find_spec("triton") is None:
-            return "inductor needs triton for a GPU; pip install triton"
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
@@ -60,22 +57,13 @@ class Inductor(Backend):
         from torch._inductor.exc import CppCompileError
         from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-        module = torch.load(model.path, map_location=target.hardware.torch, weights_only=False).eval()
-        dtype = torch_dtype(self.precision)
-        samples = []
-        for spec in model.inputs:
-            sample = torch.zeros(
-                batch_size, *spec.shape, dtype=getattr(torch, spec.dtype), device=target.hardware.torch
-            )
-            samples.append(sample.to(dtype) if sample.is_floating_point() else sample)
-        names = [spec.name for spec in model.inputs]
-        if called_by_name(module, names):
-            module = in_order(module, names)
+        module = loaded(model.path, model.inputs, self.precision, target)
+        samples = zeros(model.inputs, batch_size, self.precision, target)
         # freezing folds the weights into the kernels' layout; torch supports it on CPUs first of all
         config = {"freezing": target.hardware.host, "compile_threads": 1}
         with torch.no_grad(), _compile_cache(cache, out / "scratch"):
             try:
-                program = torch.export.export(module.to(dtype), tuple(samples))
+                program = torch.export.export(module, samples)
                 torch._inductor.aoti_compile_and_package(
                     program, package_path=str(out / _PACKAGE), inductor_configs=config
                 )

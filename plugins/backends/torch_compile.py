@@ -4,14 +4,13 @@ AOTInductor (`inductor`) packs the same kernels without the model's code. This o
 faster, and knows CUDA graphs.
 """
 
-import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TORCH, TorchSession, called_by_name, in_order, no_torch_device, torch_dtype
+from tuner.forms.torch import TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line
 from tuner.target import Target
@@ -45,11 +44,7 @@ class TorchCompile(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        if reason := no_torch_device(target):
-            return reason
-        if not target.hardware.host and importlib.util.find_spec("triton") is None:
-            return "torch.compile needs triton for a GPU; pip install triton"
-        return None
+        return no_torch_device(target) or no_triton(target)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         import torch
@@ -74,19 +69,11 @@ class TorchCompile(Backend):
         from torch._dynamo.exc import TorchDynamoException
 
         torch.set_num_threads(target.cores)
-        module = torch.load(folder / TORCH.file, map_location=target.hardware.torch, weights_only=False).eval()
-        module = module.to(torch_dtype(self.precision))
-        names = [spec.name for spec in inputs]
-        call = in_order(module, names) if called_by_name(module, names) else module
-        compiled: Any = torch.compile(call, mode=self.mode, dynamic=False)
-        samples = []
-        for spec in inputs:
-            shape, dtype = (batch_size, *spec.shape), getattr(torch, spec.dtype)
-            sample = torch.zeros(shape, dtype=dtype, device=target.hardware.torch)
-            samples.append(sample.to(torch_dtype(self.precision)) if sample.is_floating_point() else sample)
+        module = loaded(folder / TORCH.file, inputs, self.precision, target)
+        compiled: Any = torch.compile(module, mode=self.mode, dynamic=False)
         try:
             with torch.inference_mode():
-                compiled(*samples)
+                compiled(*zeros(inputs, batch_size, self.precision, target))
         except TorchDynamoException as error:
             said = first_line(error)
             raise CandidateError("compile", f"torch.compile cannot compile this model: {said}") from error

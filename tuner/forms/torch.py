@@ -1,6 +1,7 @@
 """torch: a module saved whole (`torch.save`), and what the plugins agree on about calling it."""
 
 import hashlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from tuner.errors import RequestError
 from tuner.plugin import Precision, Session, missing
 from tuner.target import Target
-from tuner.workload import Arrays, Form, Model
+from tuner.workload import Arrays, Form, Model, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ def no_torch_device(target: Target) -> str | None:
     return None
 
 
+def no_triton(target: Target) -> str | None:
+    """Why torch's compiler writes no kernels for the target's device here, in one line; None if it does."""
+    if target.hardware.host or importlib.util.find_spec("triton") is not None:
+        return None
+    return f"torch's compiler needs triton for {target.device} devices; pip install triton"
+
+
 def torch_device(target: Target) -> str:
     """Where a transform computes with torch: on the target's device, or on the CPU where torch does not run there."""
     return target.hardware.torch or "cpu"
@@ -102,6 +110,26 @@ def torch_dtype(precision: Precision) -> Any:
     import torch
 
     return {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
+
+
+def loaded(file: Path, inputs: Sequence[TensorSpec], precision: Precision, target: Target) -> Any:
+    """The module kept in `file`, on the target's device and in this precision; called with the inputs in order."""
+    import torch
+
+    module = torch.load(file, map_location=target.hardware.torch, weights_only=False).eval().to(torch_dtype(precision))
+    names = [spec.name for spec in inputs]
+    return in_order(module, names) if called_by_name(module, names) else module
+
+
+def zeros(inputs: Sequence[TensorSpec], batch_size: int, precision: Precision, target: Target) -> tuple[Any, ...]:
+    """A tensor for each input, of the shape and kind that a compiler is to compile for."""
+    import torch
+
+    tensors = (
+        torch.zeros((batch_size, *spec.shape), dtype=getattr(torch, spec.dtype), device=target.hardware.torch)
+        for spec in inputs
+    )
+    return tuple(t.to(torch_dtype(precision)) if t.is_floating_point() else t for t in tensors)
 
 
 def in_order(module: Any, names: Sequence[str]) -> Any:
