@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them and take along what they started, and locks between processes."""
+"""Processes that end with the one that started them and take along what they started."""
 
 import contextlib
 import ctypes
