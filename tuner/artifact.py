@@ -45,21 +45,32 @@ class Artifact:
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         """Answers up to `batch_size` samples, shapes (n, *spec.shape); a short batch is padded and cut.
 
-        Raises ValueError where an input is missing, superfluous, or of the wrong shape.
+        What it returns is the caller's: no later call changes it. Raises ValueError, with the input's name, where one
+        is missing, superfluous, of another shape or of another dtype: nothing is cast.
         """
-        count = len(next(iter(inputs.values())))
         if set(inputs) != {spec.name for spec in self.inputs}:
             raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
+        count = self._count(inputs)
         full = {}
         for spec in self.inputs:
+            filled = np.zeros((self.batch_size, *spec.shape), spec.dtype)
+            filled[:count] = inputs[spec.name]
+            full[spec.name] = filled
+        return [np.array(output[:count]) for output in self.session.run(full)]
+
+    def _count(self, inputs: Arrays) -> int:
+        """The number of samples. Raises ValueError where an input is not what the artifact takes."""
+        count = 0
+        for spec in self.inputs:
             array = inputs[spec.name]
-            if array.shape[1:] != spec.shape or not 0 < len(array) == count <= self.batch_size:
+            if not isinstance(array, np.ndarray) or array.dtype.name != spec.dtype:
+                given = getattr(array, "dtype", type(array).__name__)
+                raise ValueError(f"input {spec.name!r} is {given}; this artifact takes an array of {spec.dtype}")
+            count = count or (len(array) if array.ndim else 0)
+            if array.shape != (count, *spec.shape) or not 0 < count <= self.batch_size:
                 expected = f"(1…{self.batch_size}, {', '.join(map(str, spec.shape))})"
                 raise ValueError(f"input {spec.name!r} has shape {array.shape}; this artifact takes {expected}")
-            filled = np.zeros((self.batch_size, *spec.shape), spec.dtype)
-            filled[:count] = array
-            full[spec.name] = filled
-        return [output[:count] for output in self.session.run(full)]
+        return count
 
 
 @dataclass(frozen=True)

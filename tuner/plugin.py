@@ -136,7 +136,8 @@ class Session(ABC):
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         """Answers one batch, shapes (batch_size, *spec.shape); returns when the outputs are in host memory.
 
-        It never changes `inputs`; the arrays returned hold until the next call.
+        It never changes `inputs`; the arrays returned hold until the next call, for that is what is timed
+        (`tuner.artifact` copies them for its callers).
         """
 
     def now(self) -> float:

@@ -54,7 +54,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
     with launcher.open(log) as worker:
         try:
             made_from = dataset.key()
-            kept = store.make("samples", made_from, lambda out: worker.run(keep, dataset, out))
+            kept = store.make("arrays", made_from, lambda out: worker.run(keep, dataset, out))
             dataset = Kept(kept, json.dumps(made_from))
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)

@@ -9,6 +9,8 @@ import numpy as np
 
 from tuner.workload import LABEL, ROLES, ArraySamples, Dataset, Role, Samples, batches
 
+_ORDER = "order.json"  # the names of the arrays, in order
+
 
 @dataclass(frozen=True)
 class Kept(Dataset):
@@ -22,10 +24,11 @@ class Kept(Dataset):
     identity: str
 
     def load(self, role: Role) -> Samples | None:
-        files = sorted((self.folder / role).glob("*.npy"))
-        if not files:
+        order = self.folder / role / _ORDER
+        if not order.exists():
             return None
-        arrays = {file.stem: np.load(file, mmap_mode="r") for file in files}
+        names: list[str] = json.loads(order.read_text())
+        arrays = {name: np.load(_file(order.parent, n), mmap_mode="r") for n, name in enumerate(names)}
         return ArraySamples(arrays, arrays.pop(LABEL))
 
     def key(self) -> dict[str, Any]:
@@ -34,12 +37,20 @@ class Kept(Dataset):
 
 
 def keep(dataset: Dataset, folder: Path) -> None:
-    """Writes every role's samples under `folder`, one file an input, as `Kept` reads them. Called in a worker."""
+    """Writes every role's samples under `folder`, one file an input, as `Kept` reads them: in the inputs' own order,
+    which a model that takes them by position needs. Called in a worker."""
     for role in ROLES:
         samples = dataset.load(role)
         if samples is None or not len(samples):
             continue
         (folder / role).mkdir()
         inputs, labels = next(batches(samples, len(samples)))
-        for name, array in (inputs | {LABEL: labels}).items():
-            np.save(folder / role / f"{name}.npy", array, allow_pickle=False)
+        arrays = inputs | {LABEL: labels}
+        for n, array in enumerate(arrays.values()):
+            np.save(_file(folder / role, n), array, allow_pickle=False)
+        (folder / role / _ORDER).write_text(json.dumps(list(arrays)))
+
+
+def _file(folder: Path, number: int) -> Path:
+    """Numbered, as an input's name may be no name of a file: `model/images:0`."""
+    return folder / f"{number}.npy"

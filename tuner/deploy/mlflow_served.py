@@ -42,8 +42,7 @@ class Champion(PythonModel):  # type: ignore[misc]
         with self._one_at_a_time:
             for start in range(0, count, size):
                 batch = {name: array[start : start + size] for name, array in inputs.items()}
-                # a session may write the next outputs where these are
-                parts.append([output.copy() for output in self._artifact.run(batch)])
+                parts.append(self._artifact.run(batch))
         outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else {f"output_{i}": output for i, output in enumerate(outputs)}
 

@@ -22,6 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuner.artifact import Artifact
+from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Backend, Plugin, Quantized, Transform, encode
 from tuner.system.digests import files_digest
@@ -30,7 +32,7 @@ from tuner.target import Target
 from tuner.testing import networks
 from tuner.testing.networks import IMAGE, PAIR, Patterns, Shelf
 from tuner.testing.variants import fitting, others, plain, unfitting, variants
-from tuner.testing.workbench import applied, loaded, modules, need, runner, taken
+from tuner.testing.workbench import TARGET, applied, loaded, modules, need, runner, taken
 from tuner.workload import Arrays, batches
 
 __all__ = [
@@ -171,7 +173,8 @@ def test_a_backend_answers_as_the_float_model(
     built[backend_variant] = tmp_path / "artifact"
     inputs = {"image": Patterns().load("evaluation").inputs["image"][:3]}
     kept = {name: array.copy() for name, array in inputs.items()}
-    first = [output.copy() for output in session.run(inputs)]
+    deployed = Artifact(Candidate((), backend_variant, 3), TARGET, model.inputs, session)
+    first = deployed.run(inputs)  # whatever the session does with its memory, this stays
     session.run({"image": kept["image"] + 1})
     second = session.run(inputs)
     assert files_digest(model.directory) == before
