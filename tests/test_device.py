@@ -30,8 +30,8 @@ class Abacus(Device):
     def found(self):
         return ("Abacus 20", "Abacus 30")
 
-    def variables(self, target):
-        return {"ABACUS": self.check(target)}
+    def variables(self, device_name):
+        return {"ABACUS": self.find(device_name)}
 
     energy_step_s = 0.02
 

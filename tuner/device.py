@@ -7,14 +7,11 @@ the engine asks it instead of asking what it is. It keeps no state of its own: e
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tuner import catalog
 from tuner.errors import RequestError
 from tuner.system import energy
-
-if TYPE_CHECKING:
-    from tuner.target import Target
 
 
 @dataclass(frozen=True)
@@ -81,27 +78,28 @@ class Device(ABC):
     def found(self) -> tuple[str, ...]:
         """The names of those that this process may use, the one that it would use first. Loads no framework."""
 
-    def check(self, target: "Target") -> str:
-        """The name of the device that the target means. Called before a study spends anything, and by `tune doctor`.
+    def find(self, device_name: str | None) -> str:
+        """The name of the first device in which `device_name` occurs. Called before a study spends anything, and by
+        `tune doctor`.
 
         Raises RequestError saying what was looked for, what was found and what to do.
         """
         names = self.found()
         for name in names:
-            if target.device_name is None or target.device_name.lower() in name.lower():
+            if device_name is None or device_name.lower() in name.lower():
                 return name
-        named = "" if target.device_name is None else f" named {target.device_name!r}"
+        named = "" if device_name is None else f" named {device_name!r}"
         raise RequestError(
-            f"target={target.name}: looked for {self.kind}{named}, found {', '.join(names) or self.absence()}; run "
-            "this on such a machine or name the one you have, for instance target=cpu"
+            f"looked for {self.kind}{named}, found {', '.join(names) or self.absence()}; run this on such a machine or "
+            "name the one you have, for instance target=cpu"
         )
 
     def absence(self) -> str:
         """What is said where none is found."""
         return "none"
 
-    def variables(self, target: "Target") -> dict[str, str]:
-        """The environment of every process that builds or runs something for the target: it pins the device."""
+    def variables(self, device_name: str | None) -> dict[str, str]:
+        """The environment of every process that builds or runs something for a target: it pins the device."""
         return {}
 
     def synchronise(self) -> None:  # noqa: B027
@@ -128,9 +126,9 @@ class Device(ABC):
         """What may change under an artifact, such as the driver."""
         return {}
 
-    def facts(self, target: "Target") -> Mapping[str, str | float]:
+    def facts(self, device_name: str | None) -> Mapping[str, str | float]:
         """What it says of itself now, by name and unit: for the record of a study."""
-        return {"name": self.check(target), **self.versions()}
+        return {"name": self.find(device_name), **self.versions()}
 
 
 def device(name: str) -> Device:

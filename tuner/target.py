@@ -54,7 +54,7 @@ class Target:
     @property
     def environment(self) -> dict[str, str]:
         """The variables of every process that builds or runs something for it, set before its libraries load."""
-        return environment(self.cores) | self.hardware.variables(self)
+        return environment(self.cores) | self.hardware.variables(self.device_name)
 
     @property
     def peaks(self) -> Peaks | None:
@@ -74,7 +74,10 @@ class Target:
 
         Raises RequestError saying what was looked for, what was found and what to do.
         """
-        name = self.hardware.check(self)
+        try:
+            name = self.hardware.find(self.device_name)
+        except RequestError as error:
+            raise RequestError(f"target={self.name}: {error}") from error
         available = len(os.sched_getaffinity(0))
         if self.threads > available:
             raise RequestError(

@@ -9,15 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tuner.device import Device
 from tuner.errors import RequestError
 from tuner.system.energy import Counter, Reading
 from tuner.system.said import first_line
-
-if TYPE_CHECKING:
-    from tuner.target import Target
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _FACTS = {  # of nvidia-smi, and what one of its units is in ours
@@ -50,13 +47,13 @@ class Nvidia(Device):
     def found(self) -> tuple[str, ...]:
         return tuple(board.name for board in _visible())
 
-    def check(self, target: "Target") -> str:
+    def find(self, device_name: str | None) -> str:
         if _boards() and not _visible():
             raise RequestError(
-                f"target={target.name}: {VISIBLE}={os.environ.get(VISIBLE)!r} hides every GPU of this machine; "
+                f"{VISIBLE}={os.environ.get(VISIBLE)!r} hides every GPU of this machine; "
                 "unset it, or name there the one to use"
             )
-        return super().check(target)
+        return super().find(device_name)
 
     def absence(self) -> str:
         if shutil.which("nvidia-smi") is None:
@@ -64,8 +61,8 @@ class Nvidia(Device):
         problem = _smi("name")[1]
         return f"no NVIDIA GPU (nvidia-smi fails: {problem})" if problem else "no NVIDIA GPU (nvidia-smi lists none)"
 
-    def variables(self, target: "Target") -> dict[str, str]:
-        board = _pinned(target)
+    def variables(self, device_name: str | None) -> dict[str, str]:
+        board = _pinned(device_name)
         return {} if board is None else {VISIBLE: board.uuid}
 
     def synchronise(self) -> None:
@@ -102,9 +99,9 @@ class Nvidia(Device):
     def versions(self) -> Mapping[str, str]:
         return {"driver": next((row[0] for row in _smi("driver_version")[0]), "absent")}
 
-    def facts(self, target: "Target") -> Mapping[str, str | float]:
+    def facts(self, device_name: str | None) -> Mapping[str, str | float]:
         """With the memory, the clock and the temperature of the board that is pinned."""
-        board = _pinned(target)
+        board = _pinned(device_name)
         if board is None:
             return self.versions()
         row = next(iter(_smi(*_FACTS, board=board.uuid)[0]), ())
@@ -113,8 +110,8 @@ class Nvidia(Device):
         return {"name": board.name, "uuid": board.uuid, **self.versions(), **readings}
 
 
-def _pinned(target: "Target") -> Board | None:
-    named = (target.device_name or "").lower()
+def _pinned(device_name: str | None) -> Board | None:
+    named = (device_name or "").lower()
     return next((board for board in _visible() if named in board.name.lower()), None)
 
 

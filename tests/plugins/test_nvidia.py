@@ -103,7 +103,7 @@ def test_a_driver_that_does_not_answer_is_told(smi: Smi) -> None:
 
 def test_facts_are_those_of_the_pinned_board(smi: Smi) -> None:
     smi(A100, H100)
-    assert Nvidia().facts(TARGET) == {
+    assert Nvidia().facts(TARGET.device_name) == {
         "name": H100,
         "uuid": "GPU-11ab5678-1234",
         "driver": "580.159.04",

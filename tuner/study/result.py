@@ -142,7 +142,7 @@ def _environment(session: Session, tally: Tally) -> dict[str, Any]:
     plugins = dict.fromkeys(plugin for c in tally.outcomes for plugin in (*c.transforms, c.backend))
     return {
         "device": session.device,
-        "hardware": dict(request.target.hardware.facts(request.target)),
+        "hardware": dict(request.target.hardware.facts(request.target.device_name)),
         "cpu": cpu_name(),
         "threads": request.target.cores,
         "affinity": sorted(os.sched_getaffinity(0)),
