@@ -130,7 +130,7 @@ def _answers(module: Any, inputs: dict[str, Any]) -> list[Any]:
     from torch.utils._pytree import tree_leaves
 
     result = module(**inputs) if called_by_name(module, inputs) else module(*inputs.values())
-    found = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
-    if not found:
+    answers = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    if not answers:
         raise CandidateError("unsupported_op", "none of the network's outputs is a real number: nothing to learn from")
-    return found
+    return answers

@@ -116,7 +116,7 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """Every whole entry, and each plugin's own folder (stage `plugins`), the longest unused first."""
-        found = []
+        entries = []
         for path in self.root.glob("*/*"):
             with contextlib.suppress(OSError):  # another process may remove it meanwhile
                 seal = path / SEAL
@@ -126,8 +126,8 @@ class Store:
                     used_s = (
                         max((f.st_mtime for f in files), default=path.stat().st_mtime) if own else seal.stat().st_mtime
                     )
-                    found.append(Entry(path.parent.name, path, sum(f.st_size for f in files) / 1e6, used_s))
-        return sorted(found, key=lambda entry: entry.used_s)
+                    entries.append(Entry(path.parent.name, path, sum(f.st_size for f in files) / 1e6, used_s))
+        return sorted(entries, key=lambda entry: entry.used_s)
 
     def trim(self, max_mb: float | None, max_age_s: float | None) -> list[Entry]:
         """Removes what was not asked for within `max_age_s`, then the longest unused until `max_mb` are left.

@@ -45,16 +45,16 @@ class Cron:
         if weekday is not None:  # 7 is Sunday too
             named = tuple(sorted({value % 7 for value in weekday}))
             weekday = None if len(named) == 7 else named
-        found = cls(values[0], values[1], values[2], values[3], weekday)
-        if found.day is not None and found.weekday is not None:
+        cron = cls(values[0], values[1], values[2], values[3], weekday)
+        if cron.day is not None and cron.weekday is not None:
             raise RequestError(
                 f"--cron {text!r}: day and weekday are both limited, which cron reads as either and others as both; "
                 "make it two schedules"
             )
         longest = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}
-        if found.day and found.month and all(min(found.day) > longest.get(month, 31) for month in found.month):
+        if cron.day and cron.month and all(min(cron.day) > longest.get(month, 31) for month in cron.month):
             raise RequestError(f"--cron {text!r}: no such day in that month")
-        return found
+        return cron
 
     def apscheduler(self) -> dict[str, str]:
         """The fields as apscheduler.triggers.cron.CronTrigger takes them."""
@@ -80,7 +80,7 @@ def _listed(values: tuple[int, ...] | None) -> str:
 
 def _values(text: str, part: str, name: str, low: int, high: int, names: Mapping[str, int]) -> tuple[int, ...] | None:
     """What one field stands for; None where it is every value."""
-    found: set[int] = set()
+    chosen: set[int] = set()
     for item in part.split(","):
         matched = re.fullmatch(r"(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d+))?", item)
         if matched is None:
@@ -101,5 +101,5 @@ def _values(text: str, part: str, name: str, low: int, high: int, names: Mapping
             raise RequestError(f"--cron {text!r}: {name} {item!r} runs backwards")
         # weekdays go from 0 to 6 in a step, for 7 is 0 again
         stop = 6 if star and name == "weekday" else ends[1]
-        found |= set(range(ends[0], stop + 1, int(step or 1)))
-    return None if len(found) >= high - low + 1 else tuple(sorted(found))
+        chosen |= set(range(ends[0], stop + 1, int(step or 1)))
+    return None if len(chosen) >= high - low + 1 else tuple(sorted(chosen))
