@@ -175,7 +175,8 @@ class ModelSource(Checked, ABC):
 
     @abstractmethod
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        """Writes the float model as `out / form.file`. Called in a worker, once a study.
+        """Writes the float model as `out / form.file`, or as the file of another form where only its content tells
+        which it is. Called in a worker, once a study.
 
         Raises RequestError where the model cannot be loaded.
         """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.forms.torch import TORCH, TorchSession, loaded, no_torch_device
+from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, TorchSession, loaded, no_torch_device
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
 from tuner.workload import Form, Model, TensorSpec
@@ -17,7 +17,7 @@ class Eager(Backend):
 
     precision: Precision = "f32"
 
-    accepts: ClassVar[tuple[Form, ...]] = (TORCH,)
+    accepts: ClassVar[tuple[Form, ...]] = (TORCH, SCRIPT, EXPORTED)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property

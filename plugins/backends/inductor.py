@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
+from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line
 from tuner.target import Target
@@ -28,7 +28,7 @@ class Inductor(Backend):
 
     precision: Precision = "f32"
 
-    accepts: ClassVar[tuple[Form, ...]] = (TORCH,)
+    accepts: ClassVar[tuple[Form, ...]] = (TORCH, EXPORTED)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
+from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line
 from tuner.target import Target
@@ -31,7 +31,7 @@ class TorchCompile(Backend):
     precision: Precision = "f32"
     mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
 
-    accepts: ClassVar[tuple[Form, ...]] = (TORCH,)
+    accepts: ClassVar[tuple[Form, ...]] = (TORCH, EXPORTED)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property

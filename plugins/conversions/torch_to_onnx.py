@@ -1,15 +1,19 @@
 """torch -> ONNX, by torch's own exporter."""
 
+import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, fixed_outputs, free_batch, save
-from tuner.forms.torch import TORCH, called_by_name
+from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, called_by_name, load, parameters, program
 from tuner.plugin import Conversion
 from tuner.system.said import first_line
 from tuner.workload import Form, Model, TensorSpec
+
+_OPSET = 17  # of the former exporter
 
 
 @dataclass(frozen=True)
@@ -27,33 +31,8 @@ class TorchToOnnx(Conversion):
     def convert(self, model: Model, out: Path) -> None:
         import torch
 
-        module = torch.load(model.path, map_location="cpu", weights_only=False).eval()
         samples = {spec.name: torch.zeros(2, *spec.shape, dtype=_torch_dtype(spec)) for spec in model.inputs}
-        by_name = called_by_name(module, samples)
-        args, kwargs = ((), samples) if by_name else (tuple(samples.values()), {})
-        export: Any = torch.export  # untyped
-        free = export.ShapesCollection()
-        for tensor in samples.values():
-            free[tensor] = {0: export.Dim(BATCH)}
-        with torch.no_grad():
-            try:
-                program = torch.onnx.export(
-                    module,
-                    args,
-                    kwargs=kwargs,
-                    input_names=list(samples),
-                    dynamic_shapes=free.dynamic_shapes(module, args, kwargs),
-                    dynamo=True,
-                    external_data=False,
-                    verbose=False,
-                )
-            except torch.onnx.OnnxExporterError as error:
-                raise CandidateError(
-                    "unsupported_op", f"torch cannot export this model to ONNX: {_reason(error)}"
-                ) from error
-        if program is None:
-            raise CandidateError("unsupported_op", "torch returned no ONNX program for this model")
-        proto = program.model_proto
+        proto = self._graph(model.path, samples)
         _forget_source(proto)
         if fixed := fixed_outputs(proto):
             raise CandidateError(
@@ -61,6 +40,87 @@ class TorchToOnnx(Conversion):
                 f"output {fixed[0]!r} of the model does not begin with the batch axis; drop it from forward",
             )
         save(free_batch(proto), out / ONNX.file)
+
+    def _graph(self, file: Path, samples: dict[str, Any]) -> Any:
+        """The module in a file as an ONNX graph. Raises CandidateError."""
+        import torch
+
+        module = load(file)
+        by_name = called_by_name(module, samples)
+        args, kwargs = ((), samples) if by_name else (tuple(samples.values()), {})
+        export: Any = torch.export  # untyped
+        free = export.ShapesCollection()
+        for tensor in samples.values():
+            free[tensor] = {0: export.Dim(BATCH)}
+        shapes = free.dynamic_shapes(module, args, kwargs)
+        return _exported(module, args, kwargs=kwargs, input_names=list(samples), dynamic_shapes=shapes)
+
+
+@dataclass(frozen=True)
+class ExportedToOnnx(TorchToOnnx):
+    """A program of `torch.export`."""
+
+    takes: ClassVar[Form] = EXPORTED
+
+    @property
+    def label(self) -> str:
+        return "exported-to-onnx"
+
+    def _graph(self, file: Path, samples: dict[str, Any]) -> Any:
+        exported = program(file)
+        names = exported.graph_signature.user_inputs
+        return _exported(exported, input_names=list(names if set(names) == set(samples) else samples))
+
+
+@dataclass(frozen=True)
+class ScriptToOnnx(TorchToOnnx):
+    """TorchScript, by torch's former exporter: the present one takes none."""
+
+    takes: ClassVar[Form] = SCRIPT
+
+    @property
+    def label(self) -> str:
+        return "script-to-onnx"
+
+    def _graph(self, file: Path, samples: dict[str, Any]) -> Any:
+        import onnx
+        import torch
+
+        module = load(file)
+        by_name = called_by_name(module, samples)
+        names = [name for name in parameters(module) if name in samples] if by_name else list(samples)
+        graph = io.BytesIO()
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is the former one
+                torch.onnx.export(
+                    module,
+                    tuple(samples[name] for name in names),
+                    graph,
+                    input_names=names,
+                    dynamic_axes={name: {0: BATCH} for name in names},
+                    opset_version=_OPSET,
+                    dynamo=False,
+                )
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise CandidateError(
+                "unsupported_op", f"torch cannot export this TorchScript to ONNX: {first_line(error, lines=2)}"
+            ) from error
+        return onnx.load_from_string(graph.getvalue())
+
+
+def _exported(*given: Any, **how: Any) -> Any:
+    """What torch's exporter makes of it, as an ONNX graph. Raises CandidateError."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            made = torch.onnx.export(*given, **how, dynamo=True, external_data=False, verbose=False)
+    except torch.onnx.OnnxExporterError as error:
+        raise CandidateError("unsupported_op", f"torch cannot export this model to ONNX: {_reason(error)}") from error
+    if made is None:
+        raise CandidateError("unsupported_op", "torch returned no ONNX program for this model")
+    return made.model_proto
 
 
 def _forget_source(proto: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TORCH, called_by_name, torch_device
+from tuner.forms.torch import TORCH, called_by_name, load, save, torch_device
 from tuner.plugin import Stage
 from tuner.target import Target
 from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
@@ -38,7 +38,7 @@ class Answered(Stage):
         if samples is None:
             raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")
         device = torch_device(target)
-        module = torch.load(model.path, map_location=device, weights_only=False).eval()
+        module = load(model.path, device)
         with torch.no_grad():
             answers = [_answers(module, _tensors(arrays, device)) for arrays, _ in batches(samples, _BATCH_SIZE)]
         torch.save([torch.cat(parts).cpu() for parts in zip(*answers, strict=True)], out / ANSWERS)
@@ -77,7 +77,7 @@ class Recovery(Stage):
         samples = dataset.load("training")
         assert samples is not None, "the stage before had them"
         device = torch_device(target)
-        module = torch.load(model.path, map_location=device, weights_only=False).train().requires_grad_(True)
+        module = load(model.path, device).train().requires_grad_(True)
         inputs = _tensors(next(batches(samples, len(samples)))[0], device)
         answers = torch.load(model.directory / ANSWERS, map_location=device)
         spreads = [answer.var().clamp(min=1e-12) for answer in answers]
@@ -111,7 +111,7 @@ class Recovery(Stage):
                 "numerics", f"recovery training diverged (loss {loss.item()}); lower learning_rate={self.learning_rate}"
             )
         module.zero_grad()
-        torch.save(module.cpu().eval(), out / TORCH.file)
+        save(module.cpu(), out)
         if self.until < self.steps:
             torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, out / _STATE)
             torch.save(answers, out / ANSWERS)

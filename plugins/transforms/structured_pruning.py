@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import TORCH, called_by_name
+from tuner.forms.torch import TORCH, called_by_name, load, save
 from tuner.plugin import Transform, missing
 from tuner.plugins.transforms.recovery import ANSWERS, Answered, Recovery
 from tuner.system.fields import Above, AtLeast, AtMost, Below
@@ -68,11 +68,10 @@ class StructuredPruning(Transform):
 
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
         """Removes the channels; the stages that follow train."""
-        import torch
 
-        module = torch.load(model.path, map_location="cpu", weights_only=False)
+        module = load(model.path)
         self._prune(module, model.inputs)
-        torch.save(module.eval(), out / TORCH.file)
+        save(module, out)
         shutil.copyfile(model.directory / ANSWERS, out / ANSWERS)
 
     def _prune(self, module: Any, inputs: tuple[TensorSpec, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner import catalog
 from tuner.build.builder import Source
 from tuner.build.samples import Kept, keep
 from tuner.build.store import Store, content_digest
@@ -16,7 +17,7 @@ from tuner.system.digests import digest
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Progress
 from tuner.task import Call
-from tuner.workload import ROLES, Dataset, Model, Role, TensorSpec, Workload, evaluation
+from tuner.workload import ROLES, Dataset, Form, Model, Role, TensorSpec, Workload, evaluation
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
                 folder = scratch
             else:
                 folder = store.make("float", key, lambda out: worker.run_watched(progress, _write, workload, out))
-            model = Model(source.form, folder, inputs)
+            form = next((form for form in catalog.values(Form) if (folder / form.file).exists()), source.form)
+            model = Model(form, folder, inputs)
             identity = worker.run(_identity, model)
             content = digest({"model": identity, "inputs": [asdict(spec) for spec in inputs]})
         except CandidateError as error:

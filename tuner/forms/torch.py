@@ -1,8 +1,11 @@
-"""torch: a module saved whole (`torch.save`), and what the plugins agree on about calling it."""
+"""torch: a module saved whole, a TorchScript file, a program of `torch.export`, and what the plugins agree on about
+saving, loading and calling them."""
 
 import hashlib
+import importlib
 import importlib.util
 import inspect
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +21,14 @@ from tuner.workload import Arrays, Form, Model, TensorSpec
 
 @dataclass(frozen=True)
 class TorchForm(Form):
+    """Whatever its file is, `load` gives a module for it."""
+
     framework: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
         import torch
 
-        module = torch.load(model.path, weights_only=False)
+        module = load(model.path)
         doubles = [spec.name for spec in model.inputs if spec.dtype == "float64"]
         if doubles and not any(p.dtype == torch.float64 for p in module.parameters()):
             raise RequestError(
@@ -31,21 +36,147 @@ class TorchForm(Form):
             )
 
     def identity(self, model: Model) -> str:
-        """By its structure, weights and code: its pickle differs between runs."""
+        """By its structure, weights and code: its file differs between runs."""
         import torch
 
-        module = torch.load(model.path, weights_only=False)
-        seen = hashlib.sha256(repr(module).encode())
+        module = load(model.path)
+        seen = hashlib.sha256("".join(structure(module)).encode())
         for name, tensor in module.state_dict().items():
             seen.update(name.encode())
             seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        files = {inspect.getsourcefile(type(part)) for part in module.modules()}
-        for file in sorted(f for f in files if f and "/torch/nn/" not in f):
+        files = {_source(type(part)) for part in module.modules()}
+        for file in sorted(f for f in files if f and "/torch/" not in f):
             seen.update(Path(file).read_bytes())
         return seen.hexdigest()[:16]
 
 
+class ProgramForm(TorchForm):
+    """A program of `torch.export`."""
+
+    def check(self, model: Model) -> None:
+        super().check(model)
+        exported = program(model.path)
+        taken = [
+            n for n in exported.graph.find_nodes(op="placeholder") if n.name in exported.graph_signature.user_inputs
+        ]
+        for node in taken:
+            size = node.meta["val"].shape[0] if node.meta["val"].dim() else None
+            if isinstance(size, int):
+                raise RequestError(
+                    f"model.path: the program was exported for batches of {size} only; export it with "
+                    f"dynamic_shapes={{{node.name!r}: {{0: torch.export.Dim('batch')}}, …}}"
+                )
+
+    def identity(self, model: Model) -> str:
+        return Form.identity(self, model)  # its file is copied as it is
+
+
 TORCH = TorchForm("torch", "model.pt")
+SCRIPT = TorchForm("torchscript", "model.ts")
+EXPORTED = ProgramForm("exported", "model.pt2")
+_TAKES = "_tuner_takes"  # an attribute with the names of a module's inputs, where its signature does not tell
+_MARKS = {"constants.pkl": SCRIPT, "archive_format": EXPORTED, "data.pkl": TORCH}  # a file in the archive; in order
+
+
+def form_of(path: Path) -> TorchForm | None:
+    """What a file of torch's is by its content; None where it is none of them."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    return next((form for mark, form in _MARKS.items() if mark in names), None)
+
+
+def save(module: Any, folder: Path) -> None:
+    """Saves a module, a scripted one too, ready to answer, as the file of its form under `folder`. A class that cannot
+    be imported goes with it."""
+    import cloudpickle
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        torch.jit.save(module.eval(), folder / SCRIPT.file)
+    else:
+        torch.save(module.eval(), folder / TORCH.file, pickle_module=cloudpickle)
+
+
+def load(path: Path, device: str | None = "cpu") -> Any:
+    """The module that a file is, of whichever form, on a device and ready to answer."""
+    import torch
+
+    form = form_of(path)
+    if form == EXPORTED:
+        return _program(path, device)
+    if form == SCRIPT:
+        return torch.jit.load(path, map_location=device).eval()
+    return torch.load(path, map_location=device, weights_only=False).eval()
+
+
+def program(path: Path) -> Any:
+    """The `torch.export.ExportedProgram` in a file."""
+    import torch
+
+    with path.open("rb") as file:
+        return torch.export.load(file)
+
+
+def _program(path: Path, device: str | None) -> Any:
+    """A program as a module; by itself it takes by name only what was by name when it was exported."""
+    import torch
+    from torch.export.passes import move_to_device_pass
+
+    exported = program(path)
+    if device not in (None, "cpu"):
+        exported = move_to_device_pass(exported, device)
+    by_place, by_name = exported.call_spec.in_spec.children()
+    names, places = list(exported.graph_signature.user_inputs), by_place.num_children
+
+    class Program(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.called = exported.module()
+
+        def forward(self, *tensors: Any, **named: Any) -> Any:
+            given = [*tensors, *(named[name] for name in names[len(tensors) :])]
+            return self.called(*given[:places], **dict(zip(by_name.context, given[places:], strict=True)))
+
+        def eval(self) -> Any:
+            return self  # it has one mode
+
+    module = Program()
+    setattr(module, _TAKES, names)
+    return module
+
+
+def structure(module: Any) -> Iterable[str]:
+    """What a module does, in words that are the same for an equal one."""
+    if not _scripted(module):
+        return [str(module)]
+    parts = module.named_modules()
+    return [f"{name} {part.original_name}\n{part.code if hasattr(part, 'forward') else ''}\n" for name, part in parts]
+
+
+def _scripted(module: Any) -> bool:
+    import torch
+
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _source(kind: type) -> str | None:
+    """The file of a class, also where it was made inside a function of it."""
+    try:
+        importlib.import_module(kind.__module__)
+        return inspect.getsourcefile(kind)
+    except (ImportError, TypeError, OSError):
+        return None
+
+
+def parameters(module: Any) -> list[str]:
+    """The names of what forward takes, in its order."""
+    if (names := getattr(module, _TAKES, None)) is not None:
+        return list(names)
+    if _scripted(module):
+        return [argument.name for argument in module.forward.schema.arguments][1:]
+    return list(inspect.signature(module.forward).parameters)
 
 
 def called_by_name(module: Any, names: Iterable[str]) -> bool:
@@ -53,7 +184,7 @@ def called_by_name(module: Any, names: Iterable[str]) -> bool:
 
     If not, it is called with the inputs in order.
     """
-    return set(inspect.signature(module.forward).parameters).issuperset(names)
+    return set(parameters(module)).issuperset(names)
 
 
 class TorchSession(Session):
@@ -114,9 +245,7 @@ def torch_dtype(precision: Precision) -> Any:
 
 def loaded(file: Path, inputs: Sequence[TensorSpec], precision: Precision, target: Target) -> Any:
     """The module kept in `file`, on the target's device and in this precision; called with the inputs in order."""
-    import torch
-
-    module = torch.load(file, map_location=target.hardware.torch, weights_only=False).eval().to(torch_dtype(precision))
+    module = load(file, target.hardware.torch).to(torch_dtype(precision))
     names = [spec.name for spec in inputs]
     return in_order(module, names) if called_by_name(module, names) else module
 

@@ -22,9 +22,10 @@ def files_digest(folder: Path) -> str:
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file under a folder, by relative path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
-    return {str(p.relative_to(folder)): _sha256(p) for p in files}
+    return {str(p.relative_to(folder)): file_digest(p) for p in files}
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

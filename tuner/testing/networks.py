@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.build.routes import conversions
-from tuner.forms.torch import TORCH
+from tuner.forms.torch import TORCH, load, save
 from tuner.metrics import top1
 from tuner.workload import Arrays, ArraySamples, Dataset, Form, Model, Role, TensorSpec
 
@@ -113,12 +113,12 @@ class Shelf:
         """Saves the module under `folder`, which is made."""
         model = Model(TORCH, folder / TORCH.name, inputs)
         model.directory.mkdir(parents=True)
-        torch.save(module.eval(), model.path)
+        save(module, model.directory)
         return cls(model)
 
     def module(self) -> nn.Module:
         """The network itself."""
-        loaded: nn.Module = torch.load(self.model.path, weights_only=False)
+        loaded: nn.Module = load(self.model.path)
         return loaded
 
     def take(self, accepted: Sequence[Form]) -> Model:

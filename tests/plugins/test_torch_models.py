@@ -1,0 +1,181 @@
+"""torch models as people have them: each answers rightly, eager and as a graph, from its form on disk."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tuner.build.prepare import Prepared, prepare
+from tuner.build.routes import conversions
+from tuner.build.store import Store
+from tuner.errors import RequestError
+from tuner.forms.onnx import ONNX
+from tuner.plugin import Backend
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.plugins.datasets.npz import Npz
+from tuner.plugins.models.torch_module import TorchModel
+from tuner.system.launcher import Launcher
+from tuner.target import Target
+from tuner.workload import Model, Workload, evaluation
+
+NET = """
+import torch
+
+
+class Pair(torch.nn.Module):
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(4, 3), torch.nn.Linear(2, 3)
+        self.scale = scale
+
+    def forward(self, upper, lower):
+        return self.scale * torch.relu(self.a(upper)) - self.b(lower)
+
+
+def seeded():
+    torch.manual_seed(3)
+    return Pair()
+
+
+def blank():
+    return Pair()
+
+
+def scripted():
+    return torch.jit.script(seeded())
+
+
+def traced():
+    return torch.jit.trace(seeded(), (torch.zeros(2, 4), torch.zeros(2, 2)))
+
+
+def local():
+    inner = seeded()
+
+    class Local(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, upper, lower):
+            return self.inner(upper, lower)
+
+    return Local()
+
+
+def number():
+    return 3
+"""
+WAYS: dict[str, dict[str, Any]] = {
+    "module": {"factory": "pairnet:seeded"},
+    "scripted": {"factory": "pairnet:scripted"},
+    "traced": {"factory": "pairnet:traced"},
+    "local class": {"factory": "pairnet:local"},
+    "safetensors": {"factory": "pairnet:blank", "weights": "net.safetensors"},
+    "state dict": {"factory": "pairnet:blank", "weights": "net.pt"},
+    "checkpoint": {"factory": "pairnet:blank", "weights": "checkpoint.pt"},
+    "TorchScript": {"path": "scripted.pt"},
+    "exported": {"path": "exported.pt2"},
+    "pickled": {"path": "pickled.pt", "trust": True},
+}
+CPU = Target("cpu", "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the code, its weights in every format, and samples whose order is not that of the alphabet."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "pairnet.py").write_text(NET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        import pairnet  # type: ignore[import-not-found]
+
+        net = pairnet.seeded()
+        save_file(net.state_dict(), "net.safetensors")
+        torch.save(net.state_dict(), "net.pt")
+        torch.save({"epoch": 3, "state_dict": net.state_dict()}, "checkpoint.pt")
+        torch.save({"other": torch.zeros(1)}, "other.pt")
+        torch.save(net, "pickled.pt")
+        torch.jit.save(pairnet.scripted(), "scripted.pt")
+        batch = torch.export.Dim("batch")
+        samples = (torch.zeros(2, 4), torch.zeros(2, 2))
+        for name, free in (("exported.pt2", {"upper": {0: batch}, "lower": {0: batch}}), ("fixed.pt2", None)):
+            torch.export.save(torch.export.export(net, samples, dynamic_shapes=free), name)
+        random = np.random.default_rng(0)
+        arrays = {"upper": random.normal(size=(20, 4)), "lower": random.normal(size=(20, 2))}
+        np.savez("eval.npz", **{n: a.astype("float32") for n, a in arrays.items()}, label=np.arange(20) % 3)
+        yield folder
+    sys.modules.pop("pairnet", None)
+
+
+def prepared(way: dict[str, Any], folder: Path) -> Prepared:
+    store = Store(folder / "cache")
+    launcher = Launcher(2000.0, CPU.environment, store.environments)
+    scratch = folder / f"model-{len(list(folder.iterdir()))}"
+    scratch.mkdir()
+    store.root.mkdir(exist_ok=True)
+    return prepare(Workload(TorchModel(**way), Npz("eval.npz")), store, scratch, launcher, lambda *_: None)
+
+
+def answers(backend: Backend, model: Model, inputs: dict[str, Any], folder: Path) -> Any:
+    out = folder / f"artifact-{backend.label}"
+    out.mkdir()
+    backend.compile(model, 4, CPU, out, folder)
+    return backend.load(out, model.inputs, 4, CPU).run(inputs)[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_answers_as_the_module_does(way: str, files: Path, tmp_path: Path) -> None:
+    import pairnet
+    import torch
+
+    ready = prepared(WAYS[way], tmp_path)
+    samples = evaluation(ready.workload.dataset)
+    inputs = {name: np.stack([samples[i][0][name] for i in range(4)]) for name in ("upper", "lower")}
+    with torch.no_grad():
+        right = pairnet.seeded()(torch.tensor(inputs["upper"]), torch.tensor(inputs["lower"])).numpy()
+    model = ready.source.model
+    np.testing.assert_allclose(answers(Eager(), model, inputs, tmp_path), right, atol=1e-6)
+    (conversion,) = conversions(model.form, (ONNX,)) or ()
+    (tmp_path / "graph").mkdir()
+    conversion.convert(model, tmp_path / "graph")
+    graph = Model(ONNX, tmp_path / "graph", model.inputs)
+    np.testing.assert_allclose(answers(OnnxRuntime(), graph, inputs, tmp_path), right, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["scripted", "local class", "exported"])
+def test_it_is_known_by_its_content(way: str, files: Path, tmp_path: Path) -> None:
+    one, same = (prepared(WAYS[way], tmp_path).source.model.key for _ in range(2))
+    assert one == same
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "model=torch needs one of model.factory="),
+        ({"factory": "pairnet:seeded", "path": "scripted.pt"}, "needs one of"),
+        ({"path": "nowhere.pt"}, "model.path=nowhere.pt: no such file"),
+        ({"path": "scripted.pt", "weights": "net.pt"}, "model.weights needs model.factory="),
+        ({"path": "pickled.pt"}, "with model.trust=true"),
+        ({"path": "net.pt", "trust": True}, "holds a OrderedDict, no module"),
+        ({"path": "eval.npz", "trust": True}, "model.path=eval.npz does not load"),
+        ({"path": "fixed.pt2"}, "was exported for batches of 2 only"),
+        ({"factory": "pairnet:number"}, "returned a int"),
+        ({"factory": "pairnet:blank", "weights": "eval.npz"}, "model.weights=eval.npz is no state dict"),
+        ({"factory": "pairnet:blank", "weights": "other.pt"}, "does not fit the module of model.factory"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_the_mend(
+    fields: dict[str, Any], message: str, files: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        prepared(fields, tmp_path)
+    assert message in str(refused.value)
