@@ -96,7 +96,7 @@ class ScriptToOnnx(TorchToOnnx):
                 torch.onnx.export(
                     module,
                     tuple(samples[name] for name in names),
-                    graph,
+                    graph,  # type: ignore[arg-type]  # it takes a buffer too
                     input_names=names,
                     dynamic_axes={name: {0: BATCH} for name in names},
                     opset_version=_OPSET,

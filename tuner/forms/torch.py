@@ -107,7 +107,7 @@ def load(path: Path, device: str | None = "cpu") -> Any:
     if form == EXPORTED:
         return _program(path, device)
     if form == SCRIPT:
-        return torch.jit.load(path, map_location=device).eval()
+        return torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     return torch.load(path, map_location=device, weights_only=False).eval()
 
 
