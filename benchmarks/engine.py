@@ -24,9 +24,10 @@ from tuner.measure.timing import TURN_S
 from tuner.request import compose as configure
 from tuner.request.tracking import default_uri
 from tuner.search.earlier import About
+from tuner.search.journal import journal
 from tuner.search.samplers import Sampling
 from tuner.search.search import Search
-from tuner.search.storage import Place, journal
+from tuner.search.storage import Place
 from tuner.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from tuner.artifact import Artifact
 from tuner.plugin import Session
+from tuner.system.worker import Progress
 from tuner.target import Target
 from tuner.task import Call, Metric, Task
-from tuner.testing.fakes import WEIGHTS, Null, Product
-from tuner.workload import Arrays, TensorSpec
+from tuner.testing.fakes import CENTRES, WEIGHTS, Linear, Null, Product, write_linear
+from tuner.workload import Arrays, Dataset, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,18 @@ class _Waking(Product):
 
     def now(self) -> float:
         return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Labelled(Linear):
+    """A model that is called whatever somebody calls it, or another one by the same name."""
+
+    label: str = ""
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        write_linear(out, self.scale * CENTRES.T)

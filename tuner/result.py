@@ -14,6 +14,7 @@ from tuner.errors import ExitCode, Kind
 from tuner.goal import Goal
 from tuner.measurement import Interval
 from tuner.records import FindingRecord, TrialRecord
+from tuner.system.files import damaged, read_json
 from tuner.verdict import Doubt
 from tuner.workload import Role
 
@@ -57,8 +58,23 @@ class StudyFolder:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    def read_request(self) -> dict[str, str] | None:
+        """What the study was asked for (`key`, `id`, `command`); None where nothing was. Raises RequestError where the
+        file is damaged."""
+        if not self.request.exists():
+            return None
+        request = read_json(self.request)
+        if lacking := [name for name in ("key", "id", "command") if not isinstance(request.get(name), str)]:
+            raise damaged(self.request, f"it has no {lacking[0]}")
+        return request
+
     def read_result(self) -> "Result":
-        return Result.from_json(json.loads(self.result.read_text()))
+        """Raises RequestError where the file is damaged, or of a version that is not known here."""
+        value = read_json(self.result)
+        try:
+            return Result.from_json(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(self.result, f"no result that this version knows: {error!r}") from error
 
     def read_trials(self) -> "list[TrialRecord]":
         return [TrialRecord.from_json(trial) for trial in json.loads(self.trials.read_text())]

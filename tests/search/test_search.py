@@ -18,10 +18,11 @@ from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
 from tuner.search import starts
 from tuner.search.earlier import About, Earlier
+from tuner.search.journal import journal
 from tuner.search.samplers import SamplerName, Sampling, chosen
 from tuner.search.search import Proposal, Search
 from tuner.search.space import Space
-from tuner.search.storage import Place, journal
+from tuner.search.storage import Place
 from tuner.testing.fakes import Null, Rounding
 from tuner.testing.faults import Faulty
 from tuner.trial import Failure, Outcome

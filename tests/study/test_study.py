@@ -27,7 +27,7 @@ from tests.study import Held, deploy, literal, node, tune
 from tuner import artifact
 from tuner.build.store import Store
 from tuner.candidate import Candidate
-from tuner.search.storage import journal
+from tuner.search.journal import journal
 from tuner.system.digests import digests
 from tuner.testing.fakes import Null, Recovery, Rounding, Scrambling
 from tuner.testing.faults import KIND, Absent, Fault, Faulty, FaultyTransform, Fickle

@@ -15,6 +15,7 @@ from tuner.errors import CandidateError, RequestError
 from tuner.system.code import source_digest
 from tuner.system.digests import digest
 from tuner.system.launcher import Launcher
+from tuner.system.names import slug
 from tuner.system.worker import Progress
 from tuner.task import Call
 from tuner.workload import ROLES, Dataset, Form, Model, Role, TensorSpec, Workload, evaluation
@@ -51,7 +52,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
     Raises RequestError where the model, the dataset or the metric cannot be had, naming the key and the mend.
     """
     source, dataset = workload.model, workload.dataset
-    log = store.root / f"{workload.name}.log"
+    log = store.root / f"{slug(workload.name)}.log"
     with launcher.open(log) as worker:
         try:
             made_from = dataset.key()

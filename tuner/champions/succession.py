@@ -1,7 +1,8 @@
 """From one champion to the next: the registered one is examined before a study, races in it, and may be succeeded."""
 
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.champions.alarm import notify
 from tuner.champions.examined import Examined
-from tuner.champions.watch import Watch
+from tuner.champions.watch import RECORD, Watch
 from tuner.decide.contest import Incumbent
 from tuner.deploy import mlflow_model
 from tuner.errors import RequestError
@@ -20,14 +21,14 @@ from tuner.request.request import Request
 from tuner.tracking.registry import Registry, registered_name
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Outcome
-from tuner.verdict import Finding, Verdict
+from tuner.verdict import Doubt, Finding, Verdict
 
 
 class Succession:
     """The registered champion of a study's model and target, in a `with` block that keeps its files.
 
-    `examined` is what became of it and `incumbent` how it enters the race; both are None unless `watch=true` or
-    `promote=auto` asks for them, and where there is no champion yet.
+    `doubts` are about its name. `examined` is what became of it and `incumbent` how it enters the race; both are None
+    unless `watch=true` or `promote=auto` asks for them, and where there is no champion yet.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Succession:
         say: Callable[[str], None],
     ) -> None:
         self._request = request
+        self._prepared = rig.prepared
         self._watch = Watch(request, rig, reference)
         self._study = study
         self._tracker = tracker
@@ -49,10 +51,12 @@ class Succession:
         self._files = tempfile.TemporaryDirectory(prefix="tune-champion-")
         self._alarm: str | None = None
         self._registered: dict[str, Any] | None = None
+        self.doubts: list[Doubt] = []
         self.examined: Examined | None = None
         self.incumbent: Incumbent | None = None
 
     def __enter__(self) -> "Succession":
+        self.doubts = list(self._of_another_model())
         version = self._registry.champion(self._name)
         if version is not None and (self._request.watch or self._request.promote == "auto"):
             self._examine(version)
@@ -108,6 +112,23 @@ class Succession:
     def registered(self) -> dict[str, Any] | None:
         """What result.json says of the version that the study's champion is; None where it is none."""
         return self._registered
+
+    def _of_another_model(self) -> Iterator[Doubt]:
+        """Whether the latest version of this name is of a model that is not this study's."""
+        versions = self._registry.versions(self._name)
+        try:
+            record = (
+                self._registry.fetch(self._name, versions[-1], Path(self._files.name), RECORD) if versions else None
+            )
+            model = None if record is None else json.loads(record.read_text())["terms"]["model"]
+        except (RequestError, OSError, ValueError, LookupError):  # nothing is known of it
+            return
+        if model not in (None, self._prepared.content["model"]):
+            yield Doubt(
+                "registered_of_another_model",
+                f"{self._name} version {versions[-1]} is of another model: unless this is the same one trained anew, "
+                "give it a name of its own, model.label=…",
+            )
 
     def _examine(self, version: str) -> None:
         self._say(f"examining the champion, {self._name} version {version}")

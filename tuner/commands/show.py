@@ -1,7 +1,6 @@
 """`tune show`: the verdict of a finished study again."""
 
 import difflib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +34,8 @@ def _study_folder(out_dir: Path, study: str | None) -> StudyFolder:
     named = StudyFolder(out_dir / study)
     if named in finished:
         return named
-    if named.request.exists():
-        command = json.loads(named.request.read_text())["command"]
-        raise RequestError(f"study={study}: it has not finished; the same command continues it: {command}")
+    if (request := named.read_request()) is not None:
+        raise RequestError(f"study={study}: it has not finished; the same command continues it: {request['command']}")
     names = [study_folder.name for study_folder in finished]
     nearest = difflib.get_close_matches(study, names, n=1, cutoff=0.5)
     listed = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names[-5:]) or 'none'}"

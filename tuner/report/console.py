@@ -10,6 +10,7 @@ import rich.console
 from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from tuner.candidate import Candidate
 from tuner.report.rows import table
@@ -26,21 +27,28 @@ class Console:
     """Prints one study."""
 
     def __init__(self) -> None:
-        self._out = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
-        self._err = rich.console.Console(
-            stderr=True, highlight=False, width=None if sys.stderr.isatty() else _FILE_COLUMNS
+        # no markup: names and sentences of others may have brackets
+        self._out, self._err = (
+            rich.console.Console(
+                stderr=stream is sys.stderr,
+                highlight=False,
+                markup=False,
+                width=None if stream.isatty() else _FILE_COLUMNS,
+            )
+            for stream in (sys.stdout, sys.stderr)
         )
 
     def begin(self, request: Request, study: str, device: str) -> None:
         most = "most" if request.goal.wanted.better == "more" else "least"
         threads = f"{request.target.cores} thread{'s' * (request.target.cores > 1)}"
-        self._err.print(f"[bold]{study}[/]: {request.workload.name} on {request.target.name} ({device}, {threads})")
+        about = f": {request.workload.name} on {request.target.name} ({device}, {threads})"
+        self._err.print(Text.assemble((study, "bold"), about))
         self._err.print(f"{most} {request.goal.objective} within {limits(request.goal) or 'no limit'}")
 
     @contextlib.contextmanager
     def training(self, name: str) -> Iterator[Callable[[float, str], None]]:
         """A bar that appears with the first report."""
-        with self._progress(TextColumn("{task.fields[text]}")) as bar:
+        with self._progress(_text("fields[text]")) as bar:
             task = bar.add_task(f"preparing {name}", total=1.0, text="", visible=False)
 
             def report(fraction: float, text: str) -> None:
@@ -50,7 +58,7 @@ class Console:
 
     def left_out(self, reasons: Mapping[str, str]) -> None:
         for label, reason in reasons.items():
-            self._err.print(f"left out {label}: {reason}", style="yellow", markup=False)
+            self._err.print(f"left out {label}: {reason}", style="yellow")
 
     def float_model(self, accuracy: float, samples: Mapping[Any, int]) -> None:
         counted = ", ".join(f"{count} {role}" for role, count in samples.items() if count)
@@ -73,13 +81,13 @@ class Console:
 
     @contextlib.contextmanager
     def trials(self, total: int, request: Request) -> Iterator["TrialBar"]:
-        with self._progress(MofNCompleteColumn(), TextColumn("{task.fields[text]}")) as bar:
+        with self._progress(MofNCompleteColumn(), _text("fields[text]")) as bar:
             yield TrialBar(bar, total, request)
 
     @contextlib.contextmanager
     def baselines(self, total: int) -> Iterator[Callable[[Candidate], None]]:
         """A bar over the baselines' batch sizes."""
-        with self._progress(MofNCompleteColumn(), TextColumn("{task.fields[text]}")) as bar:
+        with self._progress(MofNCompleteColumn(), _text("fields[text]")) as bar:
             task = bar.add_task("baselines", total=total, text="", completed=-1 if total else 0)
 
             def advance(candidate: Candidate) -> None:
@@ -90,10 +98,10 @@ class Console:
 
     def doubts(self, doubts: Sequence[Doubt]) -> None:
         for doubt in doubts:
-            self._err.print(doubt.sentence, style="yellow", markup=False, soft_wrap=True)
+            self._err.print(doubt.sentence, style="yellow", soft_wrap=True)
 
     def say(self, text: str) -> None:
-        self._err.print(text, style="dim", markup=False)
+        self._err.print(text, style="dim")
 
     def verdict(self, result: Result, study: StudyFolder) -> None:
         """Prints what a study found."""
@@ -119,11 +127,11 @@ class Console:
         self._tell(f"review    {result.review}")
 
     def _tell(self, line: str, style: str | None = None) -> None:
-        self._out.print(line, style=style, markup=False, soft_wrap=True)
+        self._out.print(line, style=style, soft_wrap=True)
 
     def _progress(self, *columns: Any) -> Progress:
         return Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), *columns, TimeElapsedColumn(),
+            SpinnerColumn(), _text("description"), BarColumn(bar_width=24), *columns, TimeElapsedColumn(),
             console=self._err, transient=True,
         )  # fmt: skip
 
@@ -169,6 +177,10 @@ class TrialBar:
         goal = self._request.goal
         best = goal.wanted.text(self._best.measurement, goal.percentile)
         return f"best {best} {goal.wanted.unit} {self._best.candidate.label}"
+
+
+def _text(field: str) -> TextColumn:
+    return TextColumn(f"{{task.{field}}}", markup=False)
 
 
 def _registered(registered: Mapping[str, Any]) -> str:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import text
 
-from tuner.errors import RequestError
+from tuner.search import journal
 from tuner.system import database
 
 
@@ -22,19 +21,10 @@ class Place:
 def storage(url: str | None, file: Path) -> BaseStorage:
     """Where the studies are: in a team's PostgreSQL, or in a file. Raises RequestError where it cannot be used."""
     if url is None:
-        return journal(file)
+        return journal.journal(file)
     with database.alone(url, "tracking.storage") as connection:
         # not among MLflow's tables, which may be in the same database: both have an `alembic_version`
         if connection.scalar(text("SELECT to_regnamespace('optuna')")) is None:
             connection.execute(text("CREATE SCHEMA optuna"))
         options = {"pool_pre_ping": True, "connect_args": {"options": "-csearch_path=optuna"}}
         return RDBStorage(url, engine_kwargs=options)
-
-
-def journal(path: Path) -> JournalStorage:
-    """Optuna's file storage; safe for several processes. Raises RequestError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
-    except OSError as error:
-        raise RequestError(f"out_dir: cannot write {path} ({error.strerror}); choose another with out_dir=") from error

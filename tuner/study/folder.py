@@ -13,7 +13,8 @@ from tuner.errors import RequestError
 from tuner.request.request import Request
 from tuner.result import StudyFolder
 from tuner.system.digests import digest
-from tuner.system.files import critical_section, take_lock, write_whole
+from tuner.system.files import critical_section, read_json, take_lock, write_whole
+from tuner.system.names import next_names, numbered, slug
 
 # keys that say where a study is kept, how long it may take and what is done with its champion: not what it is
 _FREE = {"timeout_s", "n_trials", "patience", "stop_when_feasible", "study", "out_dir", "cache_dir", "tracking",
@@ -30,7 +31,9 @@ class HeldFolder(StudyFolder):
     @property
     def identity(self) -> str:
         """The study's name where those of several machines meet: the folder's and twelve random digits."""
-        return str(json.loads(self.request.read_text())["id"])
+        request = self.read_request()
+        assert request is not None, "it was written when the folder was claimed"
+        return request["id"]
 
     def critical_section(self) -> contextlib.AbstractContextManager[None]:
         """What only one process of the study may do at a time, and briefly."""
@@ -62,7 +65,7 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[HeldF
         path.mkdir(parents=True, exist_ok=True)
         with (path / ".lock").open("a") as lock:
             folder = HeldFolder(path, lock)
-            if _claimed(folder, kept):
+            if _claimed(folder, kept, named=request.study is not None):
                 folder.share()
                 yield folder
                 return
@@ -76,26 +79,34 @@ def _candidates(request: Request, key: str) -> list[Path]:
     """The folders that may be this request's, in the order in which they are tried."""
     if request.study is not None:
         return [request.out_dir / request.study]
-    stem = f"{request.workload.name}-{request.target.name}"
-    numbered = sorted(path for path in request.out_dir.glob(f"{stem}-[0-9]*") if StudyFolder(path).request.exists())
-    last = numbered[-1:]
-    number = int(last[0].name.rpartition("-")[2]) + 1 if last else 1
-    unfinished = [path for path in last if _unfinished(StudyFolder(path), key)]
-    return [*unfinished, *(request.out_dir / f"{stem}-{n:03d}" for n in range(number, number + _NUMBERS))]
+    stem = f"{slug(request.workload.name)}-{slug(request.target.name)}"
+    earlier = numbered(request.out_dir, stem)
+    unfinished = [path for path in earlier[-1:] if _continued(StudyFolder(path), key)]
+    return [*unfinished, *(request.out_dir / name for name in next_names(earlier, stem, _NUMBERS))]
 
 
-def _claimed(folder: HeldFolder, kept: Mapping[str, Any]) -> bool:
-    """Whether the folder is of that request, of which `kept` goes into its `request.json`; a new one is from now on."""
+def _claimed(folder: HeldFolder, kept: Mapping[str, Any], *, named: bool) -> bool:
+    """Whether the folder is of that request, of which `kept` goes into its `request.json`; a new one is from now on.
+
+    A finished study goes on only where it is `named`. Raises RequestError where the folder is somebody else's.
+    """
     with folder.critical_section():
-        before = json.loads(folder.request.read_text()) if folder.request.exists() else None
-        if before is not None and before["key"] != kept["key"]:
+        before = folder.read_request()
+        if before is not None and (before["key"] != kept["key"] or not (named or _unfinished(folder))):
             return False
         identity = before["id"] if before else f"{folder.name}-{uuid.uuid4().hex[:12]}"
         write_whole(folder.request, json.dumps({**kept, "id": identity}, indent=2) + "\n")
         return True
 
 
-def _unfinished(folder: StudyFolder, key: str) -> bool:
-    if json.loads(folder.request.read_text())["key"] != key:
+def _continued(folder: StudyFolder, key: str) -> bool:
+    """Whether it is that request's, and not finished; one that cannot be read is nobody's."""
+    try:
+        request = folder.read_request()
+        return request is not None and request["key"] == key and _unfinished(folder)
+    except RequestError:
         return False
-    return not folder.result.exists() or bool(json.loads(folder.result.read_text())["interrupted"])
+
+
+def _unfinished(folder: StudyFolder) -> bool:
+    return not folder.result.exists() or bool(read_json(folder.result).get("interrupted"))

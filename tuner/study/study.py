@@ -52,6 +52,8 @@ class Study:
             succession = stack.enter_context(
                 Succession(request, session.rig, reference, session.folder.name, session.tracker, console.say)
             )
+            self._doubts += succession.doubts
+            console.doubts(succession.doubts)
             self._clock.search()
             plan = Plan.of(request, space)
             search = open_search(session, space, plan)

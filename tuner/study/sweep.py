@@ -19,7 +19,8 @@ from tuner.request.request import Request
 from tuner.result import StudyFolder
 from tuner.system import process
 from tuner.system.digests import digest
-from tuner.system.files import require_room, take_lock, write_whole
+from tuner.system.files import read_json, require_room, take_lock, write_whole
+from tuner.system.names import next_names, numbered, slug
 
 _FOUND = (ExitCode.OK, ExitCode.REGRESSION)  # a champion; a champion, and a regression of the one before
 _VERDICT = {
@@ -114,7 +115,7 @@ def run(arguments: Sequence[str]) -> ExitCode:
         for n, (member, _) in enumerate(requests, 1)
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _folder(first.out_dir, "sweep" if name is None else f"sweep-{name}", entries) as folder:
+    with _folder(first.out_dir, "sweep" if name is None else f"sweep-{slug(name)}", entries) as folder:
         return _Sweep(first, entries, folder, "tune " + shlex.join(arguments)).run()
 
 
@@ -221,15 +222,14 @@ def _folder(out_dir: Path, stem: str, entries: list[Entry]) -> Iterator[Path]:
 
     Of the last one, `entries` take what is done already.
     """
-    numbered = sorted(path.parent for path in out_dir.glob(f"{stem}-[0-9]*/summary.json"))
-    number = int(numbered[-1].name.rpartition("-")[2]) + 1 if numbered else 1
-    for folder in [*numbered[-1:], *(out_dir / f"{stem}-{n:03d}" for n in range(number, number + 100))]:
+    earlier = numbered(out_dir, stem)
+    for folder in [*earlier[-1:], *(out_dir / name for name in next_names(earlier, stem, 100))]:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
             if not take_lock(lock, wait=False):
                 continue
             if (folder / "summary.json").exists():
-                summary = json.loads((folder / "summary.json").read_text())
+                summary = read_json(folder / "summary.json")
                 if summary["finished"] or summary["key"] != _key(entries):
                     continue
                 entries[:] = [Entry(**entry) for entry in summary["members"]]

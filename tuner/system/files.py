@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import IO, Any
 
 from tuner.errors import RequestError
 from tuner.system.deadline import Waiting
+from tuner.system.said import first_line
 
 _NEEDED_MB = 1000  # free space before a study starts: builds are written to disk
 
@@ -63,3 +65,19 @@ def write_whole(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text)
     draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file that the tuner wrote. Raises RequestError where it cannot be read or is no mapping."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, first_line(error)) from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it holds no mapping")
+    return value
+
+
+def damaged(path: Path, why: str) -> RequestError:
+    """The complaint about a file of a study that is not as the tuner wrote it."""
+    return RequestError(f"{path}: it is damaged ({why}); move that folder away, or name another study")

@@ -34,6 +34,7 @@ _MOVE = "move "  # the tags of moves begin with it, and end with the time
 _OURS = ("registered_by", "inference-tuner")
 _TABLE = "### Champions\n\n"  # what stands above it in the description is somebody else's
 _LISTED = 20
+_LONGEST_NAME = 200  # MLflow's column has 256
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Move:
 
 
 def registered_name(model: str, target: str) -> str:
-    """The registered model of a model and a target; what MLflow does not take in a name becomes '_'."""
-    return re.sub(r"[/:]", "_", f"{model}-{target}")
+    """The registered model of a model and a target; what MLflow takes neither in a name nor in a filter becomes '_'."""
+    return re.sub(r"[^\w .()\[\],+@=\-]", "_", f"{model}-{target}")[:_LONGEST_NAME]
 
 
 class Registry:
@@ -121,17 +122,17 @@ class Registry:
         """The version that has the alias `champion`."""
         return (self.aliases(name) or {}).get(CHAMPION)
 
-    def fetch(self, name: str, version: str, to: Path) -> Path:
-        """Downloads what was registered: a folder with `champion/` and `record.json`.
+    def fetch(self, name: str, version: str, to: Path, part: str = "") -> Path:
+        """Downloads what was registered: a folder with `champion/` and `record.json`, or that `part` of it.
 
         Raises RequestError where its files are gone.
         """
         try:
             source = self._client.get_model_version_download_uri(name, version)
-            folder = mlflow.artifacts.download_artifacts(source, dst_path=str(to), tracking_uri=self._uri)
+            wanted = f"{source.rstrip('/')}/artifacts/{part}".rstrip("/")
+            return Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(to), tracking_uri=self._uri))
         except (MlflowException, OSError) as error:
             raise RequestError(f"{name} version {version}: its files cannot be had: {first_line(error)}") from error
-        return Path(folder) / "artifacts"
 
     def promote(self, name: str, version: str, who: str, why: str) -> None:
         """Makes a version the champion."""
