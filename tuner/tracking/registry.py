@@ -129,10 +129,11 @@ class Registry:
         """
         try:
             source = self._client.get_model_version_download_uri(name, version)
-            wanted = f"{source.rstrip('/')}/artifacts/{part}".rstrip("/")
-            return Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(to), tracking_uri=self._uri))
+            wanted = f"{source.rstrip('/')}/artifacts/{part}" if part else source
+            path = Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(to), tracking_uri=self._uri))
         except (MlflowException, OSError) as error:
             raise RequestError(f"{name} version {version}: its files cannot be had: {first_line(error)}") from error
+        return path if part else path / "artifacts"
 
     def promote(self, name: str, version: str, who: str, why: str) -> None:
         """Makes a version the champion."""
