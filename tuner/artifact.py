@@ -11,7 +11,7 @@ champion its measurements; `example.npz` holds a batch of real inputs and the ou
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ class Artifact:
     target: Target
     inputs: tuple[TensorSpec, ...]
     session: Session
+    outputs: tuple[int | None, ...] = ()
+    """The batch axes of the outputs, None where one has none; where it is empty they all begin with the batch."""
 
     @property
     def batch_size(self) -> int:
         return self.candidate.batch_size
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        """Answers up to `batch_size` samples, shapes (n, *spec.shape); a short batch is padded and cut.
+        """Answers up to `batch_size` samples, shapes `spec.full(n)`, as the model itself would; a short batch is padded
+        and cut.
 
         What it returns is the caller's: no later call changes it. Raises ValueError, with the input's name, where one
         is missing, superfluous, of another shape or of another dtype: nothing is cast.
@@ -53,10 +56,21 @@ class Artifact:
         count = self._count(inputs)
         full = {}
         for spec in self.inputs:
-            filled = np.zeros((self.batch_size, *spec.shape), spec.dtype)
-            filled[:count] = inputs[spec.name]
+            filled = np.zeros(spec.full(self.batch_size), spec.dtype)
+            cut(filled, spec.batch_axis, 0, count)[...] = inputs[spec.name]
             full[spec.name] = filled
-        return [np.array(output[:count]) for output in self.session.run(full)]
+        outputs = self.session.run(full)
+        return [np.array(cut(o, axis, 0, count)) for o, axis in zip(outputs, self.axes(outputs), strict=True)]
+
+    def answer(self, samples: Arrays) -> list[NDArray[Any]]:
+        """`run` with samples along the first axis of every input, and of every output that has a batch axis."""
+        outputs = self.run({spec.name: spec.placed(samples[spec.name]) for spec in self.inputs})
+        axes = self.axes(outputs)
+        return [o if axis is None else np.moveaxis(o, axis, 0) for o, axis in zip(outputs, axes, strict=True)]
+
+    def axes(self, outputs: Sequence[NDArray[Any]]) -> tuple[int | None, ...]:
+        """The batch axis of each of these outputs, None where it has none."""
+        return self.outputs or (0,) * len(outputs)
 
     def _count(self, inputs: Arrays) -> int:
         """The number of samples. Raises ValueError where an input is not what the artifact takes."""
@@ -66,11 +80,25 @@ class Artifact:
             if not isinstance(array, np.ndarray) or array.dtype.name != spec.dtype:
                 given = getattr(array, "dtype", type(array).__name__)
                 raise ValueError(f"input {spec.name!r} is {given}; this artifact takes an array of {spec.dtype}")
-            count = count or (len(array) if array.ndim else 0)
-            if array.shape != (count, *spec.shape) or not 0 < count <= self.batch_size:
-                expected = f"(1…{self.batch_size}, {', '.join(map(str, spec.shape))})"
-                raise ValueError(f"input {spec.name!r} has shape {array.shape}; this artifact takes {expected}")
-        return count
+            if not count and spec.batch_axis is not None and array.ndim > spec.batch_axis:
+                count = array.shape[spec.batch_axis]
+            fits = array.shape == spec.full(count) and (spec.batch_axis is None or 0 < count <= self.batch_size)
+            if not fits:
+                raise ValueError(
+                    f"input {spec.name!r} has shape {array.shape}; this artifact takes {self._shape(spec)}"
+                )
+        return count or 1
+
+    def _shape(self, spec: TensorSpec) -> str:
+        sizes = list(map(str, spec.full(self.batch_size)))
+        if spec.batch_axis is not None:
+            sizes[spec.batch_axis] = f"1…{self.batch_size}"
+        return f"({', '.join(sizes)})"
+
+
+def cut(array: NDArray[Any], axis: int | None, start: int, stop: int) -> NDArray[Any]:
+    """A view from `start` to `stop` along the axis; all of it where there is none."""
+    return array if axis is None else array[(*[slice(None)] * axis, slice(start, stop))]
 
 
 @dataclass(frozen=True)
@@ -80,12 +108,14 @@ class Manifest:
     candidate: Candidate
     target: Target
     inputs: tuple[TensorSpec, ...]
+    outputs: tuple[int | None, ...]
 
 
 def read_manifest(folder: Path) -> Manifest:
     value = json.loads((folder / MANIFEST).read_text())
-    inputs = tuple(TensorSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in value["inputs"])
-    return Manifest(Candidate.from_json(value["candidate"]), Target.from_json(value["target"]), inputs)
+    inputs = tuple(map(TensorSpec.from_json, value["inputs"]))
+    outputs = tuple(value.get("outputs", ()))  # not there in what was made before they could be elsewhere
+    return Manifest(Candidate.from_json(value["candidate"]), Target.from_json(value["target"]), inputs, outputs)
 
 
 def load(folder: Path) -> Artifact:
@@ -93,18 +123,24 @@ def load(folder: Path) -> Artifact:
     manifest = read_manifest(folder)
     candidate, inputs = manifest.candidate, manifest.inputs
     session = candidate.backend.load(folder / FILES, inputs, candidate.batch_size, manifest.target)
-    return Artifact(candidate, manifest.target, inputs, session)
+    return Artifact(candidate, manifest.target, inputs, session, manifest.outputs)
 
 
 def write_manifest(
-    folder: Path, candidate: Candidate, target: Target, inputs: tuple[TensorSpec, ...], versions: Mapping[str, str]
+    folder: Path,
+    candidate: Candidate,
+    target: Target,
+    inputs: tuple[TensorSpec, ...],
+    versions: Mapping[str, str],
+    outputs: tuple[int | None, ...] = (),
 ) -> None:
     """Describes the artifact whose compiled files lie in `folder / FILES`. `versions` are those of Python and of the
-    libraries that made it."""
+    libraries that made it, `outputs` the batch axes of what it answers."""
     manifest = {
         "candidate": candidate.to_json(),
         "target": asdict(target),
-        "inputs": [asdict(spec) for spec in inputs],
+        "inputs": [spec.to_json() for spec in inputs],
+        "outputs": outputs,
         "versions": dict(versions),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

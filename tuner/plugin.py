@@ -134,7 +134,7 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        """Answers one batch, shapes (batch_size, *spec.shape); returns when the outputs are in host memory.
+        """Answers one batch, shapes `spec.full(batch_size)`; returns when the outputs are in host memory.
 
         It never changes `inputs`; the arrays returned hold until the next call, for that is what is timed
         (`tuner.artifact` copies them for its callers).

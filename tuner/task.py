@@ -34,7 +34,7 @@ class Task(ABC):
 
     @abstractmethod
     def perform(self, session: "Session", inputs: "Arrays") -> Mapping[str, float]:
-        """Does one unit of work with a batch of real inputs, each of shape (batch_size, *spec.shape), while its clock
+        """Does one unit of work with a batch of real inputs, each of shape `spec.full(batch_size)`, while its clock
         runs (`session.now`). It may change `inputs`.
 
         Returns what it found out on the way, by the name of a figure (`tuner.figures`); their medians are in
@@ -67,7 +67,7 @@ class Call(Task):
         first: NDArray[Any] | None = None
         constant = True
         for inputs, labels in evaluation:
-            outputs = loaded.run(inputs)
+            outputs = loaded.answer(inputs)
             for output in outputs:
                 if not np.isfinite(output).all():
                     raise CandidateError("numerics", "its outputs on the evaluation samples include NaN or infinity")

@@ -27,11 +27,32 @@ ROLES: tuple[Role, ...] = ("evaluation", "calibration", "training")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One named input: its shape *per sample* (no batch axis) and its numpy dtype."""
+    """One named input: its shape *per sample*, without the batch, and its numpy dtype. `batch_axis` is where the batch
+    stands among the axes that the model takes; None where it takes one sample as it is, and no batch."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    batch_axis: int | None = 0
+
+    def full(self, count: int) -> tuple[int, ...]:
+        """The shape of so many samples, as the model takes them."""
+        if self.batch_axis is None:
+            return self.shape
+        return (*self.shape[: self.batch_axis], count, *self.shape[self.batch_axis :])
+
+    def placed(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Samples along the first axis, as the model takes them."""
+        return samples[0] if self.batch_axis is None else np.moveaxis(samples, 0, self.batch_axis)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; the batch axis where it is not the first."""
+        value: dict[str, Any] = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+        return value if self.batch_axis == 0 else {**value, "batch_axis": self.batch_axis}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "TensorSpec":
+        return cls(value["name"], tuple(value["shape"]), value["dtype"], value.get("batch_axis", 0))
 
 
 @dataclass(frozen=True)
@@ -71,6 +92,11 @@ class Form:
     def check(self, model: "Model") -> None:
         """Raises RequestError unless the float model takes what the samples give (`model.inputs`), with the mend."""
 
+    def described(self, model: "Model", samples: "Samples") -> "Model":
+        """The float model with what the form finds out about it: batch axes, the only batch size that it takes.
+        `samples` are those that it is judged by."""
+        return model
+
     def identity(self, model: "Model") -> str:
         """Hexadecimal digits that stand for the content of the float model, and not for how it came to be saved."""
         return digest({self.file: files_digest(model.directory)})
@@ -85,15 +111,20 @@ class Form:
 
 @dataclass(frozen=True)
 class Model:
-    """A model on disk, its batch axis free: `directory` has the file that its form names, and what that refers to.
+    """A model on disk: `directory` has the file that its form names, and what that refers to.
 
-    `key` stands for its content in the keys of what is made of it.
+    `outputs` are the batch axes of its outputs, None where one has none; where it is empty they all begin with the
+    batch. `batch_size` is the only one that it takes, and `fixed` says why in a line; None is any. `key` stands for its
+    content in the keys of what is made of it.
     """
 
     form: Form
     directory: Path
     inputs: tuple[TensorSpec, ...]
     key: str = ""
+    outputs: tuple[int | None, ...] = ()
+    batch_size: int | None = None
+    fixed: str = ""
 
     @property
     def path(self) -> Path:
@@ -133,6 +164,14 @@ def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray
             {name: np.stack([inputs[name] for inputs, _ in rows]) for name in rows[0][0]},
             np.array([label for _, label in rows]),
         )
+
+
+def fed(samples: Samples, model: Model, batch_size: int) -> Iterator[Arrays]:
+    """Whole batches in order, as the model takes them: of `batch_size`, unless it takes but one."""
+    size = model.batch_size or batch_size
+    for inputs, labels in batches(samples, size):
+        if len(labels) == size:
+            yield {spec.name: spec.placed(inputs[spec.name]) for spec in model.inputs}
 
 
 class Dataset(Checked, ABC):

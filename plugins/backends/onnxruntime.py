@@ -1,6 +1,5 @@
 """ONNX Runtime: a graph optimiser and kernels for CPUs (and other devices through its providers)."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,7 +7,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
-from tuner.forms.onnx import ONNX
+from tuner.forms.onnx import BATCH, ONNX, copy
 from tuner.plugin import Backend, Session, missing
 from tuner.target import Target
 from tuner.workload import Arrays, Form, Model, TensorSpec
@@ -36,7 +35,7 @@ class OnnxRuntime(Backend):
         return None
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
-        shutil.copyfile(model.path, out / ONNX.file)
+        copy(model.directory, out)
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         import onnxruntime
@@ -48,7 +47,7 @@ class OnnxRuntime(Backend):
         options.intra_op_num_threads = target.cores  # they spin for a while after a call, as they do when deployed
         options.log_severity_level = 3
         # the batch is known: a free axis would keep shapes from being folded
-        options.add_free_dimension_override_by_name("batch", batch_size)
+        options.add_free_dimension_override_by_name(BATCH, batch_size)
         session = onnxruntime.InferenceSession(folder / ONNX.file, options, providers=providers)
         if session.get_providers()[0] != providers[0]:  # a provider that fails to load is skipped in silence
             raise CandidateError(

@@ -52,7 +52,7 @@ class OpenVINO(Backend):
 
         try:
             graph = openvino.Core().read_model(model.path)
-            graph.reshape({spec.name: [batch_size, *spec.shape] for spec in model.inputs})
+            graph.reshape({spec.name: spec.full(batch_size) for spec in model.inputs})
         except RuntimeError as error:
             raise CandidateError("unsupported_op", f"OpenVINO cannot take this model: {last_line(error)}") from error
         openvino.save_model(graph, out / OPENVINO.file, compress_to_fp16=False)

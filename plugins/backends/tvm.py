@@ -104,7 +104,7 @@ class TVM(Backend):
         library = tvm.runtime.load_module(str(folder / "model.so"))
         order = json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["inputs"]
         specs = sorted(inputs, key=lambda spec: order.index(spec.name))
-        buffers = {spec.name: tvm.runtime.empty((batch_size, *spec.shape), spec.dtype) for spec in specs}
+        buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype) for spec in specs}
         return _Session(tvm.relax.VirtualMachine(library, tvm.cpu())["main"], buffers)
 
     def _target(self, target: Target) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class TVM(Backend):
 
         proto = onnx.load(model.path)
         weights = {tensor.name for tensor in proto.graph.initializer}
-        shapes = {spec.name: [batch_size, *spec.shape] for spec in model.inputs}
+        shapes = {spec.name: list(spec.full(batch_size)) for spec in model.inputs}
         do = relax.transform
         passes = [do.DecomposeOpsForInference(), do.CanonicalizeBindings(), do.FoldConstant()]
         if self.layout == "NHWC":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.onnx import BATCH, ONNX, fixed_outputs, free_batch, save
+from tuner.forms.onnx import BATCH, ONNX, fixed_outputs, name_batch, save
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, called_by_name, load, parameters, program
 from tuner.plugin import Conversion
 from tuner.system.said import first_line
@@ -31,27 +31,31 @@ class TorchToOnnx(Conversion):
     def convert(self, model: Model, out: Path) -> None:
         import torch
 
-        samples = {spec.name: torch.zeros(2, *spec.shape, dtype=_torch_dtype(spec)) for spec in model.inputs}
-        proto = self._graph(model.path, samples)
+        size = model.batch_size or 2
+        samples = {spec.name: torch.zeros(spec.full(size), dtype=_torch_dtype(spec)) for spec in model.inputs}
+        proto = self._graph(model, samples)
         _forget_source(proto)
-        if fixed := fixed_outputs(proto):
+        if not model.outputs and (fixed := fixed_outputs(proto)):
             raise CandidateError(
                 "unsupported_op",
                 f"output {fixed[0]!r} of the model does not begin with the batch axis; drop it from forward",
             )
-        save(free_batch(proto), out / ONNX.file)
+        if model.batch_size is None:
+            name_batch(proto, model)
+        save(proto, out / ONNX.file)
 
-    def _graph(self, file: Path, samples: dict[str, Any]) -> Any:
-        """The module in a file as an ONNX graph. Raises CandidateError."""
+    def _graph(self, model: Model, samples: dict[str, Any]) -> Any:
+        """The module as an ONNX graph, which takes batches of any size where the model does. Raises CandidateError."""
         import torch
 
-        module = load(file)
+        module = load(model.path)
         by_name = called_by_name(module, samples)
         args, kwargs = ((), samples) if by_name else (tuple(samples.values()), {})
         export: Any = torch.export  # untyped
         free = export.ShapesCollection()
-        for tensor in samples.values():
-            free[tensor] = {0: export.Dim(BATCH)}
+        for spec in model.inputs:
+            if model.batch_size is None:
+                free[samples[spec.name]] = {spec.batch_axis: export.Dim(BATCH)}
         shapes = free.dynamic_shapes(module, args, kwargs)
         return _exported(module, args, kwargs=kwargs, input_names=list(samples), dynamic_shapes=shapes)
 
@@ -66,8 +70,8 @@ class ExportedToOnnx(TorchToOnnx):
     def label(self) -> str:
         return "exported-to-onnx"
 
-    def _graph(self, file: Path, samples: dict[str, Any]) -> Any:
-        exported = program(file)
+    def _graph(self, model: Model, samples: dict[str, Any]) -> Any:
+        exported = program(model.path)
         names = exported.graph_signature.user_inputs
         return _exported(exported, input_names=list(names if set(names) == set(samples) else samples))
 
@@ -82,11 +86,11 @@ class ScriptToOnnx(TorchToOnnx):
     def label(self) -> str:
         return "script-to-onnx"
 
-    def _graph(self, file: Path, samples: dict[str, Any]) -> Any:
+    def _graph(self, model: Model, samples: dict[str, Any]) -> Any:
         import onnx
         import torch
 
-        module = load(file)
+        module = load(model.path)
         by_name = called_by_name(module, samples)
         names = [name for name in parameters(module) if name in samples] if by_name else list(samples)
         graph = io.BytesIO()
@@ -98,7 +102,7 @@ class ScriptToOnnx(TorchToOnnx):
                     tuple(samples[name] for name in names),
                     graph,  # type: ignore[arg-type]  # it takes a buffer too
                     input_names=names,
-                    dynamic_axes={name: {0: BATCH} for name in names},
+                    dynamic_axes={} if model.batch_size else {name: {0: BATCH} for name in names},
                     opset_version=_OPSET,
                     dynamo=False,
                 )

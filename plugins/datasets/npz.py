@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.errors import RequestError
 from tuner.workload import LABEL, ArraySamples, Dataset, Role, Samples
@@ -16,7 +17,7 @@ _HELD_OUT = 256
 
 @dataclass(frozen=True)
 class Npz(Dataset):
-    """Arrays named as the model's inputs, their first axis the samples, and `label`.
+    """Arrays named as the model's inputs, and `label`. Their first axis is the samples, or the only one as long.
 
     Without a calibration file, a seeded fifth of the samples (256 at most) is held out for calibration, and the
     rest evaluates: a quantizer must not see what judges it.
@@ -59,6 +60,11 @@ def _read(path: str, field: str) -> ArraySamples:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        if "Object arrays" in str(error):
+            raise RequestError(
+                f"dataset.{field}={path}: an array of it holds Python objects, such as strings or rows of several "
+                "lengths; store numbers, of one shape a sample"
+            ) from error
         raise RequestError(f"dataset.{field}={path}: not a file of numpy.savez with plain arrays ({error})") from error
     if LABEL not in arrays:
         raise RequestError(
@@ -68,12 +74,20 @@ def _read(path: str, field: str) -> ArraySamples:
     labels = arrays.pop(LABEL)
     if not arrays:
         raise RequestError(f"dataset.{field}={path}: besides {LABEL!r} it has no array to feed the model with")
+    arrays = {name: _samples_first(array, len(labels)) for name, array in arrays.items()}
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) != len(labels):
             raise RequestError(
                 f"dataset.{field}={path}: {name!r} has shape {array.shape}, but there are {len(labels)} labels; "
-                "the first axis of every array counts the samples"
+                "one axis of every array counts the samples, the first where several have that length"
             )
     if not len(labels):
         raise RequestError(f"dataset.{field}={path}: it has no samples")
     return ArraySamples(arrays, labels)
+
+
+def _samples_first(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """An array laid out as a model takes it (time, sample, feature) with its samples first, where only one axis has
+    that length."""
+    axes = [axis for axis, length in enumerate(array.shape) if length == count]
+    return np.moveaxis(array, axes[0], 0) if len(axes) == 1 else array

@@ -1,21 +1,24 @@
 """An ONNX file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
-from tuner.forms.onnx import ONNX, copy_checked
+from tuner.forms.onnx import ONNX
+from tuner.forms.onnx_entry import let_in
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, ModelSource
+from tuner.workload import Dataset, Form, ModelSource, evaluation
 
 
 @dataclass(frozen=True)
 class OnnxModel(ModelSource):
-    """An ONNX file. Its first axis of every input and output is the batch."""
+    """An ONNX file. Where the batch stands in its inputs and outputs is tried; `inputs` says it where it is known
+    (`model.inputs.h0.batch_axis=1`)."""
 
     path: str
     label: str | None = None
+    inputs: dict[str, Any] = field(default_factory=dict)
 
     form: ClassVar[Form] = ONNX
 
@@ -23,6 +26,10 @@ class OnnxModel(ModelSource):
         super().__post_init__()
         if not Path(self.path).is_file():
             raise RequestError(f"model.path={self.path}: no such file")
+        for name, declared in self.inputs.items():
+            axis = declared.get("batch_axis") if isinstance(declared, dict) and len(declared) == 1 else None
+            if type(axis) is not int or axis < 0:
+                raise RequestError(f"model.inputs.{name}={declared}: it takes batch_axis=, a whole number of 0 or more")
 
     @property
     def name(self) -> str:
@@ -32,4 +39,5 @@ class OnnxModel(ModelSource):
         return None
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        copy_checked(Path(self.path), out / self.form.file)
+        axes = {name: declared["batch_axis"] for name, declared in self.inputs.items()}
+        let_in(Path(self.path), out / self.form.file, evaluation(dataset), axes)

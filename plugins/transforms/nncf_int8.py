@@ -11,7 +11,7 @@ from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
-from tuner.workload import Dataset, Form, Model, Role, batches
+from tuner.workload import Dataset, Form, Model, Role, fed
 
 _MOST_SAMPLES = 300  # NNCF's own default
 
@@ -58,7 +58,7 @@ class NncfInt8(Transform):
         import nncf
         import openvino
 
-        inputs = [arrays for arrays, _ in islice(batches(samples, 1), _MOST_SAMPLES)]
+        inputs = list(islice(fed(samples, model, 1), _MOST_SAMPLES))
         quantized = nncf.quantize(
             openvino.Core().read_model(model.path),
             nncf.Dataset(inputs),

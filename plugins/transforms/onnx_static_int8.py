@@ -11,7 +11,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
-from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
+from tuner.workload import Arrays, Dataset, Form, Model, Role, fed
 
 _BATCH_SIZE = 32
 _MOST_BATCHES = 16  # histograms hold every activation of these in memory
@@ -83,9 +83,7 @@ class OnnxStaticInt8(Transform):
         }
         activations = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
         size = min(_BATCH_SIZE, len(samples))
-        # full batches only: histograms refuse a short one
-        full = islice(batches(samples, size), min(_MOST_BATCHES, len(samples) // size))
-        inputs = (arrays for arrays, _ in full)
+        inputs = islice(fed(samples, model, size), _MOST_BATCHES)  # whole ones: histograms refuse a short one
         with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             # folds BatchNorm and constants; symbolic shapes add nothing here and fail on some models

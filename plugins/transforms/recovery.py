@@ -34,6 +34,8 @@ class Answered(Stage):
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
         import torch
 
+        if model.batch_size is not None or any(model.outputs) or None in model.outputs:
+            raise CandidateError("unsupported_op", "pruning needs outputs that all begin with a batch of any size")
         samples = dataset.load("training")
         if samples is None:
             raise CandidateError("error", "pruning needs training samples to recover, and the dataset has none")

@@ -8,12 +8,16 @@ import onnx
 import pytest
 import torch
 
+from tuner.artifact import Artifact
+from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.forms import onnx as onnx_form
+from tuner.forms import onnx_entry
 from tuner.forms.onnx import ONNX
-from tuner.testing.networks import CLASSES, IMAGE, Shelf, trained
-from tuner.testing.workbench import loaded, runner
-from tuner.workload import Model, TensorSpec
+from tuner.testing import networks
+from tuner.testing.networks import CLASSES, IMAGE, Patterns, Shelf, trained
+from tuner.testing.workbench import TARGET, loaded, runner
+from tuner.workload import ArraySamples, Model, TensorSpec
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +45,147 @@ def _flatten_to_one(graph: Any) -> None:
     reshape.CopyFrom(onnx.helper.make_node("Reshape", [reshape.input[0], "to_one"], list(reshape.output)))
 
 
+def let_in(user: Path, samples: ArraySamples, out: Path, **declared: int) -> Model:
+    """The user's graph as a study has it."""
+    out.mkdir()
+    onnx_entry.let_in(user, out / ONNX.file, samples, declared)
+    specs = tuple(TensorSpec(n, value.shape, value.dtype.name) for n, value in samples[0][0].items())
+    model = ONNX.described(Model(ONNX, out, specs), samples)
+    ONNX.check(model)
+    return model
+
+
+def answers(model: Model, samples: ArraySamples, folder: Path, size: int = 4) -> list[Any]:
+    """What an artifact of that batch size answers to the first samples, samples first."""
+    session = loaded(runner(ONNX), model, size, folder)
+    deployed = Artifact(Candidate((), runner(ONNX), size), TARGET, model.inputs, session, model.outputs)
+    return deployed.answer({name: array[:size] for name, array in samples.inputs.items()})
+
+
+def images(count: int = 12) -> ArraySamples:
+    return ArraySamples({"image": Patterns().load("evaluation").inputs["image"][:count]}, np.arange(count))
+
+
 def test_a_fixed_batch_is_freed_and_external_data_drawn_in(graph: Path, tmp_path: Path) -> None:
     proto = onnx.load_from_string(_edited(graph, _fix_batch))
     onnx.save(proto, str(tmp_path / "user.onnx"), save_as_external_data=True, size_threshold=0, location="weights")
-    (tmp_path / "out").mkdir()
-    onnx_form.copy_checked(tmp_path / "user.onnx", tmp_path / "out/model.onnx")
-    assert onnx_form.graph_inputs(tmp_path / "out/model.onnx") == (onnx_form.GraphInput("image", (1, 8, 8), "float32"),)
-    session = loaded(runner(ONNX), Model(ONNX, tmp_path / "out", IMAGE), 3, tmp_path)
-    assert session.run({"image": np.zeros((3, 1, 8, 8), np.float32)})[0].shape == (3, CLASSES)
+    model = let_in(tmp_path / "user.onnx", images(), tmp_path / "out")
+    assert [path.name for path in model.directory.iterdir()] == [ONNX.file]
+    assert (model.inputs, model.outputs, model.batch_size) == (IMAGE, (0,), None)
+    assert answers(model, images(), tmp_path, 3)[0].shape == (3, CLASSES)
+
+
+@pytest.mark.parametrize("edit", [_fix_batch, _flatten_to_one])
+def test_a_graph_for_one_batch_size_is_freed_where_its_answers_stay(edit: Any, graph: Path, tmp_path: Path) -> None:
+    (tmp_path / "user.onnx").write_bytes(_edited(graph, edit))
+    model = let_in(tmp_path / "user.onnx", images(), tmp_path / "out")
+    assert model.batch_size is None
+    expected = networks.answers(trained(), {"image": images().inputs["image"][:4]}).numpy()
+    np.testing.assert_allclose(answers(model, images(), tmp_path)[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def user_graph(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], **weights: Any) -> Path:
+    """A graph of float32 inputs and outputs with those axes, as somebody exported it."""
+    make = onnx.helper.make_tensor_value_info
+    declared = [[make(n, onnx.TensorProto.FLOAT, dims) for n, dims in each.items()] for each in (inputs, outputs)]
+    constants = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
+    opset = [onnx.helper.make_opsetid("", 17)]
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "user", *declared, constants), opset_imports=opset, ir_version=8
+    )
+    onnx.save(proto, str(path))
+    return path
+
+
+def recurrent(path: Path, batch: Any, state: str = "h0") -> Path:
+    """torch.nn.GRU as it is: time first, the batch on axis 1, a state in and out."""
+    rng = np.random.default_rng(0)
+    w, r, b = (rng.normal(size=size).astype("f4") for size in ((1, 12, 3), (1, 12, 4), (1, 24)))
+    nodes = [
+        onnx.helper.make_node("GRU", ["x", "w", "r", "b", "", state], ["all", "hn"], hidden_size=4),
+        onnx.helper.make_node("Squeeze", ["all", "one"], ["y"]),
+    ]
+    inputs = {"x": [5, batch, 3], "h0": [1, batch, 4]}
+    outputs = {"y": [5, batch, 4], "hn": [1, batch, 4]}
+    return user_graph(path, nodes, inputs, outputs, w=w, r=r, b=b, one=np.array([1]))
+
+
+def sequences(count: int = 12) -> ArraySamples:
+    rng = np.random.default_rng(1)
+    inputs = {"x": rng.normal(size=(count, 5, 3)).astype("f4"), "h0": rng.normal(size=(count, 1, 4)).astype("f4")}
+    return ArraySamples(inputs, np.arange(count))
+
+
+@pytest.mark.parametrize("batch", ["batch", "anything", 1, 5])
+def test_a_batch_axis_that_is_not_the_first_is_found_by_trying(batch: Any, tmp_path: Path) -> None:
+    samples = sequences()
+    model = let_in(recurrent(tmp_path / "user.onnx", batch), samples, tmp_path / "out")
+    assert [spec.batch_axis for spec in model.inputs] == [1, 1]
+    assert (model.outputs, model.batch_size) == ((1, 1), None)
+    y, hn = answers(model, samples, tmp_path)
+    (tmp_path / "alone").mkdir()
+    alone = answers(model, samples, tmp_path / "alone", 1)
+    assert (y.shape, hn.shape) == ((4, 5, 4), (4, 1, 4))
+    np.testing.assert_allclose(y[:1], alone[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y[2, -1], hn[2, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_axis_that_is_declared_wrongly_is_refused(tmp_path: Path) -> None:
+    user = recurrent(tmp_path / "user.onnx", "batch")
+    with pytest.raises(RequestError, match=r"model.inputs.h0.batch_axis=2: .* may be axis \[1, 0\]"):
+        let_in(user, sequences(), tmp_path / "out", h0=2)
+    with pytest.raises(RequestError, match=r"model.inputs.x.batch_axis=2: .* may be axis \[1\]"):
+        let_in(user, sequences(), tmp_path / "other", x=2)
+    with pytest.raises(RequestError, match=r"model.inputs.h1: the model has no such input"):
+        let_in(user, sequences(), tmp_path / "again", h1=1)
+
+
+def test_an_axis_along_which_samples_change_one_another_is_no_batch(tmp_path: Path) -> None:
+    """Time, though it is the first axis and free."""
+    node = onnx.helper.make_node("CumSum", ["x", "axis"], ["y"])
+    user = user_graph(tmp_path / "user.onnx", [node], {"x": ["T", 3]}, {"y": ["T", 3]}, axis=np.array(0))
+    rows = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 3)).astype("f4")}, np.arange(9))
+    model = let_in(user, rows, tmp_path / "out")
+    assert model.batch_size == 1
+    assert "change one another" in model.fixed
+    whole = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 5, 3)).astype("f4")}, np.arange(9))
+    model = let_in(user, whole, tmp_path / "whole")
+    assert (model.batch_size, model.inputs[0].batch_axis) == (1, None)
+    (y,) = answers(model, whole, tmp_path, 1)
+    np.testing.assert_allclose(y, whole.inputs["x"][0].cumsum(0), rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_without_a_batch_axis_is_kept_as_it_is(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("Add", ["x", "grid"], ["y"]),
+        onnx.helper.make_node("Identity", ["grid"], ["anchors"]),
+    ]
+    outputs = {"y": ["n", 3], "anchors": [3]}
+    grid = np.arange(3, dtype="f4")
+    user = user_graph(tmp_path / "user.onnx", nodes, {"x": ["n", 3]}, outputs, grid=grid)
+    rows = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 3)).astype("f4")}, np.arange(9))
+    model = let_in(user, rows, tmp_path / "out")
+    assert (model.outputs, model.batch_size) == ((0, None), None)
+    y, anchors = answers(model, rows, tmp_path)
+    np.testing.assert_allclose(y, rows.inputs["x"][:4] + grid)
+    np.testing.assert_array_equal(anchors, grid)
+
+
+def test_an_old_opset_is_raised_to_what_quantizers_take(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=1)  # it means something else since opset 13
+    user = user_graph(tmp_path / "user.onnx", [node], {"x": ["n", 2, 3]}, {"y": ["n", 2, 3]})
+    proto = onnx.load(str(user))
+    proto.opset_import[0].version = 11
+    onnx.save(proto, str(user))
+    rows = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 2, 3)).astype("f4")}, np.arange(9))
+    model = let_in(user, rows, tmp_path / "out")
+    assert onnx.load(str(model.path)).opset_import[0].version >= 13
+    (y,) = answers(model, rows, tmp_path)
+    np.testing.assert_allclose(y.sum((1, 2)), 1, rtol=1e-4)
+
+
+def _first_value(graph: Any) -> Any:
+    return graph.input[0].type.tensor_type
 
 
 @pytest.mark.parametrize(
@@ -57,18 +194,17 @@ def test_a_fixed_batch_is_freed_and_external_data_drawn_in(graph: Path, tmp_path
         (None, "no such file"),
         (lambda path: b"not a graph", "not a valid ONNX model"),
         (lambda path: path.read_bytes()[:200], "not a valid ONNX model"),
-        (lambda path: _edited(path, _flatten_to_one), "dynamic first axis"),
-        (lambda path: _edited(path, lambda graph: graph.output[0].type.tensor_type.shape.ClearField("dim")), "scalar"),
+        (lambda path: _edited(path, lambda graph: setattr(_first_value(graph), "elem_type", 8)), "holds strings"),
     ],
 )
 def test_a_users_graph_is_refused_with_the_mend(content: Any, complaint: str, graph: Path, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "user.onnx").write_bytes(content(graph))
     with pytest.raises(RequestError, match=complaint) as caught:
-        onnx_form.copy_checked(tmp_path / "user.onnx", tmp_path / "model.onnx")
+        let_in(tmp_path / "user.onnx", images(), tmp_path / "out")
     assert str(caught.value).startswith("model.path=")
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "model.onnx").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -81,9 +217,9 @@ def test_a_users_graph_is_refused_with_the_mend(content: Any, complaint: str, gr
     ],
 )
 def test_samples_that_do_not_fit_the_graph_are_refused(spec: TensorSpec, complaint: str, graph: Path) -> None:
-    onnx_form.check_inputs(graph, IMAGE)
+    onnx_form.check_inputs(onnx_form.graph_inputs(graph), IMAGE)
     with pytest.raises(RequestError, match=complaint):
-        onnx_form.check_inputs(graph, (spec,))
+        onnx_form.check_inputs(onnx_form.graph_inputs(graph), (spec,))
 
 
 class _Branch(torch.nn.Module):

@@ -153,4 +153,4 @@ def _compile(
     files = out / artifact.FILES
     files.mkdir()
     backend.compile(model, candidate.batch_size, target, files, cache)
-    artifact.write_manifest(out, candidate, target, model.inputs, versions)
+    artifact.write_manifest(out, candidate, target, model.inputs, versions, model.outputs)

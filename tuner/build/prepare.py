@@ -1,7 +1,7 @@
 """The float model on disk: loaded or trained, described and keyed, before the first trial."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
                 folder = store.make("float", key, lambda out: worker.run_watched(progress, _write, workload, out))
             form = next((form for form in catalog.values(Form) if (folder / form.file).exists()), source.form)
             model = Model(form, folder, inputs)
-            identity = worker.run(_identity, model)
-            content = digest({"model": identity, "inputs": [asdict(spec) for spec in inputs]})
+            model, identity = worker.run(_described, model, dataset)
+            content = digest({"model": identity, "inputs": [spec.to_json() for spec in model.inputs]})
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
     return Prepared(workload, Source(replace(model, key=content), dataset), samples, content_digest(kept))
@@ -96,6 +96,7 @@ def _write(progress: Progress, workload: Workload, out: Path) -> None:
     workload.model.write(workload.dataset, out, progress)
 
 
-def _identity(model: Model) -> str:
+def _described(model: Model, dataset: Dataset) -> tuple[Model, str]:
     model.form.check(model)
-    return model.form.identity(model)
+    model = model.form.described(model, evaluation(dataset))
+    return model, model.form.identity(model)

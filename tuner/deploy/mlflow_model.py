@@ -34,10 +34,13 @@ def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: 
     with np.load(champion / artifact.EXAMPLE) as example:
         inputs: Arrays = {spec.name: example[f"input:{spec.name}"] for spec in manifest.inputs}
         outputs: list[NDArray[Any]] = [example[f"output:{i}"] for i in range(len(example.files) - len(inputs))]
-    answers = [TensorSpec(o.dtype, (-1, *o.shape[1:]), f"output_{i}") for i, o in enumerate(outputs)]
-    if len(answers) == 1:
-        answers = [TensorSpec(outputs[0].dtype, (-1, *outputs[0].shape[1:]))]
-    takes = [TensorSpec(np.dtype(spec.dtype), (-1, *spec.shape), spec.name) for spec in manifest.inputs]
+    axes = manifest.outputs or (0,) * len(outputs)
+    names: list[str | None] = [f"output_{i}" for i in range(len(outputs))] if len(outputs) > 1 else [None]
+    answers = [
+        TensorSpec(output.dtype, tuple(-1 if i == axis else size for i, size in enumerate(output.shape)), name)
+        for output, axis, name in zip(outputs, axes, names, strict=True)
+    ]
+    takes = [TensorSpec(np.dtype(spec.dtype), spec.full(-1), spec.name) for spec in manifest.inputs]
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         shipped = Path(scratch) / "code"
@@ -48,7 +51,9 @@ def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: 
             artifacts={CHAMPION: str(champion), RECORD: str(Path(scratch) / RECORD)},
             code_paths=[str(path) for path in sorted(shipped.iterdir())],
             signature=ModelSignature(inputs=Schema(takes), outputs=Schema(answers)),
-            input_example={name: array[:1] for name, array in inputs.items()},
+            input_example={
+                spec.name: artifact.cut(inputs[spec.name], spec.batch_axis, 0, 1) for spec in manifest.inputs
+            },
             pip_requirements=_requirements(champion, libraries),
             mlflow_model=model,
         )

@@ -28,22 +28,26 @@ class Champion(PythonModel):  # type: ignore[misc]
 
     # `model_input` is a dict of arrays; MLflow reads the annotation, and warns of any that is not one of its own
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> Any:
-        """Inputs by name, shapes (n, *shape) → the output, or `output_0`, `output_1`, … where there are several.
+        """Inputs by name, shapes `spec.full(n)` → the output, or `output_0`, `output_1`, … where there are several.
 
         Raises ValueError where there is no sample, and where the inputs differ in their number of samples.
         """
-        inputs = cast(Arrays, model_input)
-        counts = {name: len(array) for name, array in inputs.items()}
-        if len(set(counts.values())) != 1 or 0 in counts.values():
+        inputs, deployed = cast(Arrays, model_input), self._artifact
+        axes = {spec.name: spec.batch_axis for spec in deployed.inputs if spec.batch_axis is not None}
+        counts = {name: array.shape[axes[name]] for name, array in inputs.items() if name in axes}
+        if axes and (len(set(counts.values())) != 1 or 0 in counts.values()):
             raise ValueError(f"every input needs the same number of samples, one or more; there are {counts}")
-        (count,) = set(counts.values())
-        size = self._artifact.batch_size
+        count, size = next(iter(counts.values()), 1), deployed.batch_size
         parts: list[list[NDArray[Any]]] = []
         with self._one_at_a_time:
             for start in range(0, count, size):
-                batch = {name: array[start : start + size] for name, array in inputs.items()}
-                parts.append(self._artifact.run(batch))
-        outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
+                stop = start + size
+                batch = {name: artifact.cut(a, axes.get(name), start, stop) for name, a in inputs.items()}
+                parts.append(deployed.run(batch))
+        outputs = [
+            part[0] if axis is None else np.concatenate(part, axis)
+            for part, axis in zip(zip(*parts, strict=True), deployed.axes(parts[0]), strict=True)
+        ]
         return outputs[0] if len(outputs) == 1 else {f"output_{i}": output for i, output in enumerate(outputs)}
 
 

@@ -38,8 +38,8 @@ class Beside:
 
 
 class Reference:
-    """The float model at batch 1 on the reference backend of its form (`candidate`), in a process of its own; use it in
-    a `with` block. `backends` are the reference backends by name of form.
+    """The float model at batch 1, or at the only one that it takes, on the reference backend of its form (`candidate`),
+    in a process of its own; use it in a `with` block. `backends` are the reference backends by name of form.
 
     `scores` are those of the evaluation samples, the base of every accuracy drop.
     """
@@ -47,7 +47,8 @@ class Reference:
     def __init__(self, rig: Rig, backends: Mapping[str, Backend]) -> None:
         self._rig = rig
         self._backends = backends
-        self.candidate = Candidate((), backends[rig.prepared.source.model.form.name], 1)
+        model = rig.prepared.source.model
+        self.candidate = Candidate((), backends[model.form.name], model.batch_size or 1)
         self._log = rig.logs / "float.log"
         self._worker: Worker | None = None
         self._first_ms = 0.0  # of a call, when the study began
@@ -73,7 +74,7 @@ class Reference:
         rig = self._rig
         builder = rig.builder(log)
         model = builder.transformed(transforms, deadline)
-        checked = Candidate(transforms, self._backends[model.form.name], CHECK_BATCH)
+        checked = Candidate(transforms, self._backends[model.form.name], model.batch_size or CHECK_BATCH)
 
         def score() -> NDArray[Any]:
             artifact = builder.compile(model, checked, deadline)

@@ -1,17 +1,26 @@
-"""ONNX: a graph in one file without external data, whose inputs and outputs all begin with a symbolic axis "batch"."""
+"""ONNX: a graph in one file, and beside it the files of its weights where they are too many for one.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+The batch axis of every input and output is called "batch"; where it is not the first, or of one size only, the graph's
+own metadata say so (`Layout`).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
-from tuner.system.said import first_line
-from tuner.workload import Form, Model, TensorSpec, Work
+from tuner.workload import Form, Model, Samples, TensorSpec, Work
 
 BATCH = "batch"
 _LARGEST_BYTES = 2**31 - 1  # protobuf's limit for one file
+_LINKED_BYTES = 100_000_000  # a larger file is no second time on the disk
 _PROBE = 3  # a batch size no exporter picks by itself
+_LAYOUT = "inference_tuner.layout"  # the key of `Layout` among a graph's metadata
+_BATCH_NAMES = ("b", "n", "bs")  # what exporters and people call a batch axis, besides "batch…"
 
 
 @dataclass(frozen=True)
@@ -19,12 +28,15 @@ class OnnxForm(Form):
     counted: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
-        check_inputs(model.path, model.inputs)
+        check_inputs(graph_inputs(model.path), model.inputs)
+
+    def described(self, model: Model, samples: Samples) -> Model:
+        return Layout.described(model)
 
     def work(self, model: Model) -> Work | None:
         from tuner.forms.onnx_work import work
 
-        return work(model.path, model.inputs)
+        return None if model.batch_size not in (None, 1) else work(model.path, model.inputs)
 
 
 ONNX = OnnxForm("onnx", "model.onnx")
@@ -32,75 +44,103 @@ ONNX = OnnxForm("onnx", "model.onnx")
 
 @dataclass(frozen=True)
 class GraphInput:
-    """One input as the graph declares it: its axes after the batch (None where free) and its numpy dtype."""
+    """One input as the graph declares it: its axes (a name, or None, where free) and its numpy dtype. `dims` is None
+    where the graph does not say."""
 
     name: str
-    shape: tuple[int | None, ...]
+    dims: tuple[int | str | None, ...] | None
     dtype: str
 
+    def places(self, shape: tuple[int, ...]) -> list[int | None]:
+        """Where the batch may stand so that samples of that shape fit, the likeliest first: an axis of a fixed size
+        above one only where none is free. [None] where a sample fits as it is, and nothing where it does not."""
+        if self.dims is None:
+            return [0]
+        dims = self.dims
+        if len(dims) == len(shape):
+            return [None] if _fits(dims, shape) else []
+        fitting = [axis for axis in range(len(dims)) if _fits((*dims[:axis], *dims[axis + 1 :]), shape)]
+        if any(not isinstance(dims[axis], int) for axis in fitting):
+            fitting = [axis for axis in fitting if dims[axis] == 1 or not isinstance(dims[axis], int)]
+        fitting.sort(key=lambda axis: (not _called_batch(dims[axis]), axis > 0, isinstance(dims[axis], int)))
+        return [*fitting]
 
-def copy_checked(source: Path, destination: Path) -> None:
-    """Copies a user's ONNX file, weights and all, its batch axis freed where it was a fixed number.
-
-    Raises RequestError naming `model.path` where the file is missing, malformed, too large, or written for one
-    batch size only.
-    """
-    import onnx
-
-    where = f"model.path={source}"
-    if not source.is_file():
-        raise RequestError(f"{where}: no such file")
-    try:
-        onnx.checker.check_model(str(source))
-        proto = onnx.load(str(source), format="protobuf")
-    except (onnx.checker.ValidationError, OSError) as error:
-        said = first_line(error, lines=2)
-        raise RequestError(
-            f"{where} is not a valid ONNX model: {said}; export it again, its external data files beside it"
-        ) from error
-    inputs = _real_inputs(proto)
-    if not inputs:
-        raise RequestError(f"{where} has no inputs; export it again with its weights as initializers")
-    for value in [*inputs, *proto.graph.output]:
-        if not value.type.HasField("tensor_type") or not value.type.tensor_type.shape.dim:
-            raise RequestError(
-                f"{where}: {value.name!r} is a scalar or not a tensor; the first axis of every input and output "
-                "must be the batch"
-            )
-    try:
-        fixed = fixed_outputs(proto)
-    except onnx.shape_inference.InferenceError as error:
-        said = first_line(error, lines=2)
-        raise RequestError(
-            f"{where} works for one batch size only ({said}); export it again with a dynamic first axis"
-        ) from error
-    if fixed:
-        raise RequestError(
-            f"{where}: the first axis of output {fixed[0]!r} does not follow the batch; "
-            "export it again with a dynamic first axis"
-        )
-    save(free_batch(proto), destination, where)
+    def __str__(self) -> str:
+        dims = "any" if self.dims is None else ", ".join("any" if d is None else str(d) for d in self.dims)
+        return f"({dims})"
 
 
-def graph_inputs(path: Path) -> tuple[GraphInput, ...]:
-    """The inputs of an ONNX file in the order of its graph."""
-    import onnx
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    proto = onnx.load(str(path), load_external_data=False)
-    return tuple(
-        GraphInput(
-            value.name,
-            tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim[1:]),
-            tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
-        )
-        for value in _real_inputs(proto)
+def _fits(dims: Sequence[int | str | None], shape: Sequence[int]) -> bool:
+    return len(dims) == len(shape) and all(
+        not isinstance(want, int) or want == have for want, have in zip(dims, shape, strict=True)
     )
 
 
-def check_inputs(path: Path, inputs: tuple[TensorSpec, ...]) -> None:
+def _called_batch(dim: int | str | None) -> bool:
+    return isinstance(dim, str) and (dim.lower().startswith(BATCH) or dim.lower() in _BATCH_NAMES)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a graph has its batch: `inputs` with their axes, the axes of its outputs, and the only size that it takes,
+    with the reason in a line."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[int | None, ...]
+    size: int | None = None
+    why: str = ""
+
+    @classmethod
+    def fixed(cls, inputs: tuple[TensorSpec, ...], shapes: Sequence[Sequence[int]], size: int, why: str) -> "Layout":
+        """Of a graph that takes batches of one size, whose outputs then have those shapes: what has an axis of that
+        size where the inputs have it, or first of all, has the batch there."""
+        likely = [0, *(spec.batch_axis for spec in inputs if spec.batch_axis is not None)]
+        outputs = [next((axis for axis in likely if shape[axis : axis + 1] == (size,)), None) for shape in shapes]
+        return cls(inputs, tuple(outputs), size, why)
+
+    def write(self, proto: Any) -> None:
+        """Into the graph's metadata."""
+        from onnx.helper import set_model_props
+
+        axes = {spec.name: spec.batch_axis for spec in self.inputs}
+        kept = {entry.key: entry.value for entry in proto.metadata_props}
+        said = {"inputs": axes, "outputs": self.outputs, "size": self.size, "why": self.why}
+        set_model_props(proto, kept | {_LAYOUT: json.dumps(said)})
+
+    @classmethod
+    def described(cls, model: Model) -> Model:
+        """The model with what its graph says; as it is, where that says nothing."""
+        import onnx
+
+        proto = onnx.load(str(model.path), load_external_data=False)
+        said = next((json.loads(entry.value) for entry in proto.metadata_props if entry.key == _LAYOUT), None)
+        if said is None:
+            return model
+        inputs = tuple(replace(spec, batch_axis=said["inputs"][spec.name]) for spec in model.inputs)
+        return replace(model, inputs=inputs, outputs=tuple(said["outputs"]), batch_size=said["size"], fixed=said["why"])
+
+
+def graph_inputs(path: Path) -> dict[str, GraphInput]:
+    """The inputs of an ONNX file, by name, in the order of its graph."""
+    import onnx
+
+    return declared_inputs(onnx.load(str(path), load_external_data=False))
+
+
+def declared_inputs(proto: Any) -> dict[str, GraphInput]:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    inputs = {}
+    for value in real_inputs(proto):
+        tensor = value.type.tensor_type
+        dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim]
+        shape = tuple(dims) if tensor.HasField("shape") else None
+        inputs[value.name] = GraphInput(value.name, shape, tensor_dtype_to_np_dtype(tensor.elem_type).name)
+    return inputs
+
+
+def check_inputs(graph: Mapping[str, GraphInput], inputs: tuple[TensorSpec, ...]) -> None:
     """Raises RequestError unless the samples' inputs are those of the graph, in name, dtype and shape."""
-    graph = {declared.name: declared for declared in graph_inputs(path)}
     if set(graph) != {spec.name for spec in inputs}:
         raise RequestError(
             f"the model takes {_names(graph)}, but the dataset's samples give {_names(spec.name for spec in inputs)}; "
@@ -111,29 +151,46 @@ def check_inputs(path: Path, inputs: tuple[TensorSpec, ...]) -> None:
         if declared.dtype != spec.dtype:
             raise RequestError(
                 f"input {spec.name!r} is {declared.dtype} in the model, but {spec.dtype} in the dataset; "
-                f'store it with .astype("{declared.dtype}")'
+                f"store it as {declared.dtype}, in the range that the model takes"
             )
-        fits = len(spec.shape) == len(declared.shape) and all(
-            want in (None, have) for want, have in zip(declared.shape, spec.shape, strict=True)
-        )
-        if not fits:
-            wanted = ", ".join("any" if axis is None else str(axis) for axis in declared.shape)
+        if not declared.places(spec.shape):
             raise RequestError(
-                f"input {spec.name!r} has shape ({wanted}) per sample in the model, but {spec.shape} in the dataset"
+                f"input {spec.name!r} has shape {declared} in the model, the batch among its axes, but {spec.shape} "
+                "per sample in the dataset"
             )
 
 
-def _real_inputs(proto: Any) -> list[Any]:
+def copy(model: Path, out: Path) -> None:
+    """The files of an ONNX model's folder into another: the graph, and those of its weights where it has any."""
+    for file in sorted(path for path in model.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        place = out / file.relative_to(model)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        link(file, place) if file.stat().st_size > _LINKED_BYTES else shutil.copyfile(file, place)
+
+
+def link(file: Path, place: Path) -> None:
+    """The file at another place, as a hard link where the file system lets it be one."""
+    try:
+        os.link(file.resolve(), place)
+    except OSError:
+        shutil.copyfile(file, place)
+
+
+def real_inputs(proto: Any) -> list[Any]:
+    """The inputs of a graph that are no weights."""
     weights = {tensor.name for tensor in proto.graph.initializer}
     return [value for value in proto.graph.input if value.name not in weights]
 
 
-def free_batch(proto: Any) -> Any:
-    """Names the first axis of every input and output; what other shapes say of the old batch size is dropped."""
-    for value in [*_real_inputs(proto), *proto.graph.output]:
-        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+def name_batch(proto: Any, model: Model) -> None:
+    """Names the batch axis of every input and output; what other shapes say of the batch size is dropped."""
+    axes = {spec.name: spec.batch_axis for spec in model.inputs}
+    places = [(value, axes[value.name]) for value in real_inputs(proto)]
+    places += zip(proto.graph.output, model.outputs or (0,) * len(proto.graph.output), strict=True)
+    for value, axis in places:
+        if axis is not None:
+            value.type.tensor_type.shape.dim[axis].dim_param = BATCH
     del proto.graph.value_info[:]
-    return proto
 
 
 def fixed_outputs(proto: Any) -> list[str]:
@@ -146,7 +203,7 @@ def fixed_outputs(proto: Any) -> list[str]:
     probe = onnx.ModelProto()
     probe.CopyFrom(proto)
     del probe.graph.value_info[:]
-    for value in _real_inputs(probe):
+    for value in real_inputs(probe):
         value.type.tensor_type.shape.dim[0].dim_value = _PROBE
     for value in probe.graph.output:
         value.type.tensor_type.ClearField("shape")

@@ -73,7 +73,7 @@ def _inferred_at_one(proto: Any, inputs: tuple[TensorSpec, ...]) -> Any:
     """The model with every shape that can be known of a batch of one."""
     import onnx
 
-    shapes = {spec.name: (1, *spec.shape) for spec in inputs}
+    shapes = {spec.name: spec.full(1) for spec in inputs}
     del proto.graph.value_info[:]
     for value in proto.graph.input:
         if value.name in shapes:

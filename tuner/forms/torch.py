@@ -7,16 +7,17 @@ import importlib.util
 import inspect
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 from tuner.errors import RequestError
+from tuner.forms import batching
 from tuner.plugin import Precision, Session, missing
 from tuner.target import Target
-from tuner.workload import Arrays, Form, Model, TensorSpec
+from tuner.workload import Arrays, Form, Model, Samples, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,23 @@ class TorchForm(Form):
             raise RequestError(
                 f"dataset: {doubles[0]!r} is float64, the model is not; save it as array.astype('float32')"
             )
+
+    def described(self, model: Model, samples: Samples) -> Model:
+        """Its samples are asked one by one and together: which of its outputs have a batch axis, and whether batches
+        may be of any size. What does not run at all is told when the reference is."""
+        import torch
+
+        cpu = Target("cpu", "cpu")
+        asked = batching.rows(samples)
+        try:
+            call = loaded(model.path, model.inputs, "f32", cpu)
+            session = TorchSession(call, [spec.name for spec in model.inputs], "f32", cpu)
+            with torch.random.fork_rng(devices=[]):
+                return replace(model, outputs=batching.output_axes(session.run, model.inputs, asked))
+        except batching.NotFree as error:
+            return replace(model, batch_size=1, fixed=str(error))
+        except Exception:  # of a single sample
+            return model
 
     def identity(self, model: Model) -> str:
         """By its structure, weights and code: its file differs between runs."""
@@ -255,7 +273,7 @@ def zeros(inputs: Sequence[TensorSpec], batch_size: int, precision: Precision, t
     import torch
 
     tensors = (
-        torch.zeros((batch_size, *spec.shape), dtype=getattr(torch, spec.dtype), device=target.hardware.torch)
+        torch.zeros(spec.full(batch_size), dtype=getattr(torch, spec.dtype), device=target.hardware.torch)
         for spec in inputs
     )
     return tuple(t.to(torch_dtype(precision)) if t.is_floating_point() else t for t in tensors)

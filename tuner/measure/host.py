@@ -76,7 +76,7 @@ def open_artifact(folder: Path, workload: Workload) -> float:
     samples = evaluation(workload.dataset)
     start = time.perf_counter()
     loaded = artifact.load(folder)
-    pool = [_batch(samples, loaded.batch_size, offset) for offset in range(_POOL)]
+    pool = [_batch(samples, loaded, offset) for offset in range(_POOL)]
     loaded.session.run(_copied(pool[0]))
     _hosted = Hosted(loaded, loaded.target.hardware, workload.task, pool)
     return time.perf_counter() - start
@@ -206,6 +206,11 @@ def _copied(inputs: Arrays) -> Arrays:
     return {name: array.copy() for name, array in inputs.items()}
 
 
-def _batch(samples: Samples, batch_size: int, offset: int) -> Arrays:
-    rows = [samples[(offset * batch_size + i) % len(samples)][0] for i in range(batch_size)]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def _batch(samples: Samples, loaded: artifact.Artifact, offset: int) -> Arrays:
+    """A whole batch of real inputs, as the artifact takes them."""
+    size = loaded.batch_size
+    rows = [samples[(offset * size + i) % len(samples)][0] for i in range(size)]
+    return {
+        spec.name: np.ascontiguousarray(spec.placed(np.stack([row[spec.name] for row in rows])))
+        for spec in loaded.inputs
+    }

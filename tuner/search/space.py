@@ -11,6 +11,7 @@ ranges, and every trial names them all: that is what lets a Gaussian process mod
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from tuner.candidate import Candidate
@@ -65,6 +66,15 @@ class Space:
             candidate = recipe.candidate(self.low)
             if unavailable.isdisjoint((*candidate.transforms, candidate.backend)):
                 kept.append(recipe)
+        return Space(kept)
+
+    def at_batch(self, size: int) -> "Space":
+        """The points at that batch size."""
+        kept = []
+        for recipe in self.recipes.values():
+            batch = recipe.batch_size
+            if batch.holds(size) if isinstance(batch, Range) else batch == size:
+                kept.append(replace(recipe, batch_size=size))
         return Space(kept)
 
     def sample(self, trial: Trial) -> Candidate:

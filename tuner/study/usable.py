@@ -25,10 +25,15 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     space = request.space.without(set(dropped))
     recipes, unreachable = _reachable(space, rig.prepared)
     reasons |= unreachable
-    if not recipes:
+    space = Space(recipes)
+    model = rig.prepared.source.model
+    if recipes and model.batch_size is not None:
+        reasons["every other batch size"] = f"the model takes batches of {model.batch_size} only ({model.fixed})"
+        space = space.at_batch(model.batch_size)
+    if not space.recipes:
         listed = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())
         raise RequestError(f"search_space: nothing in it can run here. {listed}")
-    return Space(recipes), reasons
+    return space, reasons
 
 
 def _without_samples(space: Space, prepared: Prepared) -> dict[Plugin, str]:

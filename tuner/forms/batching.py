@@ -1,0 +1,88 @@
+"""Which axis is the batch: tried, not inferred. The model answers samples one by one and together, and the answers are
+compared."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.system.said import first_line
+from tuner.workload import Arrays, Samples, TensorSpec
+
+Answer = Callable[[Arrays], list[NDArray[Any]]]
+"""From a batch, as the model takes it, to its outputs. It raises whatever a runtime raises."""
+
+ROWS = 3  # a batch size no exporter picks by itself
+_EXACT = 1e-3  # of the spread of an output: how far answers of one kernel and another may lie apart
+
+
+class NotFree(Exception):
+    """Why the batch cannot be of any size, in a line."""
+
+
+def rows(samples: Samples, count: int = ROWS) -> list[Arrays]:
+    """So many samples, spread over all of them; the same again where there are too few."""
+    places = [round(i * (len(samples) - 1) / max(count - 1, 1)) for i in range(count)]
+    return [{name: np.asarray(value) for name, value in samples[place][0].items()} for place in places]
+
+
+def stacked(specs: Sequence[TensorSpec], samples: Sequence[Arrays]) -> Arrays:
+    """The samples as one batch, as the model takes it."""
+    return {
+        spec.name: np.ascontiguousarray(spec.placed(np.stack([sample[spec.name] for sample in samples])))
+        for spec in specs
+    }
+
+
+def output_axes(
+    answer: Answer, specs: Sequence[TensorSpec], samples: Sequence[Arrays], tolerance: float = _EXACT
+) -> tuple[int | None, ...]:
+    """The batch axis of each output, None where it has none. `tolerance` is of an output's spread.
+
+    Raises NotFree where the samples do not get together what each gets alone, and what `answer` raises for one.
+    """
+    alone = [answer(stacked(specs, [sample])) for sample in samples]
+    try:
+        together = answer(stacked(specs, samples))
+    except Exception as error:  # whatever a runtime says
+        raise NotFree(first_line(error)) from error
+    return tuple(
+        _axis(number, [outputs[number] for outputs in alone], output, tolerance)
+        for number, output in enumerate(together)
+    )
+
+
+def same(expected: Sequence[NDArray[Any]], given: Sequence[NDArray[Any]], tolerance: float = _EXACT) -> None:
+    """Raises NotFree where the answers differ by more than rounding."""
+    for number, (one, other) in enumerate(zip(expected, given, strict=True)):
+        if one.shape != other.shape or not _alike(one, other, tolerance):
+            raise NotFree(f"output {number} changes where its batch is freed")
+
+
+def _axis(number: int, alone: Sequence[NDArray[Any]], together: NDArray[Any], tolerance: float) -> int | None:
+    """Where the batch stands in one output, given what each sample gets alone."""
+    shape = alone[0].shape
+    if any(each.shape != shape for each in alone) or len(shape) != together.ndim:
+        raise NotFree(f"the shape of output {number} depends on the sample")
+    if together.shape == shape:
+        if any(not _alike(each, together, tolerance) for each in alone):
+            raise NotFree(f"output {number} has no axis for the batch, and depends on all of its samples")
+        return None
+    for axis, (one, several) in enumerate(zip(shape, together.shape, strict=True)):
+        grown = (*shape[:axis], several, *shape[axis + 1 :])
+        if one == 1 and several == len(alone) and grown == together.shape:
+            if not _alike(np.concatenate(alone, axis), together, tolerance):
+                raise NotFree(f"the samples of a batch change one another's output {number}")
+            return axis
+    raise NotFree(f"output {number} has shape {shape} for one sample, but {together.shape} for {len(alone)}")
+
+
+def _alike(expected: NDArray[Any], given: NDArray[Any], tolerance: float) -> bool:
+    """Whether the answers are the same but for rounding; of whole numbers, one in a hundred may be a tie."""
+    if expected.dtype.kind not in "fc":
+        return bool((expected != given).mean() <= 0.01) if expected.size else True
+    finite = expected[np.isfinite(expected)]
+    spread = float(finite.max() - finite.min()) if finite.size else 0.0
+    largest = float(np.abs(finite).max()) if finite.size else 0.0
+    return np.allclose(given, expected, rtol=tolerance, atol=tolerance * (spread or largest), equal_nan=True)

@@ -1,0 +1,258 @@
+"""How a user's ONNX graph is let in: checked, its batch axis tried and freed, its opset raised to what quantizers take.
+
+Whatever is changed of the graph, a check shows that its answers are the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.errors import RequestError
+from tuner.forms import batching
+from tuner.forms.batching import Answer, NotFree
+from tuner.forms.onnx import BATCH, GraphInput, Layout, check_inputs, declared_inputs, link, real_inputs, save
+from tuner.forms.onnx_rewrites import loosened, raised
+from tuner.system.said import first_line
+from tuner.workload import Samples, TensorSpec
+
+_INLINE_BYTES = 1_900_000_000  # protobuf refuses a file of 2 GiB
+_MOST_PLACES = 16  # combinations of batch axes that are tried
+_ROUNDS_EACH_BATCH = {"DynamicQuantizeLinear"}  # its scale is that of all samples of a call
+_ROUNDING = 0.05
+
+
+def let_in(source: Path, out: Path, samples: Samples, declared: Mapping[str, int]) -> None:
+    """Writes the user's file as `out`, with its weights, `Layout` and all. `samples` are those that judge it, and
+    `declared` the batch axes of inputs where they are known.
+
+    Raises RequestError naming `model.path`, or the input, where it cannot be taken.
+    """
+    where = f"model.path={source}"
+    proto = _read(source, where)
+    _refuse_what_is_no_tensor(proto, where)
+    _draw_in(proto, source, out.parent, where)
+    graph_inputs = declared_inputs(proto)
+    sample = batching.rows(samples, 1)[0]
+    specs = tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in sample.items())
+    check_inputs(graph_inputs, specs)
+    if unknown := set(declared) - set(graph_inputs):
+        raise RequestError(f"model.inputs.{min(unknown)}: the model has no such input; it takes {sorted(graph_inputs)}")
+    trials = _Trials(proto, out.parent, where, samples)
+    proto, layout, shapes = trials.best(_placed(specs, graph_inputs, declared))
+    layout.write(proto)
+    for value, axis, shape in zip(proto.graph.output, layout.outputs, shapes, strict=True):
+        _set_shape(value, shape, axis, layout.size)
+    save(proto, out, where)
+
+
+class _Trials:
+    """The graph with its batch in one place or another, run on the samples."""
+
+    def __init__(self, proto: Any, folder: Path, where: str, samples: Samples) -> None:
+        self._proto = proto
+        self._folder = folder
+        self._where = where
+        self._samples = samples
+        rounds = any(node.op_type in _ROUNDS_EACH_BATCH for node in proto.graph.node)
+        self._tolerance = {"tolerance": _ROUNDING} if rounds else {}
+
+    def best(self, places: Sequence[tuple[TensorSpec, ...]]) -> tuple[Any, Layout, list[tuple[int, ...]]]:
+        """The first graph, its layout and the shapes of its outputs for one call of it, whose batch may be of any size;
+        else the first that takes a batch of one size."""
+        refusal = ""
+        for specs in places:
+            for graph in self._graphs(specs):
+                try:
+                    return self._free(graph, specs)
+                except NotFree as error:
+                    refusal = refusal or str(error)
+                except Exception as error:  # whatever a runtime says
+                    refusal = refusal or first_line(error)
+        return self._fixed(places, refusal)
+
+    def _fixed(
+        self, places: Sequence[tuple[TensorSpec, ...]], refusal: str
+    ) -> tuple[Any, Layout, list[tuple[int, ...]]]:
+        """The graph at the batch size that it is written for; of several samples, each gets its own answer wherever it
+        stands. Raises RequestError where it does not run so."""
+        said = ""
+        for specs in places:
+            size = _fixed(self._proto, specs) or 1
+            asked = batching.rows(self._samples, size)
+            graph = _sized(self._proto, specs, size)
+            try:
+                answer = self._running(graph)
+                outputs = answer(batching.stacked(specs, asked))
+                turned = answer(batching.stacked(specs, asked[::-1]))
+            except Exception as error:
+                said = said or first_line(error, lines=2)
+                continue
+            shapes = [output.shape for output in outputs]
+            layout = Layout.fixed(specs, shapes, size, refusal)
+            again = [o if a is None else np.flip(o, a) for o, a in zip(turned, layout.outputs, strict=True)]
+            try:
+                batching.same(outputs, again, **self._tolerance)
+            except NotFree:
+                said = said or refusal
+                continue
+            return graph, layout, shapes
+        raise RequestError(f"{self._where}: ONNX Runtime cannot run it on the dataset's samples: {said}")
+
+    def _graphs(self, specs: tuple[TensorSpec, ...]) -> Iterator[Any]:
+        """The graph in what forms may do, best first."""
+        if any(spec.batch_axis is None for spec in specs):
+            return
+        modern = raised(self._proto)
+        size = _fixed(self._proto, specs)
+        for graph in (modern, self._proto):
+            if graph is not None:
+                yield graph
+                if (loose := loosened(graph, size)) is not None:
+                    yield loose
+
+    def _free(self, graph: Any, specs: tuple[TensorSpec, ...]) -> tuple[Any, Layout, list[tuple[int, ...]]]:
+        """Raises NotFree where the batch is not free, and what a runtime raises."""
+        free = _sized(graph, specs, None)
+        samples = batching.rows(self._samples)
+        answer = self._running(free)
+        axes = batching.output_axes(answer, specs, samples, **self._tolerance)
+        if graph is not self._proto:
+            size = _fixed(self._proto, specs) or 1
+            asked = batching.stacked(specs, batching.rows(self._samples, size))
+            before = self._running(_sized(self._proto, specs, size))(asked)
+            batching.same(before, answer(asked), **self._tolerance)
+        shapes = [output.shape for output in answer(batching.stacked(specs, samples[:1]))]
+        return free, Layout(specs, axes), shapes
+
+    def _running(self, proto: Any) -> Answer:
+        import onnxruntime
+
+        file = self._folder / "trial.onnx"
+        save(proto, file, self._where)
+        try:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        finally:
+            file.unlink()
+        return lambda inputs: session.run(None, inputs)
+
+
+def _read(source: Path, where: str) -> Any:
+    """The graph, its weights where they are. Raises RequestError."""
+    import onnx
+
+    if not source.is_file():
+        raise RequestError(f"{where}: no such file")
+    try:
+        onnx.checker.check_model(str(source))
+        return onnx.load(str(source), format="protobuf", load_external_data=False)
+    except (onnx.checker.ValidationError, OSError) as error:
+        said = first_line(error, lines=2)
+        raise RequestError(
+            f"{where} is not a valid ONNX model: {said}; export it again, its external data files beside it"
+        ) from error
+
+
+def _refuse_what_is_no_tensor(proto: Any, where: str) -> None:
+    """Strings, and the maps and sequences that some exporters end with."""
+    from onnx import TensorProto
+
+    if not real_inputs(proto):
+        raise RequestError(f"{where} has no inputs; export it again with its weights as initializers")
+    for kind, values in (("input", real_inputs(proto)), ("output", proto.graph.output)):
+        for value in values:
+            if not value.type.HasField("tensor_type"):
+                raise RequestError(
+                    f"{where}: {kind} {value.name!r} is a {value.type.WhichOneof('value')}, not a tensor; export it "
+                    "again without (scikit-learn: options={'zipmap': False})"
+                )
+            if value.type.tensor_type.elem_type == TensorProto.STRING:
+                mend = {
+                    "input": "drop the encoder from the graph, and give the codes that it makes",
+                    "output": "export it again with class numbers, or without that output",
+                }[kind]
+                raise RequestError(f"{where}: {kind} {value.name!r} holds strings, which cannot be tuned; {mend}")
+
+
+def _draw_in(proto: Any, source: Path, folder: Path, where: str) -> None:
+    """Weights of external files go into the graph, or, where they are too many for one file, their files into the
+    folder, as hard links where that can be."""
+    from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+    tensors = [tensor for tensor in _tensors(proto.graph) if uses_external_data(tensor)]
+    files = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    size = proto.ByteSize() + sum((source.parent / file).stat().st_size for file in files)
+    if size <= _INLINE_BYTES:
+        load_external_data_for_model(proto, str(source.parent))
+        return
+    for file in files:
+        place = folder / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        link(source.parent / file, place)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    from onnx.external_data_helper import _get_all_tensors
+
+    class Wrapped:
+        def __init__(self) -> None:
+            self.graph, self.functions = graph, ()
+
+    yield from _get_all_tensors(Wrapped())
+
+
+def _placed(
+    specs: Sequence[TensorSpec], inputs: Mapping[str, GraphInput], declared: Mapping[str, int]
+) -> list[tuple[TensorSpec, ...]]:
+    """The inputs with their batch axes in every way that fits the samples, the likeliest first."""
+    options = []
+    for spec in specs:
+        places = inputs[spec.name].places(spec.shape)
+        if spec.name in declared:
+            if declared[spec.name] not in places:
+                raise RequestError(
+                    f"model.inputs.{spec.name}.batch_axis={declared[spec.name]}: the model takes "
+                    f"{inputs[spec.name]}, and a sample has shape {spec.shape}; so the batch may be axis {places}"
+                )
+            places = [declared[spec.name]]
+        options.append([(rank, replace(spec, batch_axis=place)) for rank, place in enumerate(places)])
+    ways = sorted(product(*options), key=lambda way: sum(rank for rank, _ in way))
+    return [tuple(spec for _, spec in way) for way in islice(ways, _MOST_PLACES)]
+
+
+def _fixed(proto: Any, specs: Sequence[TensorSpec]) -> int | None:
+    """The batch size that the graph declares; None where it is free."""
+    inputs = declared_inputs(proto)
+    places = [(inputs[spec.name].dims, spec.batch_axis) for spec in specs]
+    sizes = [dims[axis] for dims, axis in places if dims is not None and axis is not None]
+    return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def _sized(proto: Any, specs: Sequence[TensorSpec], size: int | None) -> Any:
+    """A copy whose inputs have the samples' shapes, and a batch of that size, or of any."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    values = {value.name: value for value in real_inputs(copy)}
+    for spec in specs:
+        _set_shape(values[spec.name], spec.full(size or 1), spec.batch_axis, size)
+    for value in copy.graph.output:  # what they say of the old batch size is not true any more
+        value.type.tensor_type.ClearField("shape")
+    del copy.graph.value_info[:]
+    return copy
+
+
+def _set_shape(value: Any, shape: Sequence[int], axis: int | None, size: int | None) -> None:
+    dims = value.type.tensor_type.shape.dim
+    del dims[:]
+    for place, length in enumerate(shape):
+        if place == axis and size is None:
+            dims.add().dim_param = BATCH
+        else:
+            dims.add().dim_value = length
