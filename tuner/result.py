@@ -20,7 +20,7 @@ from tuner.workload import Role
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
     "study", "target", "model", "verdict", "interrupted", "metric", "content", "float_accuracy", "loadgen", "notes",
-    "left_out", "front", "seconds", "environment", "review", "command", "watch", "registered",
+    "left_out", "front", "seconds", "environment", "review", "command", "watch", "registered", "quantized",
 )  # fmt: skip
 
 
@@ -147,6 +147,8 @@ class Result:
     content: Mapping[str, str] = field(default_factory=dict)
     watch: Mapping[str, Any] | None = None
     registered: Mapping[str, Any] | None = None
+    quantized: bool = False
+    """Whether the model came as int8: then its baselines are not float32."""
 
     @property
     def remarks(self) -> list[str]:
@@ -196,6 +198,7 @@ class Result:
             "command": self.command,
             "watch": self.watch,
             "registered": self.registered,
+            "quantized": self.quantized,
         }
 
     @classmethod

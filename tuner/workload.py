@@ -114,7 +114,8 @@ class Model:
     """A model on disk: `directory` has the file that its form names, and what that refers to.
 
     `outputs` are the batch axes of its outputs, None where one has none; where it is empty they all begin with the
-    batch. `batch_size` is the only one that it takes, and `fixed` says why in a line; None is any. `key` stands for its
+    batch. `batch_size` is the only one that it takes, and `fixed` says why in a line; None is any. `quantized`: it
+    came as int8 already, and is taken as it is. `key` stands for its
     content in the keys of what is made of it.
     """
 
@@ -125,6 +126,7 @@ class Model:
     outputs: tuple[int | None, ...] = ()
     batch_size: int | None = None
     fixed: str = ""
+    quantized: bool = False
 
     @property
     def path(self) -> Path:

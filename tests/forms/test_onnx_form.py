@@ -243,3 +243,38 @@ def test_what_torch_cannot_export_is_named(kind: type[torch.nn.Module], complain
         Shelf.of(kind(), IMAGE, tmp_path / "net").take((ONNX,))
     assert caught.value.kind == "unsupported_op"
     assert "\n" not in caught.value.sentence
+
+
+def test_trees_that_shape_inference_cannot_follow_are_taken(tmp_path: Path) -> None:
+    """As LightGBM and scikit-learn leave them: outputs declared for one sample, a domain of their own."""
+    leaf = {"nodes_truenodeids": [1, 0, 0], "nodes_falsenodeids": [2, 0, 0], "nodes_values": [0.0, 0.0, 0.0]}
+    trees = onnx.helper.make_node(
+        "TreeEnsembleRegressor", ["x"], ["raw"], domain="ai.onnx.ml", n_targets=1, nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2], nodes_featureids=[1, 0, 0], nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"], **leaf,
+        target_treeids=[0, 0], target_nodeids=[1, 2], target_ids=[0, 0], target_weights=[-1.0, 1.0],
+    )  # fmt: skip
+    double = onnx.helper.make_node("Concat", ["raw", "raw"], ["y"], axis=1)
+    user = user_graph(tmp_path / "user.onnx", [trees, double], {"x": [None, 3]}, {"y": [1, 1]})
+    proto = onnx.load(str(user))
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+    onnx.save(proto, str(user))
+    rows = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 3)).astype("f4")}, np.arange(9))
+    model = let_in(user, rows, tmp_path / "out")
+    assert (model.outputs, model.batch_size) == ((0,), None)
+    (y,) = answers(model, rows, tmp_path)
+    np.testing.assert_array_equal(y, np.sign(rows.inputs["x"][:4, 1:2]).repeat(2, 1))
+
+
+def test_a_graph_that_came_quantized_is_told_from_one_in_float(tmp_path: Path) -> None:
+    q, dq = (
+        onnx.helper.make_node(f"{kind}Linear", [given, "scale", "zero"], [gives])
+        for kind, given, gives in (("Quantize", "x", "q"), ("Dequantize", "q", "y"))
+    )
+    user = user_graph(
+        tmp_path / "user.onnx", [q, dq], {"x": ["n", 3]}, {"y": ["n", 3]}, scale=np.float32(0.1), zero=np.uint8(128)
+    )
+    rows = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 3)).astype("f4")}, np.arange(9))
+    model = let_in(user, rows, tmp_path / "out")
+    assert model.quantized
+    assert ONNX.work(model) is None, "nothing is said of it in float32"
+    assert not let_in(recurrent(tmp_path / "other.onnx", "n"), sequences(), tmp_path / "float").quantized

@@ -5,7 +5,6 @@ own metadata say so (`Layout`).
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ from tuner.workload import Form, Model, Samples, TensorSpec, Work
 
 BATCH = "batch"
 _LARGEST_BYTES = 2**31 - 1  # protobuf's limit for one file
-_LINKED_BYTES = 100_000_000  # a larger file is no second time on the disk
 _PROBE = 3  # a batch size no exporter picks by itself
+_QUANTIZED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}
 _LAYOUT = "inference_tuner.layout"  # the key of `Layout` among a graph's metadata
 _BATCH_NAMES = ("b", "n", "bs")  # what exporters and people call a batch axis, besides "batch…"
 
@@ -36,7 +35,8 @@ class OnnxForm(Form):
     def work(self, model: Model) -> Work | None:
         from tuner.forms.onnx_work import work
 
-        return None if model.batch_size not in (None, 1) else work(model.path, model.inputs)
+        # what is said of float32 would not be true of a graph that came as int8
+        return None if model.quantized or model.batch_size not in (None, 1) else work(model.path, model.inputs)
 
 
 ONNX = OnnxForm("onnx", "model.onnx")
@@ -113,6 +113,7 @@ class Layout:
         import onnx
 
         proto = onnx.load(str(model.path), load_external_data=False)
+        model = replace(model, quantized=any(node.op_type in _QUANTIZED for node in proto.graph.node))
         said = next((json.loads(entry.value) for entry in proto.metadata_props if entry.key == _LAYOUT), None)
         if said is None:
             return model
@@ -161,18 +162,11 @@ def check_inputs(graph: Mapping[str, GraphInput], inputs: tuple[TensorSpec, ...]
 
 
 def copy(model: Path, out: Path) -> None:
-    """The files of an ONNX model's folder into another: the graph, and those of its weights where it has any."""
+    """The files of an ONNX model's folder into another: the graph, and those of its weights where it has any. No links:
+    the onnx library refuses weights in a file that has several."""
     for file in sorted(path for path in model.rglob("*") if path.is_file() and not path.name.startswith(".")):
         place = out / file.relative_to(model)
         place.parent.mkdir(parents=True, exist_ok=True)
-        link(file, place) if file.stat().st_size > _LINKED_BYTES else shutil.copyfile(file, place)
-
-
-def link(file: Path, place: Path) -> None:
-    """The file at another place, as a hard link where the file system lets it be one."""
-    try:
-        os.link(file.resolve(), place)
-    except OSError:
         shutil.copyfile(file, place)
 
 

@@ -3,6 +3,7 @@
 Whatever is changed of the graph, a check shows that its answers are the same.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
@@ -14,7 +15,7 @@ import numpy as np
 from tuner.errors import RequestError
 from tuner.forms import batching
 from tuner.forms.batching import Answer, NotFree
-from tuner.forms.onnx import BATCH, GraphInput, Layout, check_inputs, declared_inputs, link, real_inputs, save
+from tuner.forms.onnx import BATCH, GraphInput, Layout, check_inputs, declared_inputs, real_inputs, save
 from tuner.forms.onnx_rewrites import loosened, raised
 from tuner.system.said import first_line
 from tuner.workload import Samples, TensorSpec
@@ -181,7 +182,7 @@ def _refuse_what_is_no_tensor(proto: Any, where: str) -> None:
 
 def _draw_in(proto: Any, source: Path, folder: Path, where: str) -> None:
     """Weights of external files go into the graph, or, where they are too many for one file, their files into the
-    folder, as hard links where that can be."""
+    folder."""
     from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
     tensors = [tensor for tensor in _tensors(proto.graph) if uses_external_data(tensor)]
@@ -193,7 +194,7 @@ def _draw_in(proto: Any, source: Path, folder: Path, where: str) -> None:
     for file in files:
         place = folder / file
         place.parent.mkdir(parents=True, exist_ok=True)
-        link(source.parent / file, place)
+        shutil.copyfile(source.parent / file, place)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

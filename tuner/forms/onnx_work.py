@@ -34,7 +34,7 @@ def work(path: Path, inputs: tuple[TensorSpec, ...]) -> Work | None:
     import onnx
     from onnx.inliner import inline_local_functions
 
-    proto = onnx.load(str(path))
+    proto = onnx.load(str(path), load_external_data=False)
     if proto.functions:
         proto = inline_local_functions(proto)
     graph = proto.graph

@@ -11,8 +11,6 @@ from tuner.records import FindingRecord, TrialRecord
 from tuner.report.rows import rows
 from tuner.result import Result
 
-RIVALS = {"vs_eager": "torch eager", "vs_best_untuned": "the best untuned float32 runtime"}
-
 
 @dataclass(frozen=True)
 class Setback:
@@ -26,7 +24,7 @@ class Setback:
 def sentence(result: Result) -> str:
     """The verdict in one sentence."""
     if champion := result.champion:
-        ratios = [f"{ratio.value:.1f}× {RIVALS[name]}" for name, ratio in result.speedup.items() if ratio]
+        ratios = [f"{ratio.value:.1f}× {rival(result, name)}" for name, ratio in result.speedup.items() if ratio]
         than = f", {' and '.join(ratios)}" if ratios else ""
         serves = f"{champion.label} serves {champion.measurement.throughput or 0.0:,.0f} samples/s{than}."
         untuned = result.best_untuned
@@ -37,6 +35,13 @@ def sentence(result: Result) -> str:
         return f"None: no candidate could be measured within {declared}."
     missed = ", ".join(breaches(result.goal, nearest.measurement))
     return f"None within {declared}. Nearest: {nearest.label} ({missed or 'not fully measured'})."
+
+
+def rival(result: Result, name: str) -> str:
+    """What a speed-up is over."""
+    if name == "vs_eager":
+        return "torch eager"
+    return "the quantized model's best runtime, untuned" if result.quantized else "the best untuned float32 runtime"
 
 
 def limits(goal: Goal) -> str:
@@ -56,7 +61,7 @@ def breaches(goal: Goal, measured: Measurement) -> list[str]:
 def speedups(result: Result) -> list[str]:
     """The speed-ups over the baselines, each with its interval."""
     return [
-        f"{ratio.value:.2f}× {RIVALS[name]}"
+        f"{ratio.value:.2f}× {rival(result, name)}"
         + ("" if ratio.ci95 is None else f" (95 % interval {ratio.ci95[0]:.2f} to {ratio.ci95[1]:.2f})")
         for name, ratio in result.speedup.items()
         if ratio is not None
@@ -142,7 +147,7 @@ def _comparison(result: Result, champion: FindingRecord, noise: float) -> Iterat
     if gain is not None and untuned is not None and untuned.label != champion.label:
         least = gain.value / math.exp(noise) if gain.ci95 is None else gain.ci95[0]
         if least <= 1:
-            yield f"So {gain.value:.2f}× the best untuned float32 runtime may be no gain at all."
+            yield f"So {gain.value:.2f}× {rival(result, 'vs_best_untuned')} may be no gain at all."
 
 
 def _apart(finding: FindingRecord, champion: FindingRecord) -> float:

@@ -55,6 +55,7 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
         target=request.target.name,
         model=request.workload.name,
         goal=request.goal,
+        quantized=session.prepared.source.model.quantized,
         verdict=verdict.verdict,
         interrupted=ending.interrupted,
         samples=session.prepared.samples,

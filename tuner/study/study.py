@@ -95,7 +95,8 @@ class Study:
                 f"{reference.candidate.backend.label}: {error.sentence}; "
                 f"the log is {session.folder.logs / 'float.log'}"
             ) from error
-        session.console.float_model(reference.accuracy, session.prepared.samples)
+        quantized = session.prepared.source.model.quantized
+        session.console.float_model(reference.accuracy, session.prepared.samples, quantized)
         self._doubts += doubts.about_samples(reference.scores, request.goal)
         session.console.doubts(self._doubts)
 

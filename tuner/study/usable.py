@@ -19,6 +19,9 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     Raises RequestError where nothing is left.
     """
     dropped = _without_samples(request.space, rig.prepared) | _unchecked(request)
+    if rig.prepared.source.model.quantized:
+        again = [p for p in request.space.plugins if isinstance(p, Transform) and p.quantizes]
+        dropped |= dict.fromkeys(again, "the model is quantized already, and taken as it is")
     plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
     dropped |= unavailable(plugins, request.target, rig.store, rig.launcher, rig.logs / "doctor.log")
     reasons = {plugin.label: reason for plugin, reason in dropped.items()}
