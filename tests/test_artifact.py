@@ -107,7 +107,7 @@ def test_kept_samples_have_their_inputs_in_their_own_order(
     folder: Path = tmp_path_factory.mktemp("kept")
     dataset = Several()
     dataset.names = tuple(names)
-    keep(dataset, folder)
+    keep(lambda *_: None, dataset, folder)
     kept = Kept(folder, "{}")
     samples = kept.load("evaluation")
     assert samples is not None and len(samples) == 3

@@ -56,6 +56,15 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class FreeSpec:
+    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one."""
+
+    name: str
+    axes: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Work:
     """The least that a model must do.
 
@@ -134,7 +143,7 @@ class Model:
 
 
 class Samples(Protocol):
-    """Map-style samples: the inputs by name (no batch axis) and the label."""
+    """Map-style samples: the inputs by name (no batch axis) and the label; NaN where nobody knows it."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Arrays, Any]: ...
@@ -142,16 +151,33 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class ArraySamples:
-    """Samples held as arrays whose first axis counts them."""
+    """Samples held as arrays whose first axis counts them: all of them, or those `rows`. Arrays may lie on disk."""
 
     inputs: Arrays
     labels: NDArray[Any]
+    rows: NDArray[Any] | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels if self.rows is None else self.rows)
 
     def __getitem__(self, index: int) -> tuple[Arrays, Any]:
-        return {name: array[index] for name, array in self.inputs.items()}, self.labels[index]
+        row = index if self.rows is None else self.rows[index]
+        return {name: array[row] for name, array in self.inputs.items()}, self.labels[row]
+
+    def part(self, part: slice) -> tuple[Arrays, NDArray[Any]]:
+        """Some of them at once."""
+        rows = part if self.rows is None else self.rows[part]
+        return {name: array[rows] for name, array in self.inputs.items()}, self.labels[rows]
+
+
+def unlabelled(count: int) -> NDArray[Any]:
+    """The labels of so many samples of which nobody knows what is right."""
+    return np.full(count, np.nan)
+
+
+def labelled(labels: NDArray[Any]) -> bool:
+    """Whether somebody knows what is right for these samples."""
+    return not (labels.dtype.kind == "f" and bool(np.isnan(labels).all()))
 
 
 def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray[Any]]]:
@@ -159,7 +185,7 @@ def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray
     for start in range(0, len(samples), batch_size):
         stop = min(start + batch_size, len(samples))
         if isinstance(samples, ArraySamples):
-            yield {name: array[start:stop] for name, array in samples.inputs.items()}, samples.labels[start:stop]
+            yield samples.part(slice(start, stop))
             continue
         rows = [samples[i] for i in range(start, stop)]
         yield (
@@ -189,8 +215,13 @@ class Dataset(Checked, ABC):
         Raises RequestError where a file is missing or malformed.
         """
 
-    def key(self) -> dict[str, Any]:
-        """What decides the samples, as JSON: the class, its fields and its code."""
+    def fitting(self, inputs: tuple[FreeSpec, ...]) -> "Dataset":
+        """The dataset for a model that declares those inputs; itself, unless its samples depend on them."""
+        return self
+
+    def key(self) -> dict[str, Any] | None:
+        """What decides the samples, as JSON: the class, its fields and its code. None where only the samples
+        themselves tell: they are then loaded for every study."""
         kind = type(self)
         settings = {f.name: getattr(self, f.name) for f in fields(cast(Any, self))}
         return {"class": kind.__qualname__, "code": source_digest(kind.__module__), **settings}
@@ -209,6 +240,10 @@ class ModelSource(Checked, ABC):
     @abstractmethod
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         """What decides the result of `write`, as JSON, where that is costly and worth keeping; else None."""
+
+    def declares(self) -> tuple[FreeSpec, ...]:
+        """What the model declares that it takes; nothing where only samples tell. Called in a worker."""
+        return ()
 
     def modules(self) -> tuple[str, ...]:
         """The modules of one's own code that the model needs when it is loaded again: they are registered with it."""

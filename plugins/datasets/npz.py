@@ -1,89 +1,68 @@
-"""Samples in a file of `numpy.savez`."""
+"""Samples in a file of `numpy.savez`, or in a folder of `.npy` files."""
 
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from tuner.errors import RequestError
-from tuner.workload import LABEL, ArraySamples, Dataset, Role, Samples
+from tuner.splits import Split
+from tuner.workload import LABEL, ArraySamples, Role, unlabelled
 
-_HELD_OUT = 256
+_NAME_LENGTHS = slice(26, 30)  # of a member's header in a zip file: of its name, and of what else is said
+_HEADER = 30
 
 
 @dataclass(frozen=True)
-class Npz(Dataset):
-    """Arrays named as the model's inputs, and `label`. Their first axis is the samples, or the only one as long.
+class Npz(Split):
+    """Arrays named as the model's inputs, and `label`, where it is known. Their first axis is the samples, or the only
+    one as long. What is not compressed stays on disk, mapped into memory."""
 
-    Without a calibration file, a seeded fifth of the samples (256 at most) is held out for calibration, and the
-    rest evaluates: a quantizer must not see what judges it.
-    """
+    folders: ClassVar[bool] = True
 
-    path: str
-    calibration_path: str | None = None
-    training_path: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("path", "calibration_path", "training_path"):
-            value = getattr(self, field)
-            if value is not None and not Path(value).is_file():
-                raise RequestError(f"dataset.{field}={value}: no such file")
-
-    def load(self, role: Role) -> Samples | None:
-        if role == "training":
-            return _read(self.training_path, "training_path") if self.training_path else None
-        if self.calibration_path:
-            if role == "calibration":
-                return _read(self.calibration_path, "calibration_path")
-            return _read(self.path, "path")
-        samples = _read(self.path, "path")
-        order = np.random.default_rng(0).permutation(len(samples))
-        held_out = min(_HELD_OUT, len(samples) // 5)
-        chosen = np.sort(order[:held_out] if role == "calibration" else order[held_out:])
-        if not len(chosen):
-            return None
-        return ArraySamples({name: array[chosen] for name, array in samples.inputs.items()}, samples.labels[chosen])
-
-    def key(self) -> dict[str, Any]:
-        files = [path for path in (self.path, self.calibration_path, self.training_path) if path]
-        content = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files}
-        return {**super().key(), "content": content}
+    def read(self, path: Path, field: str, role: Role) -> ArraySamples:
+        arrays = _arrays(path, f"{field}={path}")
+        labels = arrays.pop(LABEL, None)
+        if not arrays:
+            raise RequestError(f"{field}={path}: besides {LABEL!r} it has no array to feed the model with")
+        counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+        if labels is not None:
+            counts[LABEL] = len(labels) if labels.ndim else 0
+        count = next(iter(counts.values())) if labels is None else counts[LABEL]
+        arrays = {name: _samples_first(array, count) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            if array.ndim == 0 or len(array) != count:
+                there = f"{count} labels" if labels is not None else f"{count} of {next(iter(counts))!r}"
+                raise RequestError(
+                    f"{field}={path}: {name!r} has shape {arrays[name].shape}, but there are {there}; "
+                    "one axis of every array counts the samples, the first where several have that length"
+                )
+        if labels is not None and labels.ndim == 0:
+            raise RequestError(f"{field}={path}: {LABEL!r} is one value; it must have one for each sample")
+        return ArraySamples(arrays, unlabelled(count) if labels is None else labels)
 
 
-def _read(path: str, field: str) -> ArraySamples:
+def _arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
+    """The arrays by name, in the file's order. Raises RequestError."""
     try:
+        if path.is_dir():
+            return {file.stem: np.load(file, mmap_mode="r") for file in sorted(path.glob("*.npy"))}
         with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+            names = file.files
+            with zipfile.ZipFile(path) as archive:
+                mapped = {name: _mapped(path, archive, name) for name in names}
+            return {name: array if (array := mapped[name]) is not None else file[name] for name in names}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError, KeyError) as error:
         if "Object arrays" in str(error):
             raise RequestError(
-                f"dataset.{field}={path}: an array of it holds Python objects, such as strings or rows of several "
-                "lengths; store numbers, of one shape a sample"
+                f"{where}: an array of it holds Python objects, such as strings or rows of several lengths; store "
+                "numbers, of one shape a sample"
             ) from error
-        raise RequestError(f"dataset.{field}={path}: not a file of numpy.savez with plain arrays ({error})") from error
-    if LABEL not in arrays:
-        raise RequestError(
-            f"dataset.{field}={path}: it has {sorted(arrays)}, but no array named {LABEL!r}; add it: what is right "
-            "for each sample"
-        )
-    labels = arrays.pop(LABEL)
-    if not arrays:
-        raise RequestError(f"dataset.{field}={path}: besides {LABEL!r} it has no array to feed the model with")
-    arrays = {name: _samples_first(array, len(labels)) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if array.ndim == 0 or len(array) != len(labels):
-            raise RequestError(
-                f"dataset.{field}={path}: {name!r} has shape {array.shape}, but there are {len(labels)} labels; "
-                "one axis of every array counts the samples, the first where several have that length"
-            )
-    if not len(labels):
-        raise RequestError(f"dataset.{field}={path}: it has no samples")
-    return ArraySamples(arrays, labels)
+        raise RequestError(f"{where}: not a file of numpy.savez with plain arrays ({error})") from error
 
 
 def _samples_first(array: NDArray[Any], count: int) -> NDArray[Any]:
@@ -91,3 +70,20 @@ def _samples_first(array: NDArray[Any], count: int) -> NDArray[Any]:
     that length."""
     axes = [axis for axis, length in enumerate(array.shape) if length == count]
     return np.moveaxis(array, axes[0], 0) if len(axes) == 1 else array
+
+
+def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any] | None:
+    """An array of the archive where it lies; None where it is compressed, or nothing that can be mapped."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        return None
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        lengths = np.frombuffer(file.read(_HEADER)[_NAME_LENGTHS], "<u2")
+        file.seek(member.header_offset + _HEADER + int(lengths.sum()))
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if dtype.hasobject or not all(shape):
+            return None
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")

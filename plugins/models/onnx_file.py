@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
-from tuner.forms.onnx import ONNX
+from tuner.forms.onnx import ONNX, declared
 from tuner.forms.onnx_entry import let_in
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, ModelSource, evaluation
+from tuner.workload import Dataset, Form, FreeSpec, ModelSource, evaluation
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class OnnxModel(ModelSource):
         super().__post_init__()
         if not Path(self.path).is_file():
             raise RequestError(f"model.path={self.path}: no such file")
-        for name, declared in self.inputs.items():
-            axis = declared.get("batch_axis") if isinstance(declared, dict) and len(declared) == 1 else None
+        for name, given in self.inputs.items():
+            axis = given.get("batch_axis") if isinstance(given, dict) and len(given) == 1 else None
             if type(axis) is not int or axis < 0:
-                raise RequestError(f"model.inputs.{name}={declared}: it takes batch_axis=, a whole number of 0 or more")
+                raise RequestError(f"model.inputs.{name}={given}: it takes batch_axis=, a whole number of 0 or more")
 
     @property
     def name(self) -> str:
@@ -38,6 +38,12 @@ class OnnxModel(ModelSource):
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         return None
 
+    def declares(self) -> tuple[FreeSpec, ...]:
+        return declared(Path(self.path), self._batch_axes)
+
+    @property
+    def _batch_axes(self) -> dict[str, int]:
+        return {name: given["batch_axis"] for name, given in self.inputs.items()}
+
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        axes = {name: declared["batch_axis"] for name, declared in self.inputs.items()}
-        let_in(Path(self.path), out / self.form.file, evaluation(dataset), axes)
+        let_in(Path(self.path), out / self.form.file, evaluation(dataset), self._batch_axes)

@@ -207,13 +207,12 @@ LABELS = np.zeros(12, np.int64)
     [
         ({"image": X, "label": LABELS}, "the model takes x, but the dataset's samples give image"),
         ({"x": X, "y": X, "label": LABELS}, "the model takes x, but"),
-        ({"x": X}, "no array named 'label'"),
         ({"label": LABELS}, "no array to feed the model with"),
-        ({"x": X[:5], "label": LABELS}, "the first axis of every array counts the samples"),
+        ({"x": X[:5], "label": LABELS}, "one axis of every array counts the samples"),
         ({"x": X[:0], "label": LABELS[:0]}, "no samples"),
         ({"x": X.astype(np.float64), "label": LABELS}, '.astype("float32")'),
         ({"x": np.zeros((12, 9), np.float32), "label": LABELS}, "has shape (4) per sample in the model, but (9,)"),
-        ({"x": np.array([None] * 12), "label": LABELS}, "plain arrays"),
+        ({"x": np.array([None] * 12), "label": LABELS}, "holds Python objects"),
     ],
 )
 def test_samples_that_do_not_fit_are_told_with_the_mend(

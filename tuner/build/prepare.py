@@ -1,6 +1,7 @@
 """The float model on disk: loaded or trained, described and keyed, before the first trial."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from tuner.build.samples import Kept, keep
 from tuner.build.store import Store, content_digest
 from tuner.errors import CandidateError, RequestError
 from tuner.system.code import source_digest
-from tuner.system.digests import digest
+from tuner.system.digests import digest, files_digest
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
-from tuner.system.worker import Progress
+from tuner.system.worker import Progress, Worker
 from tuner.task import Call
 from tuner.workload import ROLES, Dataset, Form, Model, Role, TensorSpec, Workload, evaluation
+
+_ARRAYS = "arrays"  # the stage of the store
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
     log = store.root / f"{slug(workload.name)}.log"
     with launcher.open(log) as worker:
         try:
-            made_from = dataset.key()
-            kept = store.make("arrays", made_from, lambda out: worker.run(keep, dataset, out))
+            kept, made_from = _kept(dataset.fitting(worker.run(source.declares)), store, scratch, worker, progress)
             dataset = Kept(kept, json.dumps(made_from))
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)
@@ -73,6 +75,27 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
     return Prepared(workload, Source(replace(model, key=content), dataset), samples, content_digest(kept))
+
+
+def _kept(
+    dataset: Dataset, store: Store, scratch: Path, worker: Worker, progress: Progress
+) -> tuple[Path, dict[str, Any]]:
+    """Where the samples lie as arrays, and what decides them."""
+    made_from = dataset.key()
+    if made_from is not None:
+        return store.make(_ARRAYS, made_from, lambda out: worker.run_watched(progress, keep, dataset, out)), made_from
+    draft = scratch / "samples"
+    draft.mkdir()
+    worker.run_watched(progress, keep, dataset, draft)
+    made_from = {"samples": files_digest(draft)}
+    kept = store.make(_ARRAYS, made_from, lambda out: _move(draft, out))
+    shutil.rmtree(draft)
+    return kept, made_from
+
+
+def _move(source: Path, out: Path) -> None:
+    for path in source.iterdir():
+        path.rename(out / path.name)
 
 
 def _describe(dataset: Dataset) -> tuple[dict[Role, int], tuple[TensorSpec, ...]]:

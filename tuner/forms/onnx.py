@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
-from tuner.workload import Form, Model, Samples, TensorSpec, Work
+from tuner.workload import Form, FreeSpec, Model, Samples, TensorSpec, Work
 
 BATCH = "batch"
 _LARGEST_BYTES = 2**31 - 1  # protobuf's limit for one file
@@ -138,6 +138,24 @@ def declared_inputs(proto: Any) -> dict[str, GraphInput]:
         shape = tuple(dims) if tensor.HasField("shape") else None
         inputs[value.name] = GraphInput(value.name, shape, tensor_dtype_to_np_dtype(tensor.elem_type).name)
     return inputs
+
+
+def declared(path: Path, batch_axes: Mapping[str, int]) -> tuple[FreeSpec, ...]:
+    """What a sample is for an ONNX file; nothing where it is no such file. An input's batch axis is that of
+    `batch_axes`, the one that is called so, or the first."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        graph = graph_inputs(path)
+    except (DecodeError, OSError, KeyError):
+        return ()
+    specs = []
+    for name, given in graph.items():
+        dims = [f"axis {n}" if dim is None else dim for n, dim in enumerate(given.dims or ())]
+        called = next((axis for axis, dim in enumerate(dims) if _called_batch(dim)), 0)
+        batch = batch_axes.get(name, called)
+        specs.append(FreeSpec(name, (*dims[:batch], *dims[batch + 1 :]), given.dtype))
+    return tuple(specs)
 
 
 def check_inputs(graph: Mapping[str, GraphInput], inputs: tuple[TensorSpec, ...]) -> None:
