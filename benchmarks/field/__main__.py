@@ -1,0 +1,110 @@
+"""Models as people have them, none of them bundled, each in one command: does the verdict hold?
+
+The champion's answers are held against the original's, which come from a process that knows only ONNX Runtime or torch,
+and its speed-up against the original at the same batch is timed again by another clock, in turns.
+
+    python -m benchmarks.field [NAME …]        about a minute each; two_gb needs 8 GB of memory
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import save
+from benchmarks.field.networks import FIELD
+
+ROOT = Path(__file__).parents[2]
+TURNS, TURN_S = 8, 0.25
+QUICK = ("target.threads=1", "search_space=quick", "n_trials=8", "latency_ms=10000", "trial.measure_s=0.5")
+
+
+def main() -> None:
+    figures: dict[str, Any] = {}
+    for name in sys.argv[1:] or FIELD:
+        with tempfile.TemporaryDirectory(prefix=f"field-{name}-") as folder:
+            figures[name] = _tuned(name, Path(folder))
+        print(name, json.dumps(figures[name]), flush=True)
+    save("field", {"models": figures})
+
+
+def _tuned(name: str, folder: Path) -> dict[str, Any]:
+    arguments = FIELD[name](folder)
+    keys = {argument.partition("=")[0] for argument in arguments}
+    places = [f"out_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}", "study=field"]
+    options = [option for option in QUICK if option.partition("=")[0] not in keys]
+    command = [sys.executable, "-m", "tuner.cli", *arguments, *options, *places]
+    study = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if study.returncode != 0:
+        return {"exit_code": study.returncode, "said": study.stderr.strip().splitlines()[-1]}
+    result = json.loads((folder / "out/field/result.json").read_text())
+    champion = result["champion"]
+    model = next(a for a in arguments if a.startswith(("model.path=", "model.factory="))).partition("=")[2]
+    return {
+        "verdict": result["verdict"],
+        "metric": result["metric"],
+        "float": result["float_accuracy"],
+        "champion": champion["label"],
+        "best_untuned": result["baselines"]["best_untuned"]["label"],
+        "claimed_vs_best_untuned": [result["speedup"]["vs_best_untuned"], result["speedup"]["vs_best_untuned_ci95"]],
+        **_held_against(model, folder / "out/field/champion", folder),
+    }
+
+
+def _held_against(model: str, champion: Path, folder: Path) -> dict[str, Any]:
+    """How far the champion's answers are from the original's, and how many times faster it is at the same batch."""
+    served = [sys.executable, "-m", "benchmarks.field.champion", str(champion), str(folder / "inputs.npz")]
+    served += [str(folder / "champion.npz"), str(TURN_S)]
+    asked = [sys.executable, "-m", "benchmarks.field.original", model, str(folder / "inputs.npz")]
+    asked += [str(folder / "original.npz"), str(TURN_S)]
+    with _started(served) as one, _started(asked) as other:
+        for _ in range(TURNS):
+            for process in (one, other):
+                _say(process)
+        for process in (one, other):
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+    with np.load(folder / "champion.npz") as ours, np.load(folder / "original.npz") as theirs:
+        outputs = [key for key in theirs if key != "ms"]
+        return {
+            "relative_error": {key: _error(ours[key], theirs[key]) for key in outputs},
+            "same_answer": {key: _agreement(ours[key], theirs[key]) for key in outputs},
+            "times_faster": round(float(np.median(theirs["ms"]) / np.median(ours["ms"])), 2),
+        }
+
+
+def _started(command: list[str]) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        raise SystemExit(f"{' '.join(command)} failed")
+    return process
+
+
+def _say(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    process.stdout.readline()
+
+
+def _error(ours: Any, theirs: Any) -> float:
+    """The norm of the difference over the norm."""
+    difference = np.linalg.norm(ours.astype(np.float64) - theirs)
+    return float(f"{difference / max(np.linalg.norm(theirs.astype(np.float64)), 1e-12):.2g}")
+
+
+def _agreement(ours: Any, theirs: Any) -> float:
+    """How often the greatest of the last axis is the same one; of labels, how often they are equal."""
+    if theirs.ndim == 1:
+        return round(float((np.isclose(ours, theirs, rtol=1e-3)).mean()), 4)
+    return round(float((ours.argmax(-1) == theirs.argmax(-1)).mean()), 4)
+
+
+if __name__ == "__main__":
+    main()
