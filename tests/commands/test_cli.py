@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests import study
 from tests.study import Refused
@@ -280,6 +281,15 @@ def test_doctor_says_what_can_run_here(tmp_path: Path, capsys: pytest.CaptureFix
     assert "nobody-has-it" in told
     assert "yes" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_field_that_is_a_mapping_takes_what_its_plugin_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["model=onnx", "model.path=net.onnx", "dataset.path=x.npz", "model.inputs.h0.batch_axis=1", "--cfg"]) == 0
+    )
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["inputs"] == {"h0": {"batch_axis": 1}}
+    assert main(["model.inputs.h0.batch_axis=1"]) == 2
+    assert "model.inputs: no such key; did you mean model.path?" in capsys.readouterr().err
 
 
 def test_keys_by_their_former_names_are_read_as_what_they_are_now(capsys: pytest.CaptureFixture[str]) -> None:

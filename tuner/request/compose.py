@@ -6,6 +6,7 @@ spelling, before anything is spent or written.
 
 import importlib.resources
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tuner.system.spelling import unknown_name
 
 _SPACE = "search_space."
 _ABSENT = object()
+_OPEN = re.compile(r"^(model|dataset)\.\w+\.")  # a field that is a mapping: what it may have, the plugin knows
 
 
 def request(overrides: Sequence[str]) -> Request:
@@ -56,7 +58,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """conf/ with the overrides applied. Raises RequestError for a key, value, group or type that does not fit."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself
     _register()
-    overrides = former.present(overrides)
+    overrides = [_OPEN.sub(r"++\g<0>", override) for override in former.present(overrides)]
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
         for override in overrides:
             group, _, value = override.partition("=")
