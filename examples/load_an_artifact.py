@@ -15,9 +15,7 @@ from tuner import artifact
 
 def main(folder: Path) -> None:
     champion = artifact.load(folder)
-    print(
-        champion.candidate.label, "takes", {spec.name: (champion.batch_size, *spec.shape) for spec in champion.inputs}
-    )
+    print(champion.candidate.label, "takes", {spec.name: spec.full(champion.batch_size) for spec in champion.inputs})
     with np.load(folder / artifact.EXAMPLE) as example:  # a batch of real inputs, and what they gave when it was packed
         inputs = {spec.name: example[f"input:{spec.name}"] for spec in champion.inputs}
         expected = example["output:0"]

@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.artifact import Artifact
+from tuner.artifact import FILES, Artifact, buckets, load, write_manifest
 from tuner.build.samples import Kept, keep
 from tuner.candidate import Candidate
-from tuner.plugin import Session
+from tuner.forms.onnx import ONNX
+from tuner.plugin import Backend, Session
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.plugins.backends.openvino import OpenVINO
 from tuner.target import Target
 from tuner.testing.fakes import Null
-from tuner.workload import Arrays, ArraySamples, Dataset, Role, TensorSpec
+from tuner.testing.workbench import TARGET, need
+from tuner.workload import Arrays, ArraySamples, Dataset, Model, Role, Shape, TensorSpec, shaped
 
 BATCH = 4
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
@@ -114,3 +118,74 @@ def test_kept_samples_have_their_inputs_in_their_own_order(
     sample, label = samples[2]
     assert (list(sample), [int(value) for value in sample.values()], label) == (names, list(range(len(names))), 2)
     assert kept.load("training") is None
+
+
+LENGTHS = tuple(
+    Shape((TensorSpec("ids", (n,), "int64"), TensorSpec("mask", (n,), "float32")), calls)
+    for n, calls in ((4, 3), (8, 1))
+)
+
+
+def encoder(folder: Path) -> None:
+    """The masked mean of embedded tokens, for sequences of any length."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["tokens"]),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["kept"]),
+        helper.make_node("Mul", ["tokens", "kept"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "time"], ["y"], keepdims=0),
+    ]
+    axes = ["batch", "sequence"]
+    inputs = [
+        helper.make_tensor_value_info("ids", TensorProto.INT64, axes),
+        helper.make_tensor_value_info("mask", TensorProto.FLOAT, axes),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])]
+    weights = {"table": TABLE, "last": np.array([2]), "time": np.array([1])}
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "encoder", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "model.onnx"))
+
+
+TABLE = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("backend", [OnnxRuntime(), OpenVINO()], ids=lambda backend: backend.label)
+def test_inputs_of_several_lengths_get_the_models_own_answers(backend: Backend, tmp_path: Path) -> None:
+    need(backend)
+    encoder(tmp_path)
+    model = Model(ONNX, tmp_path, LENGTHS[-1].inputs, shapes=LENGTHS)
+    folder, candidate = tmp_path / "champion", Candidate((), backend, BATCH)
+    places = buckets(folder / FILES, backend, model)
+    assert len(places) == (1 if backend.variable else 2)
+    for place, specs in places:
+        place.mkdir(parents=True)
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        backend.compile(Model(ONNX, tmp_path, specs), BATCH, TARGET, place, tmp_path / "cache")
+    shapes = [shape.to_json() for shape in LENGTHS]
+    write_manifest(folder, candidate, TARGET, model.inputs, {}, outputs=(0,), shapes=shapes)
+    artifact, random = load(folder), np.random.default_rng(1)
+    for count, length in ((1, 4), (BATCH, 8), (3, 4)):
+        ids, mask = random.integers(0, 9, (count, length)), (random.random((count, length)) < 0.7).astype("f4")
+        (y,) = artifact.run({"ids": ids, "mask": mask})
+        np.testing.assert_allclose(y, (TABLE[ids] * mask[..., None]).sum(1), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"'ids' has shape \(1, 6\); this artifact takes \(1…4, 4\) or \(1…4, 8\)"):
+        artifact.run({"ids": np.zeros((1, 6), np.int64), "mask": np.zeros((1, 6), np.float32)})
+
+
+@given(count=st.integers(1, 30), sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)), calls=st.integers(1, 4))
+def test_every_sample_is_judged_once_whatever_the_batch_size(count: int, sizes: tuple[int, int], calls: int) -> None:
+    samples = ArraySamples({"ids": np.arange(count * 8).reshape(count, 8)}, np.arange(count))
+    shapes = [Shape((TensorSpec("ids", (n,), "int64"),), c) for n, c in ((4, calls), (8, 1))]
+    orders = []
+    for size in sizes:
+        labels = []
+        for inputs, given_labels in shaped(samples, shapes, size):
+            assert len(given_labels) <= size and inputs["ids"].shape[1] in (4, 8)
+            np.testing.assert_array_equal(inputs["ids"][:, 0], given_labels * 8)
+            labels += list(given_labels)
+        orders.append(labels)
+    assert orders[0] == orders[1] and sorted(orders[0]) == list(range(count))

@@ -13,7 +13,7 @@ from tuner.workload import Form
 
 NOUNS = {
     "artifact", "candidate", "catalog", "device", "figures", "goal", "measurement", "metrics", "plugin", "records",
-    "result", "splits", "target", "task", "trial", "verdict", "workload",
+    "result", "splits", "target", "task", "tensors", "trial", "verdict", "workload",
 }  # fmt: skip
 GROUND = {"errors", "system"}
 LOWER = GROUND | {"nouns", "forms"}

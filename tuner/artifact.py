@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
-from tuner.plugin import Session
+from tuner.plugin import Backend, Session
 from tuner.target import Target
-from tuner.workload import Arrays, TensorSpec
+from tuner.workload import Arrays, Model, Shape, TensorSpec
 
 MANIFEST = "manifest.json"
 EXAMPLE = "example.npz"
@@ -39,6 +39,8 @@ class Artifact:
     session: Session
     outputs: tuple[int | None, ...] = ()
     """The batch axes of the outputs, None where one has none; where it is empty they all begin with the batch."""
+    shapes: tuple[Shape, ...] = ()
+    """Those that inputs of variable lengths may have; `inputs` are the largest."""
 
     @property
     def batch_size(self) -> int:
@@ -46,16 +48,17 @@ class Artifact:
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         """Answers up to `batch_size` samples, shapes `spec.full(n)`, as the model itself would; a short batch is padded
-        and cut.
+        and cut. Of variable lengths, each call takes one of those that were declared.
 
         What it returns is the caller's: no later call changes it. Raises ValueError, with the input's name, where one
         is missing, superfluous, of another shape or of another dtype: nothing is cast.
         """
         if set(inputs) != {spec.name for spec in self.inputs}:
             raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
-        count = self._count(inputs)
+        lengths = self._lengths(inputs)
+        count = self._count(lengths, inputs)
         full = {}
-        for spec in self.inputs:
+        for spec in lengths:
             filled = np.zeros(spec.full(self.batch_size), spec.dtype)
             cut(filled, spec.batch_axis, 0, count)[...] = inputs[spec.name]
             full[spec.name] = filled
@@ -64,7 +67,10 @@ class Artifact:
 
     def answer(self, samples: Arrays) -> list[NDArray[Any]]:
         """`run` with samples along the first axis of every input, and of every output that has a batch axis."""
-        outputs = self.run({spec.name: spec.placed(samples[spec.name]) for spec in self.inputs})
+        lengths = next(
+            (s.inputs for s in self.shapes if all(samples[i.name].shape[1:] == i.shape for i in s.inputs)), self.inputs
+        )
+        outputs = self.run({spec.name: spec.placed(samples[spec.name]) for spec in lengths})
         axes = self.axes(outputs)
         return [o if axis is None else np.moveaxis(o, axis, 0) for o, axis in zip(outputs, axes, strict=True)]
 
@@ -72,10 +78,18 @@ class Artifact:
         """The batch axis of each of these outputs, None where it has none."""
         return self.outputs or (0,) * len(outputs)
 
-    def _count(self, inputs: Arrays) -> int:
+    def _lengths(self, inputs: Arrays) -> tuple[TensorSpec, ...]:
+        """The declared shape that these inputs have; the largest where they have none."""
+        for shape in self.shapes:
+            arrays = [(spec, np.shape(inputs[spec.name])) for spec in shape.inputs]
+            if all(len(s) > (i.batch_axis or 0) and s == i.full(s[i.batch_axis or 0]) for i, s in arrays):
+                return shape.inputs
+        return self.inputs
+
+    def _count(self, lengths: Sequence[TensorSpec], inputs: Arrays) -> int:
         """The number of samples. Raises ValueError where an input is not what the artifact takes."""
         count = 0
-        for spec in self.inputs:
+        for spec in lengths:
             array = inputs[spec.name]
             if not isinstance(array, np.ndarray) or array.dtype.name != spec.dtype:
                 given = getattr(array, "dtype", type(array).__name__)
@@ -84,9 +98,9 @@ class Artifact:
                 count = array.shape[spec.batch_axis]
             fits = array.shape == spec.full(count) and (spec.batch_axis is None or 0 < count <= self.batch_size)
             if not fits:
-                raise ValueError(
-                    f"input {spec.name!r} has shape {array.shape}; this artifact takes {self._shape(spec)}"
-                )
+                others = [other for shape in self.shapes for other in shape.inputs if other.name == spec.name]
+                takes = " or ".join(dict.fromkeys(self._shape(other) for other in others or [spec]))
+                raise ValueError(f"input {spec.name!r} has shape {array.shape}; this artifact takes {takes}")
         return count or 1
 
     def _shape(self, spec: TensorSpec) -> str:
@@ -94,6 +108,20 @@ class Artifact:
         if spec.batch_axis is not None:
             sizes[spec.batch_axis] = f"1…{self.batch_size}"
         return f"({', '.join(sizes)})"
+
+
+class Buckets(Session):
+    """A session for each shape, of which every call takes its own."""
+
+    def __init__(self, sessions: Mapping[tuple[Any, ...], Session]) -> None:
+        """`sessions` by the shapes of whole batches, in the order of the inputs' names."""
+        self._sessions = sessions
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        return self._sessions[tuple(inputs[name].shape for name in sorted(inputs))].run(inputs)
+
+    def now(self) -> float:
+        return next(iter(self._sessions.values())).now()
 
 
 def cut(array: NDArray[Any], axis: int | None, start: int, stop: int) -> NDArray[Any]:
@@ -109,21 +137,38 @@ class Manifest:
     target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[int | None, ...]
+    shapes: tuple[Shape, ...]
 
 
 def read_manifest(folder: Path) -> Manifest:
     value = json.loads((folder / MANIFEST).read_text())
     inputs = tuple(map(TensorSpec.from_json, value["inputs"]))
     outputs = tuple(value.get("outputs", ()))  # not there in what was made before they could be elsewhere
-    return Manifest(Candidate.from_json(value["candidate"]), Target.from_json(value["target"]), inputs, outputs)
+    shapes = tuple(map(Shape.from_json, value.get("shapes", ())))
+    return Manifest(Candidate.from_json(value["candidate"]), Target.from_json(value["target"]), inputs, outputs, shapes)
 
 
 def load(folder: Path) -> Artifact:
     """Loads an artifact. It imports the backend's own runtime only, in this process."""
     manifest = read_manifest(folder)
-    candidate, inputs = manifest.candidate, manifest.inputs
-    session = candidate.backend.load(folder / FILES, inputs, candidate.batch_size, manifest.target)
-    return Artifact(candidate, manifest.target, inputs, session, manifest.outputs)
+    candidate, target = manifest.candidate, manifest.target
+    backend, size = candidate.backend, candidate.batch_size
+    sessions = {
+        tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): backend.load(
+            place, inputs, size, target
+        )
+        for place, inputs in buckets(folder / FILES, backend, manifest)
+    }
+    session = Buckets(sessions) if len(sessions) > 1 else next(iter(sessions.values()))
+    return Artifact(candidate, target, manifest.inputs, session, manifest.outputs, manifest.shapes)
+
+
+def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tuple[Path, tuple[TensorSpec, ...]]]:
+    """The folders of an artifact's compiled files, and the inputs that each is for: one for each shape, unless the
+    backend takes them all in one."""
+    if backend.variable or len(model.shapes) < 2:
+        return [(files, model.inputs)]
+    return [(files / str(number), shape.inputs) for number, shape in enumerate(model.shapes)]
 
 
 def write_manifest(
@@ -132,15 +177,15 @@ def write_manifest(
     target: Target,
     inputs: tuple[TensorSpec, ...],
     versions: Mapping[str, str],
-    outputs: tuple[int | None, ...] = (),
+    **more: Any,
 ) -> None:
     """Describes the artifact whose compiled files lie in `folder / FILES`. `versions` are those of Python and of the
-    libraries that made it, `outputs` the batch axes of what it answers."""
+    libraries that made it; `more` are the `outputs` and `shapes` of a `Model` that has any."""
     manifest = {
         "candidate": candidate.to_json(),
         "target": asdict(target),
         "inputs": [spec.to_json() for spec in inputs],
-        "outputs": outputs,
+        **more,
         "versions": dict(versions),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

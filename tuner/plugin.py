@@ -150,6 +150,9 @@ class Backend(Plugin, ABC):
     """A compiler and its runtime."""
 
     family: ClassVar[str] = "tuner.plugins.backends"
+    variable: ClassVar[bool] = False
+    """Whether what it compiles takes inputs of any length where the model does; else each declared length is compiled
+    for itself."""
     accepts: ClassVar[tuple[Form, ...]]
     """Forms it compiles, best first; the engine converts the model to one of them by the shortest route."""
 

@@ -5,7 +5,7 @@ that calls `load` or `write`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
@@ -18,50 +18,14 @@ from tuner.system.digests import digest, files_digest
 from tuner.system.loader import Checked
 from tuner.system.worker import Progress
 from tuner.task import Call, Task
+from tuner.tensors import FreeSpec as FreeSpec
+from tuner.tensors import Shape as Shape
+from tuner.tensors import TensorSpec as TensorSpec
 
 Arrays = dict[str, NDArray[Any]]
 Role = Literal["evaluation", "calibration", "training"]
 LABEL = "label"  # among the names of a file's arrays; the others are inputs
 ROLES: tuple[Role, ...] = ("evaluation", "calibration", "training")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One named input: its shape *per sample*, without the batch, and its numpy dtype. `batch_axis` is where the batch
-    stands among the axes that the model takes; None where it takes one sample as it is, and no batch."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    batch_axis: int | None = 0
-
-    def full(self, count: int) -> tuple[int, ...]:
-        """The shape of so many samples, as the model takes them."""
-        if self.batch_axis is None:
-            return self.shape
-        return (*self.shape[: self.batch_axis], count, *self.shape[self.batch_axis :])
-
-    def placed(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """Samples along the first axis, as the model takes them."""
-        return samples[0] if self.batch_axis is None else np.moveaxis(samples, 0, self.batch_axis)
-
-    def to_json(self) -> dict[str, Any]:
-        """Its fields; the batch axis where it is not the first."""
-        value: dict[str, Any] = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
-        return value if self.batch_axis == 0 else {**value, "batch_axis": self.batch_axis}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "TensorSpec":
-        return cls(value["name"], tuple(value["shape"]), value["dtype"], value.get("batch_axis", 0))
-
-
-@dataclass(frozen=True)
-class FreeSpec:
-    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one."""
-
-    name: str
-    axes: tuple[int | str, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +88,8 @@ class Model:
 
     `outputs` are the batch axes of its outputs, None where one has none; where it is empty they all begin with the
     batch. `batch_size` is the only one that it takes, and `fixed` says why in a line; None is any. `quantized`: it
-    came as int8 already, and is taken as it is. `key` stands for its
+    came as int8 already, and is taken as it is. `shapes` are those of inputs of variable lengths, and `inputs` then the
+    largest; where it is empty there is but one. `key` stands for its
     content in the keys of what is made of it.
     """
 
@@ -136,6 +101,7 @@ class Model:
     batch_size: int | None = None
     fixed: str = ""
     quantized: bool = False
+    shapes: tuple[Shape, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -271,6 +237,18 @@ class Workload:
     @property
     def name(self) -> str:
         return self.model.name
+
+
+def shaped(samples: Samples, shapes: Sequence[Shape], batch_size: int) -> Iterator[tuple[Arrays, NDArray[Any]]]:
+    """The samples in batches, samples first, each batch of one of the shapes: they are dealt to the shapes in rounds of
+    as many as these have calls. The order does not depend on the batch size."""
+    deal = [number for number, shape in enumerate(shapes) for _ in range(shape.calls)]
+    for number, shape in enumerate(shapes):
+        mine = [i for i in range(len(samples)) if deal[i % len(deal)] == number]
+        for start in range(0, len(mine), batch_size):
+            rows = [samples[i] for i in mine[start : start + batch_size]]
+            stacked = {spec.name: spec.cut(np.stack([row[spec.name] for row, _ in rows])) for spec in shape.inputs}
+            yield stacked, np.array([label for _, label in rows])
 
 
 def evaluation(dataset: Dataset) -> Samples:

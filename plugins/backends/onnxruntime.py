@@ -17,6 +17,7 @@ from tuner.workload import Arrays, Form, Model, TensorSpec
 class OnnxRuntime(Backend):
     """All graph optimisations, on the providers the target lists."""
 
+    variable: ClassVar[bool] = True
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 

@@ -14,11 +14,13 @@ from tuner.workload import Dataset, Form, FreeSpec, ModelSource, evaluation
 @dataclass(frozen=True)
 class OnnxModel(ModelSource):
     """An ONNX file. Where the batch stands in its inputs and outputs is tried; `inputs` says it where it is known
-    (`model.inputs.h0.batch_axis=1`)."""
+    (`model.inputs.h0.batch_axis=1`). `axes` has the sizes of those of variable length, and as a mapping how often each
+    occurs (`model.axes.sequence={32:7,128:2,512:1}`)."""
 
     path: str
     label: str | None = None
     inputs: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
 
     form: ClassVar[Form] = ONNX
 
@@ -30,6 +32,13 @@ class OnnxModel(ModelSource):
             axis = given.get("batch_axis") if isinstance(given, dict) and len(given) == 1 else None
             if type(axis) is not int or axis < 0:
                 raise RequestError(f"model.inputs.{name}={given}: it takes batch_axis=, a whole number of 0 or more")
+        for name, sizes in self.axes.items():
+            calls = _calls(sizes)
+            if not calls or not all(type(n) is int and n > 0 for n in (*calls, *calls.values())):
+                raise RequestError(
+                    f"model.axes.{name}={sizes}: it takes sizes, [32,128], or how many calls of a round have each, "
+                    "{32:7,128:3}; whole numbers of 1 or more"
+                )
 
     @property
     def name(self) -> str:
@@ -46,4 +55,12 @@ class OnnxModel(ModelSource):
         return {name: given["batch_axis"] for name, given in self.inputs.items()}
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        let_in(Path(self.path), out / self.form.file, evaluation(dataset), self._batch_axes)
+        calls = {name: _calls(sizes) for name, sizes in self.axes.items()}
+        let_in(Path(self.path), out / self.form.file, evaluation(dataset), self._batch_axes, calls)
+
+
+def _calls(sizes: Any) -> dict[int, int]:
+    """How many calls of a round have each size; empty for what is no such thing."""
+    if isinstance(sizes, list):
+        return dict.fromkeys(sizes, 1)
+    return sizes if isinstance(sizes, dict) else {}

@@ -14,6 +14,8 @@ from tuner.errors import CandidateError, RequestError
 from tuner.forms import onnx as onnx_form
 from tuner.forms import onnx_entry
 from tuner.forms.onnx import ONNX
+from tuner.plugins.models.onnx_file import OnnxModel
+from tuner.request.compose import request
 from tuner.testing import networks
 from tuner.testing.networks import CLASSES, IMAGE, Patterns, Shelf, trained
 from tuner.testing.workbench import TARGET, loaded, runner
@@ -278,3 +280,51 @@ def test_a_graph_that_came_quantized_is_told_from_one_in_float(tmp_path: Path) -
     assert model.quantized
     assert ONNX.work(model) is None, "nothing is said of it in float32"
     assert not let_in(recurrent(tmp_path / "other.onnx", "n"), sequences(), tmp_path / "float").quantized
+
+
+def summed(path: Path) -> Path:
+    """A graph for sequences of any length."""
+    node = onnx.helper.make_node("ReduceSum", ["x", "time"], ["y"], keepdims=0)
+    return user_graph(path, [node], {"x": ["n", "T", 3]}, {"y": ["n", 3]}, time=np.array([1]))
+
+
+def test_declared_lengths_are_the_shapes_that_a_graph_is_tuned_at(tmp_path: Path) -> None:
+    samples, out = ArraySamples({"x": sequences().inputs["x"]}, np.arange(12)), tmp_path / "out"
+    out.mkdir()
+    onnx_entry.let_in(summed(tmp_path / "user.onnx"), out / ONNX.file, samples, {}, {"T": {2: 6, 4: 2}})
+    model = ONNX.described(Model(ONNX, out, (TensorSpec("x", (5, 3), "float32"),)), samples)
+    assert [(shape.inputs[0].shape, shape.calls) for shape in model.shapes] == [((2, 3), 3), ((4, 3), 1)]
+    assert model.inputs == model.shapes[-1].inputs, "the largest"
+    assert ONNX.work(model) is None, "nothing is said of one length alone"
+
+
+@pytest.mark.parametrize(
+    ("axes", "complaint"),
+    [
+        ({"S": {2: 1}}, r"model.axes.S: no input has an axis of that name; the free ones are \['T', 'n'\]"),
+        ({"T": {2: 1, 6: 1}}, r"model.axes.T: 6 is declared, but the samples of input 'x' have 5 there"),
+    ],
+)
+def test_lengths_that_no_sample_or_no_input_has_are_refused(axes: Any, complaint: str, tmp_path: Path) -> None:
+    samples = ArraySamples({"x": sequences().inputs["x"]}, np.arange(12))
+    with pytest.raises(RequestError, match=complaint):
+        onnx_entry.let_in(summed(tmp_path / "user.onnx"), tmp_path / "model.onnx", samples, {}, axes)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["axes.T=[0]", "axes.T=3", "axes.T={2:half}", "inputs.x.batch_axis=one", "inputs.x=1", "inputs.x.axis=1"],
+)
+def test_axes_that_are_no_numbers_are_refused_by_name(override: str, tmp_path: Path) -> None:
+    user = summed(tmp_path / "user.onnx")
+    key = override.partition("=")[0].removesuffix(".batch_axis").removesuffix(".axis")
+    with pytest.raises(RequestError, match=f"model.{key}"):
+        request(["model=onnx", f"model.path={user}", "dataset=digits", f"model.{override}"])
+
+
+def test_axes_are_declared_by_names_of_ones_own(tmp_path: Path) -> None:
+    user = summed(tmp_path / "user.onnx")
+    overrides = ["model.axes.T={2:3,4:1}", "model.inputs.x.batch_axis=0"]
+    model = request(["model=onnx", f"model.path={user}", "dataset=digits", *overrides]).workload.model
+    assert isinstance(model, OnnxModel)
+    assert (model.axes, model.inputs) == ({"T": {2: 3, 4: 1}}, {"x": {"batch_axis": 0}})

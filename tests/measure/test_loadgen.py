@@ -57,7 +57,7 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sleeping:
     pool = [{"x": np.arange(BATCH, dtype=np.float32)[:, None] + 10 * i} for i in range(3)]
     cpu = Target("cpu", "cpu", threads=1)
     deployed = artifact.Artifact(Candidate((), Null(CALL_MS), BATCH), cpu, INPUTS, slow)
-    hosted = host.Hosted(deployed, cpu.hardware, Call(), pool)
+    hosted = host.Hosted(deployed, cpu.hardware, Call(), [[batch] for batch in pool])
     monkeypatch.setattr(loadgen, "hosted", lambda: hosted)
     return slow
 

@@ -15,6 +15,14 @@ def test_single_stream_is_one_call_after_the_other() -> None:
     assert latency.p95 == 2.0 and rate == pytest.approx(4000)
 
 
+def test_calls_of_several_lengths_give_the_rate_of_whole_rounds_and_the_latency_of_every_call() -> None:
+    rounds = [np.tile([1.0, 1.0, 10.0], (20, 1))] * 2  # two short calls to a long one
+    latency, rate = figures(Goal({"latency_ms": 50}), rounds, 8, resamples=50)
+    assert (latency.p50, latency.p95) == (1.0, 10.0)
+    assert rate == pytest.approx(8 / 4.0 * 1e3)
+    assert latency.ci95 == (10.0, 10.0)
+
+
 def test_a_server_waits_and_serves_less() -> None:
     latency, rate = figures(Goal({"latency_ms": 5}, scenario="Server"), CALLS, 8)
     assert 2.0 < latency.p99 <= 5 and 1000 < rate < 4000

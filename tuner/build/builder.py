@@ -152,5 +152,8 @@ def _compile(
     backend: Backend = candidate.backend
     files = out / artifact.FILES
     files.mkdir()
-    backend.compile(model, candidate.batch_size, target, files, cache)
-    artifact.write_manifest(out, candidate, target, model.inputs, versions, model.outputs)
+    for place, inputs in artifact.buckets(files, backend, model):
+        place.mkdir(exist_ok=True)
+        backend.compile(replace(model, inputs=inputs, shapes=()), candidate.batch_size, target, place, cache)
+    more = {"outputs": model.outputs, "shapes": [shape.to_json() for shape in model.shapes]}
+    artifact.write_manifest(out, candidate, target, model.inputs, versions, **more)

@@ -10,6 +10,7 @@ from tuner.goal import Goal
 from tuner.measure.statistics import samples_to_certify
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
+from tuner.workload import Shape
 
 BUSY = 0.25  # of one core, used by other processes
 DRIFT = 1.3  # the reference's slowest over its fastest trial
@@ -30,6 +31,19 @@ def about_samples(float_scores: NDArray[np.float64], goal: Goal) -> Iterator[Dou
         yield Doubt(
             "evaluation_too_small",
             f"with {count} evaluation samples no drop can be certified within {limit:g}; that takes {needed} or more",
+        )
+
+
+def about_lengths(shapes: Sequence[Shape]) -> Iterator[Doubt]:
+    """That a latency of calls of several lengths is not that of the longest."""
+    calls = sum(shape.calls for shape in shapes)
+    if len(shapes) > 1:
+        longest = max(shapes, key=lambda shape: sum(math.prod(spec.shape) for spec in shape.inputs))
+        sizes = ", ".join(f"{spec.name} {spec.shape}" for spec in longest.inputs)
+        yield Doubt(
+            "mixed_lengths",
+            f"latency is that of calls of all declared lengths, {longest.calls} in {calls} of the longest ({sizes}); "
+            "to limit that alone, declare it alone",
         )
 
 

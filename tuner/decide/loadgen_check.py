@@ -20,8 +20,8 @@ _QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late
 
 
 def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str, Any] | None]:
-    """The measurement, and what LoadGen says of it; None where it is not installed, or the
-    artifact keeps a clock of its own. Where it could not run, what it says is the `problem`.
+    """The measurement, and what LoadGen says of it; None where it is not installed, the artifact keeps a clock of its
+    own, or its calls are of several lengths. Where it could not run, what it says is the `problem`.
 
     In the Server scenario the simulated rate is a promise that only real arrivals can keep: it is lowered to the
     largest share of it at which the limit held.
@@ -35,7 +35,7 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
             device_lock(rig.device_lock),
             rig.hosting(folder, winner.candidate, Deadline(_LIMIT_S)) as worker,
         ):
-            if worker.run(host.keeps_its_own_clock):
+            if worker.run(host.beyond_loadgen):
                 return measured, None
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
             if goal.scenario == "SingleStream":

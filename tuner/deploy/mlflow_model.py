@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tuner import artifact
 from tuner.system.environment import library_versions
 from tuner.workload import Arrays
+from tuner.workload import TensorSpec as Spec
 
 CHAMPION = "champion"  # as `tuner/deploy/mlflow_served.py` asks for it
 RECORD = "record.json"
@@ -37,10 +38,10 @@ def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: 
     axes = manifest.outputs or (0,) * len(outputs)
     names: list[str | None] = [f"output_{i}" for i in range(len(outputs))] if len(outputs) > 1 else [None]
     answers = [
-        TensorSpec(output.dtype, tuple(-1 if i == axis else size for i, size in enumerate(output.shape)), name)
+        TensorSpec(output.dtype, _free(output.shape, axis, manifest), name)
         for output, axis, name in zip(outputs, axes, names, strict=True)
     ]
-    takes = [TensorSpec(np.dtype(spec.dtype), spec.full(-1), spec.name) for spec in manifest.inputs]
+    takes = [TensorSpec(np.dtype(spec.dtype), _any_length(spec, manifest), spec.name) for spec in manifest.inputs]
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         shipped = Path(scratch) / "code"
@@ -57,6 +58,17 @@ def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: 
             pip_requirements=_requirements(champion, libraries),
             mlflow_model=model,
         )
+
+
+def _any_length(spec: Spec, manifest: artifact.Manifest) -> tuple[int, ...]:
+    """The shape of an input: -1 where it is the batch, and where it differs from one declared length to another."""
+    every = [s.full(-1) for shape in manifest.shapes for s in shape.inputs if s.name == spec.name] or [spec.full(-1)]
+    return tuple(sizes[0] if len({*sizes}) == 1 else -1 for sizes in zip(*every, strict=True))
+
+
+def _free(shape: tuple[int, ...], axis: int | None, manifest: artifact.Manifest) -> tuple[int, ...]:
+    """The shape of an output: of variable lengths, nothing is known but how many axes it has."""
+    return tuple(-1 if place == axis or manifest.shapes else size for place, size in enumerate(shape))
 
 
 def _requirements(champion: Path, libraries: AbstractSet[str]) -> list[str]:

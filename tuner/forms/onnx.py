@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import RequestError
-from tuner.workload import Form, FreeSpec, Model, Samples, TensorSpec, Work
+from tuner.workload import Form, FreeSpec, Model, Samples, Shape, TensorSpec, Work
 
 BATCH = "batch"
 _LARGEST_BYTES = 2**31 - 1  # protobuf's limit for one file
@@ -36,7 +36,8 @@ class OnnxForm(Form):
         from tuner.forms.onnx_work import work
 
         # what is said of float32 would not be true of a graph that came as int8
-        return None if model.quantized or model.batch_size not in (None, 1) else work(model.path, model.inputs)
+        known = not model.quantized and not model.shapes and model.batch_size in (None, 1)
+        return work(model.path, model.inputs) if known else None
 
 
 ONNX = OnnxForm("onnx", "model.onnx")
@@ -83,12 +84,13 @@ def _called_batch(dim: int | str | None) -> bool:
 @dataclass(frozen=True)
 class Layout:
     """Where a graph has its batch: `inputs` with their axes, the axes of its outputs, and the only size that it takes,
-    with the reason in a line."""
+    with the reason in a line. `shapes` are those of its variable lengths; `inputs` then have the largest."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[int | None, ...]
     size: int | None = None
     why: str = ""
+    shapes: tuple[Shape, ...] = ()
 
     @classmethod
     def fixed(cls, inputs: tuple[TensorSpec, ...], shapes: Sequence[Sequence[int]], size: int, why: str) -> "Layout":
@@ -102,9 +104,9 @@ class Layout:
         """Into the graph's metadata."""
         from onnx.helper import set_model_props
 
-        axes = {spec.name: spec.batch_axis for spec in self.inputs}
         kept = {entry.key: entry.value for entry in proto.metadata_props}
-        said = {"inputs": axes, "outputs": self.outputs, "size": self.size, "why": self.why}
+        said: dict[str, Any] = {"inputs": [spec.to_json() for spec in self.inputs], "outputs": self.outputs}
+        said |= {"size": self.size, "why": self.why, "shapes": [shape.to_json() for shape in self.shapes]}
         set_model_props(proto, kept | {_LAYOUT: json.dumps(said)})
 
     @classmethod
@@ -117,8 +119,14 @@ class Layout:
         said = next((json.loads(entry.value) for entry in proto.metadata_props if entry.key == _LAYOUT), None)
         if said is None:
             return model
-        inputs = tuple(replace(spec, batch_axis=said["inputs"][spec.name]) for spec in model.inputs)
-        return replace(model, inputs=inputs, outputs=tuple(said["outputs"]), batch_size=said["size"], fixed=said["why"])
+        return replace(
+            model,
+            inputs=tuple(map(TensorSpec.from_json, said["inputs"])),
+            outputs=tuple(said["outputs"]),
+            batch_size=said["size"],
+            fixed=said["why"],
+            shapes=tuple(map(Shape.from_json, said["shapes"])),
+        )
 
 
 def graph_inputs(path: Path) -> dict[str, GraphInput]:

@@ -16,6 +16,7 @@ from tuner.errors import RequestError
 from tuner.forms import batching
 from tuner.forms.batching import Answer, NotFree
 from tuner.forms.onnx import BATCH, GraphInput, Layout, check_inputs, declared_inputs, real_inputs, save
+from tuner.forms.onnx_lengths import Lengths
 from tuner.forms.onnx_rewrites import loosened, raised
 from tuner.system.said import first_line
 from tuner.workload import Samples, TensorSpec
@@ -26,9 +27,16 @@ _ROUNDS_EACH_BATCH = {"DynamicQuantizeLinear"}  # its scale is that of all sampl
 _ROUNDING = 0.05
 
 
-def let_in(source: Path, out: Path, samples: Samples, declared: Mapping[str, int]) -> None:
-    """Writes the user's file as `out`, with its weights, `Layout` and all. `samples` are those that judge it, and
-    `declared` the batch axes of inputs where they are known.
+def let_in(
+    source: Path,
+    out: Path,
+    samples: Samples,
+    declared: Mapping[str, int],
+    axes: Mapping[str, Mapping[int, int]] | None = None,
+) -> None:
+    """Writes the user's file as `out`, with its weights, `Layout` and all. `samples` are those that judge it,
+    `declared` the batch axes of inputs where they are known, and `axes` the variable ones by name: how many of every
+    round of calls have each size.
 
     Raises RequestError naming `model.path`, or the input, where it cannot be taken.
     """
@@ -40,21 +48,26 @@ def let_in(source: Path, out: Path, samples: Samples, declared: Mapping[str, int
     sample = batching.rows(samples, 1)[0]
     specs = tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in sample.items())
     check_inputs(graph_inputs, specs)
+    lengths = Lengths.of(graph_inputs, axes or {})
     if unknown := set(declared) - set(graph_inputs):
         raise RequestError(f"model.inputs.{min(unknown)}: the model has no such input; it takes {sorted(graph_inputs)}")
-    trials = _Trials(proto, out.parent, where, samples)
-    proto, layout, shapes = trials.best(_placed(specs, graph_inputs, declared))
+    trials = _Trials(proto, out.parent, where, samples, lengths)
+    placed = _placed(specs, graph_inputs, declared)
+    proto, layout, shapes = trials.best([lengths.largest(inputs) for inputs in placed])
+    layout = trials.at_every_length(proto, layout)
     layout.write(proto)
     for value, axis, shape in zip(proto.graph.output, layout.outputs, shapes, strict=True):
-        _set_shape(value, shape, axis, layout.size)
+        if not layout.shapes:
+            _set_shape(value, shape, axis, layout.size)
     save(proto, out, where)
 
 
 class _Trials:
     """The graph with its batch in one place or another, run on the samples."""
 
-    def __init__(self, proto: Any, folder: Path, where: str, samples: Samples) -> None:
+    def __init__(self, proto: Any, folder: Path, where: str, samples: Samples, lengths: Lengths) -> None:
         self._proto = proto
+        self._lengths = lengths
         self._folder = folder
         self._where = where
         self._samples = samples
@@ -84,7 +97,7 @@ class _Trials:
         for specs in places:
             size = _fixed(self._proto, specs) or 1
             asked = batching.rows(self._samples, size)
-            graph = _sized(self._proto, specs, size)
+            graph = self._sized(self._proto, specs, size)
             try:
                 answer = self._running(graph)
                 outputs = answer(batching.stacked(specs, asked))
@@ -103,6 +116,18 @@ class _Trials:
             return graph, layout, shapes
         raise RequestError(f"{self._where}: ONNX Runtime cannot run it on the dataset's samples: {said}")
 
+    def at_every_length(self, proto: Any, layout: Layout) -> Layout:
+        """The layout with the shapes that variable lengths give. Raises RequestError where the graph does not run at
+        one of them."""
+        shapes = self._lengths.shapes(layout.inputs)
+        for shape in shapes:
+            try:
+                self._running(proto)(batching.stacked(shape.inputs, batching.rows(self._samples, layout.size or 1)))
+            except Exception as error:
+                sizes = {spec.name: spec.shape for spec in shape.inputs}
+                raise RequestError(f"model.axes: the model does not run at {sizes}: {first_line(error)}") from error
+        return replace(layout, shapes=shapes)
+
     def _graphs(self, specs: tuple[TensorSpec, ...]) -> Iterator[Any]:
         """The graph in what forms may do, best first."""
         if any(spec.batch_axis is None for spec in specs):
@@ -117,17 +142,33 @@ class _Trials:
 
     def _free(self, graph: Any, specs: tuple[TensorSpec, ...]) -> tuple[Any, Layout, list[tuple[int, ...]]]:
         """Raises NotFree where the batch is not free, and what a runtime raises."""
-        free = _sized(graph, specs, None)
+        free = self._sized(graph, specs, None)
         samples = batching.rows(self._samples)
         answer = self._running(free)
         axes = batching.output_axes(answer, specs, samples, **self._tolerance)
         if graph is not self._proto:
             size = _fixed(self._proto, specs) or 1
             asked = batching.stacked(specs, batching.rows(self._samples, size))
-            before = self._running(_sized(self._proto, specs, size))(asked)
+            before = self._running(self._sized(self._proto, specs, size))(asked)
             batching.same(before, answer(asked), **self._tolerance)
         shapes = [output.shape for output in answer(batching.stacked(specs, samples[:1]))]
         return free, Layout(specs, axes), shapes
+
+    def _sized(self, proto: Any, specs: Sequence[TensorSpec], size: int | None) -> Any:
+        """A copy whose inputs have the samples' shapes, but for what is variable; of any batch or of that size."""
+        import onnx
+
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        values = {value.name: value for value in real_inputs(copy)}
+        for spec in specs:
+            _set_shape(values[spec.name], spec.full(size or 1), spec.batch_axis, size)
+            for place, name in self._lengths.names(spec).items():
+                values[spec.name].type.tensor_type.shape.dim[place].dim_param = name
+        for value in copy.graph.output:  # what they say of the old batch size is not true any more
+            value.type.tensor_type.ClearField("shape")
+        del copy.graph.value_info[:]
+        return copy
 
     def _running(self, proto: Any) -> Answer:
         import onnxruntime
@@ -232,21 +273,6 @@ def _fixed(proto: Any, specs: Sequence[TensorSpec]) -> int | None:
     places = [(inputs[spec.name].dims, spec.batch_axis) for spec in specs]
     sizes = [dims[axis] for dims, axis in places if dims is not None and axis is not None]
     return next((size for size in sizes if isinstance(size, int)), None)
-
-
-def _sized(proto: Any, specs: Sequence[TensorSpec], size: int | None) -> Any:
-    """A copy whose inputs have the samples' shapes, and a batch of that size, or of any."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    values = {value.name: value for value in real_inputs(copy)}
-    for spec in specs:
-        _set_shape(values[spec.name], spec.full(size or 1), spec.batch_axis, size)
-    for value in copy.graph.output:  # what they say of the old batch size is not true any more
-        value.type.tensor_type.ClearField("shape")
-    del copy.graph.value_info[:]
-    return copy
 
 
 def _set_shape(value: Any, shape: Sequence[int], axis: int | None, size: int | None) -> None:

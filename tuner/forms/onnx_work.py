@@ -42,6 +42,7 @@ def work(path: Path, inputs: tuple[TensorSpec, ...]) -> Work | None:
         return None
     graph = _inferred_at_one(proto, inputs).graph
     constants = _constants(graph)
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}  # a row at a time, not as a whole
     shapes = {value.name: _shape(value) for value in [*graph.input, *graph.output, *graph.value_info]}
     shapes |= {name: tuple(tensor.dims) for name, tensor in constants.items()}
 
@@ -50,11 +51,11 @@ def work(path: Path, inputs: tuple[TensorSpec, ...]) -> Work | None:
     answered = [_bytes(value, shapes[value.name]) for value in graph.output]
     if None in counted or None in answered:
         return None
-    sizes = {name: math.prod(tensor.dims) for name, tensor in constants.items()}
+    sizes = {name: math.prod(tensor.dims) for name, tensor in constants.items() if name not in looked_up}
     return Work(
         flops=_total(counted),
         weights=sum(sizes.values()),
-        weight_bytes=sum(sizes[name] * _dtype_bytes(tensor.data_type) for name, tensor in constants.items()),
+        weight_bytes=sum(sizes[name] * _dtype_bytes(constants[name].data_type) for name in sizes),
         activation_bytes=sum(given) + _total(answered),
     )
 

@@ -21,7 +21,7 @@ from tuner.plugin import Session
 from tuner.system import energy
 from tuner.system.code import resolve
 from tuner.task import Task
-from tuner.workload import Arrays, Samples, Workload, batches, evaluation
+from tuner.workload import Arrays, Samples, Shape, Workload, batches, evaluation, shaped
 
 LEAD = 0.2  # of a turn, in units before it that are not recorded
 _POOL = 8  # distinct batches a timing cycles through
@@ -38,9 +38,10 @@ class Hosted:
     artifact: artifact.Artifact
     hardware: Device
     task: Task
-    pool: list[Arrays]
+    pool: list[list[Arrays]]
+    """Rounds of calls: of one batch, or of as many of each declared shape as it has calls."""
     units: int = 0
-    """Of work that were timed so far."""
+    """Rounds that were timed so far."""
 
     @property
     def session(self) -> Session:
@@ -52,13 +53,23 @@ class Hosted:
         self.hardware.synchronise()
         return more
 
-    def timed(self) -> tuple[float, Mapping[str, float]]:
-        """One unit with the next batch: how long it took, ms, and what the task found out."""
-        inputs = _copied(self.pool[self.units % len(self.pool)])  # a runtime may overwrite what it is given
+    @property
+    def calls(self) -> int:
+        """Of a round."""
+        return len(self.pool[0])
+
+    def timed(self) -> tuple[NDArray[Any], Mapping[str, float]]:
+        """One unit for each batch of the next round: how long each took, ms, and what the task found out last."""
+        batches = self.pool[self.units % len(self.pool)]
         self.units += 1
-        start = self.session.now()
-        more = self.perform(inputs)
-        return (self.session.now() - start) * 1e3, more
+        wall_ms = np.empty(len(batches))
+        more: Mapping[str, float] = {}
+        for number, batch in enumerate(batches):
+            inputs = _copied(batch)  # a runtime may overwrite what it is given
+            start = self.session.now()
+            more = self.perform(inputs)
+            wall_ms[number] = (self.session.now() - start) * 1e3
+        return wall_ms, more
 
 
 _hosted: Hosted | None = None
@@ -76,8 +87,11 @@ def open_artifact(folder: Path, workload: Workload) -> float:
     samples = evaluation(workload.dataset)
     start = time.perf_counter()
     loaded = artifact.load(folder)
-    pool = [_batch(samples, loaded, offset) for offset in range(_POOL)]
-    loaded.session.run(_copied(pool[0]))
+    shapes = loaded.shapes or (Shape(loaded.inputs),)
+    rounds = [shape for shape in shapes for _ in range(shape.calls)]
+    pool = [[_batch(samples, shape, loaded.batch_size, offset) for shape in rounds] for offset in range(_POOL)]
+    for batch in pool[0]:
+        loaded.session.run(_copied(batch))
     _hosted = Hosted(loaded, loaded.target.hardware, workload.task, pool)
     return time.perf_counter() - start
 
@@ -85,15 +99,15 @@ def open_artifact(folder: Path, workload: Workload) -> float:
 def warm_up(limit_s: float) -> float:
     """Works until steady: the medians of two successive windows agree, or the limit is reached.
 
-    Returns the least duration of a unit, ms.
+    Returns the least duration of a unit, ms; of several lengths, of the mean over a round.
     """
     here = hosted()
     now = here.session.now
     end = now() + limit_s
-    units = [here.timed()[0]]
+    units = [float(here.timed()[0].mean())]
     before = float("inf")
     while now() < end:
-        window = [here.timed()[0] for _ in range(_WINDOW) if now() < end]
+        window = [float(here.timed()[0].mean()) for _ in range(_WINDOW) if now() < end]
         if not window:
             break
         units += window
@@ -106,8 +120,9 @@ def warm_up(limit_s: float) -> float:
 
 @dataclass(frozen=True)
 class Turn:
-    """Durations of successive units, ms; process CPU time, ms, and the machine's energy, J, a unit (None: not told);
-    how long the turn took, what is not recorded included, s. `more` has the median of what the task found out."""
+    """Durations of successive units, ms (of several lengths a row for each round); process CPU time, ms, and the
+    machine's energy, J, a unit (None: not told); how long the turn took, what is not recorded included, s. `more` has
+    the median of what the task found out."""
 
     wall_ms: NDArray[Any]
     cpu_ms: float
@@ -128,7 +143,7 @@ def turn(seconds: float, least_units: int) -> Turn:
         here.timed()
         if now() >= began + LEAD * seconds:
             break
-    rows: list[tuple[float, Mapping[str, float]]] = []
+    rows: list[tuple[NDArray[Any], Mapping[str, float]]] = []
     counted = seconds >= _MOVES * here.hardware.energy_step_s
     before = here.hardware.energy() if counted else ()
     end = now() + seconds
@@ -138,10 +153,11 @@ def turn(seconds: float, least_units: int) -> Turn:
         rows.append(here.timed())
     cpu_s = time.process_time() - cpu
     used_j = energy.used(before, here.hardware.energy()) if counted else None
+    wall_ms = np.array([wall_ms for wall_ms, _ in rows])
     return Turn(
-        np.array([wall_ms for wall_ms, _ in rows]),
-        cpu_s * 1e3 / len(rows),
-        None if used_j is None else used_j / len(rows),
+        wall_ms if here.calls > 1 else wall_ms[:, 0],
+        cpu_s * 1e3 / wall_ms.size,
+        None if used_j is None else used_j / wall_ms.size,
         now() - began,
         medians([more for _, more in rows]),
     )
@@ -165,7 +181,7 @@ def energy_j() -> float | None:
             if moves == 1:  # what is counted begins where they have just moved
                 first, units = reading, 0
     used_j = energy.used(first, reading)
-    return used_j / units if used_j is not None and moves > 1 else None
+    return used_j / (units * here.calls) if used_j is not None and moves > 1 else None
 
 
 def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -180,14 +196,17 @@ def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def scores(workload: Workload) -> NDArray[Any]:
     """The score of every evaluation sample, in order, as the task judges. Raises what it raises."""
     here = hosted()
-    samples = batches(evaluation(workload.dataset), here.artifact.batch_size)
+    size, judges = here.artifact.batch_size, evaluation(workload.dataset)
+    shapes = here.artifact.shapes
+    samples = shaped(judges, shapes, size) if shapes else batches(judges, size)
     return here.task.scores(here.artifact, samples, resolve(workload.metric, "metric"))
 
 
 def example() -> tuple[Arrays, list[NDArray[Any]]]:
     """A batch of real inputs and the outputs it gets."""
     here = hosted()
-    return here.pool[0], [np.array(output) for output in here.session.run(_copied(here.pool[0]))]
+    batch = here.pool[0][0]
+    return batch, [np.array(output) for output in here.session.run(_copied(batch))]
 
 
 def memory_mb() -> float:
@@ -197,20 +216,19 @@ def memory_mb() -> float:
     return resident_mb + hosted().hardware.memory_mb()
 
 
-def keeps_its_own_clock() -> bool:
-    """Whether no clock but the session's can time it."""
-    return type(hosted().session).now is not Session.now
+def beyond_loadgen() -> bool:
+    """Whether no clock but the session's can time it, or its calls are of several lengths."""
+    return type(hosted().session).now is not Session.now or hosted().calls > 1
 
 
 def _copied(inputs: Arrays) -> Arrays:
     return {name: array.copy() for name, array in inputs.items()}
 
 
-def _batch(samples: Samples, loaded: artifact.Artifact, offset: int) -> Arrays:
+def _batch(samples: Samples, shape: Shape, size: int, offset: int) -> Arrays:
     """A whole batch of real inputs, as the artifact takes them."""
-    size = loaded.batch_size
     rows = [samples[(offset * size + i) % len(samples)][0] for i in range(size)]
     return {
         spec.name: np.ascontiguousarray(spec.placed(np.stack([row[spec.name] for row in rows])))
-        for spec in loaded.inputs
+        for spec in shape.inputs
     }

@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.measure.host import Hosted, hosted
 from tuner.workload import Arrays
@@ -118,8 +119,12 @@ class _System:
     def __init__(self, hosted: Hosted) -> None:
         self._hosted = hosted
         self.batch_size = hosted.artifact.batch_size
-        pool = hosted.pool
-        self._rows: Arrays = {name: np.concatenate([batch[name] for batch in pool]) for name in pool[0]}
+        pool = [batch for (batch,) in hosted.pool]
+        self._axes = {spec.name: spec.batch_axis for spec in hosted.artifact.inputs}
+        self._rows: Arrays = {
+            name: pool[0][name] if axis is None else np.concatenate([batch[name] for batch in pool], axis)
+            for name, axis in self._axes.items()
+        }
         self.count = self.batch_size * len(pool)
         self.calls: list[tuple[int, float]] = []
         """Samples and seconds of each call."""
@@ -150,8 +155,12 @@ class _System:
         now = self._hosted.session.now
         start = now()
         padded = rows + [0] * (self.batch_size - len(rows))
-        self._hosted.perform({name: array.take(padded, axis=0) for name, array in self._rows.items()})
+        self._hosted.perform({name: self._picked(name, padded) for name in self._rows})
         self.calls.append((len(rows), now() - start))
+
+    def _picked(self, name: str, rows: list[int]) -> NDArray[Any]:
+        axis = self._axes[name]
+        return self._rows[name] if axis is None else self._rows[name].take(rows, axis)
 
 
 @contextmanager

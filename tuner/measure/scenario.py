@@ -24,14 +24,16 @@ _IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lo
 
 def figures(goal: Goal, turns: Sequence[NDArray[Any]], batch_size: int, *, resamples: int = 0) -> tuple[Latency, float]:
     """Latency in ms, and samples per second, of calls (in ms) that came in turns. The latency's interval is had by
-    resampling the turns so many times; without, it is the estimate alone."""
+    resampling the turns so many times; without, it is the estimate alone. Of several lengths, latency is that of all
+    calls, and throughput that of whole rounds of them."""
     calls = np.concatenate(turns)
+    a_round = calls.mean(axis=1) if calls.ndim > 1 else calls  # of several lengths, each as often as it was declared
     if goal.scenario != "Server":
         p50, p90, p95, p99 = (float(np.percentile(calls, q)) for q in (50, 90, 95, 99))
         latency = Latency(p50, p90, p95, p99, (0.0, 0.0))
         limited = latency.percentile(goal.percentile)
         ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else (limited, limited)
-        return replace(latency, ci95=ci95), batch_size / p50 * 1e3
+        return replace(latency, ci95=ci95), batch_size / float(np.median(a_round)) * 1e3
     served = queueing.largest_rate(calls, batch_size, goal.limits["latency_ms"], goal.percentile)
     if served is None:
         served = queueing.at_rate(calls, batch_size, _IDLE * 1e3 / float(calls.mean()))

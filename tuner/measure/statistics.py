@@ -136,6 +136,7 @@ def percentile_interval(turns: Sequence[NDArray[Any]], q: float, resamples: int 
     (Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). A resample is never laid out: how
     often it has each turn tells how many of its calls are below a value. Of many calls, `_VALUES` are looked at.
     """
+    turns = [turn.ravel() for turn in turns]  # calls of several lengths come in rows
     calls = np.sort(np.concatenate(turns))
     values = calls[:: max(1, len(calls) // _VALUES)]
     values = np.append(values, calls[-1])

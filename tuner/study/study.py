@@ -98,6 +98,7 @@ class Study:
         quantized = session.prepared.source.model.quantized
         session.console.float_model(reference.accuracy, session.prepared.samples, quantized)
         self._doubts += doubts.about_samples(reference.scores, request.goal)
+        self._doubts += doubts.about_lengths(session.prepared.source.model.shapes)
         session.console.doubts(self._doubts)
 
     def _decided_elsewhere(self) -> Result | None:

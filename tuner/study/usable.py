@@ -19,6 +19,8 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     Raises RequestError where nothing is left.
     """
     dropped = _without_samples(request.space, rig.prepared) | _unchecked(request)
+    if rig.prepared.source.model.shapes and request.goal.scenario == "Server":
+        raise RequestError("scenario=Server: with model.axes calls are timed as SingleStream or Offline")
     if rig.prepared.source.model.quantized:
         again = [p for p in request.space.plugins if isinstance(p, Transform) and p.quantizes]
         dropped |= dict.fromkeys(again, "the model is quantized already, and taken as it is")
