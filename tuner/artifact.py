@@ -57,13 +57,16 @@ class Artifact:
             raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
         lengths = self._lengths(inputs)
         count = self._count(lengths, inputs)
-        full = {}
-        for spec in lengths:
-            filled = np.zeros(spec.full(self.batch_size), spec.dtype)
-            cut(filled, spec.batch_axis, 0, count)[...] = inputs[spec.name]
-            full[spec.name] = filled
-        outputs = self.session.run(full)
+        outputs = self.session.run({spec.name: self._filled(spec, inputs[spec.name], count) for spec in lengths})
         return [np.array(cut(o, axis, 0, count)) for o, axis in zip(outputs, self.axes(outputs), strict=True)]
+
+    def _filled(self, spec: TensorSpec, array: NDArray[Any], count: int) -> NDArray[Any]:
+        """The input as a whole batch; one that is whole is handed on as it is, for a session changes no input."""
+        if count == self.batch_size or spec.batch_axis is None:
+            return np.ascontiguousarray(array)
+        filled = np.zeros(spec.full(self.batch_size), spec.dtype)
+        cut(filled, spec.batch_axis, 0, count)[...] = array
+        return filled
 
     def answer(self, samples: Arrays) -> list[NDArray[Any]]:
         """`run` with samples along the first axis of every input, and of every output that has a batch axis."""
