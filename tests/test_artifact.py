@@ -52,6 +52,12 @@ def test_an_answer_is_not_changed_by_the_next_call() -> None:
     assert first.base is None
 
 
+@pytest.mark.parametrize("count", [1, BATCH])
+def test_bytes_in_another_order_are_the_same_numbers(count: int) -> None:
+    (answer,) = deployed().run({**inputs(count), "x": np.ones((count, 2), ">f4")})
+    assert (answer == 1).all()
+
+
 @given(takes=st.sampled_from(DTYPES), gets=st.sampled_from(DTYPES), count=st.integers(1, BATCH))
 def test_another_dtype_is_refused_and_never_cast(takes: str, gets: str, count: int) -> None:
     artifact = deployed(takes)

@@ -58,12 +58,14 @@ class Artifact:
         lengths = self._lengths(inputs)
         count = self._count(lengths, inputs)
         outputs = self.session.run({spec.name: self._filled(spec, inputs[spec.name], count) for spec in lengths})
+        if count == self.batch_size:  # of one sample, what has no batch axis may be of any length
+            return [np.array(output) for output in outputs]
         return [np.array(cut(o, axis, 0, count)) for o, axis in zip(outputs, self.axes(outputs), strict=True)]
 
     def _filled(self, spec: TensorSpec, array: NDArray[Any], count: int) -> NDArray[Any]:
         """The input as a whole batch; one that is whole is handed on as it is, for a session changes no input."""
         if count == self.batch_size or spec.batch_axis is None:
-            return np.ascontiguousarray(array)
+            return np.ascontiguousarray(array, spec.dtype)  # the same, but for the order of its bytes
         filled = np.zeros(spec.full(self.batch_size), spec.dtype)
         cut(filled, spec.batch_axis, 0, count)[...] = array
         return filled

@@ -60,7 +60,7 @@ def _arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
         if "Object arrays" in str(error):
             raise RequestError(
                 f"{where}: an array of it holds Python objects, such as strings or rows of several lengths; store "
-                "numbers, of one shape a sample"
+                "numbers, rows padded to one length as the model takes them (model.axes declares several)"
             ) from error
         raise RequestError(f"{where}: not a file of numpy.savez with plain arrays ({error})") from error
 

@@ -1,6 +1,6 @@
 """An ONNX file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +48,11 @@ class OnnxModel(ModelSource):
         return None
 
     def declares(self) -> tuple[FreeSpec, ...]:
-        return declared(Path(self.path), self._batch_axes)
+        largest = {name: max(_calls(sizes)) for name, sizes in self.axes.items()}
+        return tuple(
+            replace(spec, axes=tuple(largest.get(str(axis), axis) for axis in spec.axes))
+            for spec in declared(Path(self.path), self._batch_axes)
+        )
 
     @property
     def _batch_axes(self) -> dict[str, int]:

@@ -173,6 +173,24 @@ def test_an_output_without_a_batch_axis_is_kept_as_it_is(tmp_path: Path) -> None
     np.testing.assert_array_equal(anchors, grid)
 
 
+def test_detections_as_many_as_there_are_come_whole_one_sample_at_a_time(tmp_path: Path) -> None:
+    """What a graph with its non-maximum suppression inside gives."""
+    nodes = [
+        onnx.helper.make_node("Greater", ["x", "zero"], ["above"]),
+        onnx.helper.make_node("NonZero", ["above"], ["places"]),
+        onnx.helper.make_node("Transpose", ["places"], ["rows"]),
+        onnx.helper.make_node("Cast", ["rows"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    user = user_graph(tmp_path / "user.onnx", nodes, {"x": ["n", 6]}, {"y": ["found", 2]}, zero=np.float32(0))
+    rows = ArraySamples({"x": np.random.default_rng(3).normal(size=(9, 6)).astype("f4")}, np.arange(9))
+    model = let_in(user, rows, tmp_path / "out")
+    assert model.batch_size == 1
+    session = loaded(runner(ONNX), model, 1, tmp_path)
+    deployed = Artifact(Candidate((), runner(ONNX), 1), TARGET, model.inputs, session, model.outputs)
+    for row in rows.inputs["x"]:
+        assert len(deployed.run({"x": row[None]})[0]) == (row > 0).sum()
+
+
 def test_an_old_opset_is_raised_to_what_quantizers_take(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=1)  # it means something else since opset 13
     user = user_graph(tmp_path / "user.onnx", [node], {"x": ["n", 2, 3]}, {"y": ["n", 2, 3]})

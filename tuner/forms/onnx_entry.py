@@ -210,8 +210,8 @@ def _refuse_what_is_no_tensor(proto: Any, where: str) -> None:
         for value in values:
             if not value.type.HasField("tensor_type"):
                 raise RequestError(
-                    f"{where}: {kind} {value.name!r} is a {value.type.WhichOneof('value')}, not a tensor; export it "
-                    "again without (scikit-learn: options={'zipmap': False})"
+                    f"{where}: {kind} {value.name!r} is a {value.type.WhichOneof('value')[:-5]}, not a tensor; "
+                    "export it again without (scikit-learn: options={'zipmap': False})"
                 )
             if value.type.tensor_type.elem_type == TensorProto.STRING:
                 mend = {
