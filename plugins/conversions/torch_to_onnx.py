@@ -93,6 +93,7 @@ class ScriptToOnnx(TorchToOnnx):
         module = load(model.path)
         by_name = called_by_name(module, samples)
         names = [name for name in parameters(module) if name in samples] if by_name else list(samples)
+        axes = {} if model.batch_size else {spec.name: {spec.batch_axis or 0: BATCH} for spec in model.inputs}
         graph = io.BytesIO()
         try:
             with torch.no_grad(), warnings.catch_warnings():
@@ -102,7 +103,7 @@ class ScriptToOnnx(TorchToOnnx):
                     tuple(samples[name] for name in names),
                     graph,  # type: ignore[arg-type]  # it takes a buffer too
                     input_names=names,
-                    dynamic_axes={} if model.batch_size else {name: {0: BATCH} for name in names},
+                    dynamic_axes=axes,
                     opset_version=_OPSET,
                     dynamo=False,
                 )

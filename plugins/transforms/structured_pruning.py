@@ -84,7 +84,7 @@ class StructuredPruning(Transform):
                 kept = max(round((current - removed) / multiple), 1) * multiple
                 return max(current - kept, 0)
 
-        arrays = {spec.name: torch.from_numpy(np.zeros((2, *spec.shape), spec.dtype)) for spec in inputs}
+        arrays = {spec.name: torch.from_numpy(np.zeros(spec.full(2), spec.dtype)) for spec in inputs}
         if not called_by_name(module, arrays):
             arrays = tuple(arrays.values())  # type: ignore[assignment]
         module.eval().requires_grad_(True)

@@ -2,19 +2,25 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests import outside, study
 from tuner import artifact, catalog
 from tuner.build.routes import conversions
+from tuner.forms import batching
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.forms.torch import TORCH
+from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
 from tuner.testing.fakes import CENTRES, INPUTS, write_linear
-from tuner.workload import Form, Model
+from tuner.testing.workbench import loaded, runner
+from tuner.workload import ArraySamples, Form, Model, TensorSpec
 
 TABLE = """
 import json
@@ -103,8 +109,6 @@ def test_a_model_is_known_by_its_content(form: Form, tmp_path: Path) -> None:
 
 
 def test_a_module_is_known_by_its_weights_and_not_by_its_pickle(tmp_path: Path) -> None:
-    import torch
-
     models = []
     for name, factor in (("one", 1.0), ("same", 1.0), ("other", 2.0)):
         module = torch.nn.Linear(4, 3)
@@ -165,3 +169,56 @@ def test_a_model_in_a_form_that_no_reference_backend_takes_is_refused(tuned: Pat
     code, wrong = run(tuned, "model._target_=table.Tabular", f"{reference}=tuner.no.such.Backend")
     assert code == 2
     assert "reference.table._target_=tuner.no.such.Backend" in wrong
+
+
+class TimeFirst(torch.nn.Module):
+    """As torch.nn.GRU comes: the batch is the second axis, and a state goes in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.GRU(3, 4)
+
+    def forward(self, x: torch.Tensor, h0: torch.Tensor) -> Any:
+        return self.layer(x, h0)
+
+
+class Centred(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean()
+
+
+class Anchored(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return 2 * x, torch.arange(5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "axes", "outputs", "size"),
+    [
+        (TimeFirst, {"x": (5, 3), "h0": (1, 4)}, [1, 1], (1, 1), None),
+        (Anchored, {"x": (5, 3)}, [0], (0, None), None),
+        (Centred, {"x": (5, 3)}, [0], (), 1),
+    ],
+)
+def test_where_a_module_has_its_batch_is_tried(
+    kind: type[torch.nn.Module], shapes: Any, axes: Any, outputs: Any, size: int | None, tmp_path: Path
+) -> None:
+    torch.save(kind(), tmp_path / TORCH.file)
+    inputs = tuple(TensorSpec(name, shape, "float32") for name, shape in shapes.items())
+    random = np.random.default_rng(0)
+    arrays = {name: random.normal(size=(9, *shape)).astype("f4") for name, shape in shapes.items()}
+    model = TORCH.described(Model(TORCH, tmp_path, inputs), ArraySamples(arrays, np.arange(9)))
+    assert [spec.batch_axis for spec in model.inputs] == axes
+    assert (model.outputs, model.batch_size) == (outputs, size)
+    if size is None:
+        (tmp_path / "onnx").mkdir()
+        TorchToOnnx().convert(model, tmp_path / "onnx")
+        place = replace(model, form=ONNX, directory=tmp_path / "onnx")
+        for count in (1, 3):
+            (tmp_path / str(count)).mkdir()
+            batch = batching.stacked(model.inputs, batching.rows(ArraySamples(arrays, np.arange(9)), count))
+            given = loaded(runner(ONNX), place, count, tmp_path / str(count)).run(batch)
+            expected = torch.utils._pytree.tree_leaves(kind()(*map(torch.from_numpy, batch.values())))
+            for one, other in zip(given, expected, strict=True):
+                np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ from tuner.goal import Goal
 from tuner.measure.statistics import samples_to_certify
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
-from tuner.workload import Shape
+from tuner.workload import Shape, TensorSpec
 
 BUSY = 0.25  # of one core, used by other processes
 DRIFT = 1.3  # the reference's slowest over its fastest trial
@@ -44,6 +44,15 @@ def about_lengths(shapes: Sequence[Shape]) -> Iterator[Doubt]:
             "mixed_lengths",
             f"latency is that of calls of all declared lengths, {longest.calls} in {calls} of the longest ({sizes}); "
             "to limit that alone, declare it alone",
+        )
+
+
+def about_batch(inputs: Sequence[TensorSpec]) -> Iterator[Doubt]:
+    """That the batch is not where it usually is."""
+    elsewhere = [f"axis {spec.batch_axis} of {spec.name}" for spec in inputs if spec.batch_axis]
+    if elsewhere:
+        yield Doubt(
+            "batch_axis", f"the batch is {', '.join(elsewhere)}: there samples get together what each gets alone"
         )
 
 

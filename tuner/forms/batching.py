@@ -1,7 +1,9 @@
 """Which axis is the batch: tried, not inferred. The model answers samples one by one and together, and the answers are
 compared."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,19 @@ Answer = Callable[[Arrays], list[NDArray[Any]]]
 """From a batch, as the model takes it, to its outputs. It raises whatever a runtime raises."""
 
 ROWS = 3  # a batch size no exporter picks by itself
+_MOST_PLACES = 16  # in which the batch is tried
 _EXACT = 1e-3  # of the spread of an output: how far answers of one kernel and another may lie apart
 
 
 class NotFree(Exception):
     """Why the batch cannot be of any size, in a line."""
+
+
+def places(specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, ...]]:
+    """The inputs with their batch in one place or another: first of all, then ever further back."""
+    options = [[replace(spec, batch_axis=axis) for axis in range(len(spec.shape) + 1)] for spec in specs]
+    ways = sorted(itertools.product(*options), key=lambda way: sum(spec.batch_axis or 0 for spec in way))
+    yield from itertools.islice(ways, _MOST_PLACES)
 
 
 def rows(samples: Samples, count: int = ROWS) -> list[Arrays]:

@@ -37,21 +37,22 @@ class TorchForm(Form):
             )
 
     def described(self, model: Model, samples: Samples) -> Model:
-        """Its samples are asked one by one and together: which of its outputs have a batch axis, and whether batches
-        may be of any size. What does not run at all is told when the reference is."""
+        """Its samples are asked one by one and together: where the batch stands, and whether it may be of any size.
+        What does not run at all is told when the reference is."""
         import torch
 
-        cpu = Target("cpu", "cpu")
-        asked = batching.rows(samples)
-        try:
-            call = loaded(model.path, model.inputs, "f32", cpu)
-            session = TorchSession(call, [spec.name for spec in model.inputs], "f32", cpu)
-            with torch.random.fork_rng(devices=[]):
-                return replace(model, outputs=batching.output_axes(session.run, model.inputs, asked))
-        except batching.NotFree as error:
-            return replace(model, batch_size=1, fixed=str(error))
-        except Exception:  # of a single sample
-            return model
+        asked, cpu, fixed = batching.rows(samples), Target("cpu", "cpu"), ""
+        call = loaded(model.path, model.inputs, "f32", cpu)
+        session = TorchSession(call, [spec.name for spec in model.inputs], "f32", cpu)
+        for inputs in batching.places(model.inputs):
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    return replace(model, inputs=inputs, outputs=batching.output_axes(session.run, inputs, asked))
+            except batching.NotFree as error:
+                fixed = fixed or (str(error) if inputs == model.inputs else "")
+            except Exception:  # of a single sample
+                continue
+        return replace(model, batch_size=1, fixed=fixed) if fixed else model
 
     def identity(self, model: Model) -> str:
         """By its structure, weights and code: its file differs between runs."""

@@ -98,7 +98,8 @@ class Study:
         quantized = session.prepared.source.model.quantized
         session.console.float_model(reference.accuracy, session.prepared.samples, quantized)
         self._doubts += doubts.about_samples(reference.scores, request.goal)
-        self._doubts += doubts.about_lengths(session.prepared.source.model.shapes)
+        model = session.prepared.source.model
+        self._doubts += [*doubts.about_lengths(model.shapes), *doubts.about_batch(model.inputs)]
         session.console.doubts(self._doubts)
 
     def _decided_elsewhere(self) -> Result | None:
