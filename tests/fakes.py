@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.artifact import Artifact
+from tuner.judging import Judging, Scores
 from tuner.plugin import Session
 from tuner.system.worker import Progress
 from tuner.target import Target
-from tuner.task import Call, Metric, Task
+from tuner.task import Call, Task
 from tuner.testing.fakes import CENTRES, WEIGHTS, Linear, Null, Product, write_linear
 from tuner.workload import Arrays, Dataset, TensorSpec
 
@@ -130,11 +131,10 @@ class TwoCalls(Task):
         end = session.now()
         return {"second_share": (end - between) / (end - start) - self.least}
 
-    def scores(
-        self, loaded: Artifact, evaluation: Iterable[tuple[Arrays, NDArray[Any]]], metric: Metric
-    ) -> NDArray[Any]:
+    def scores(self, loaded: Artifact, evaluation: Iterable[tuple[Arrays, Any]], judging: Judging) -> Scores:
         """A sample counts half: the other half is for being asked twice."""
-        return Call().scores(loaded, evaluation, metric) / 2
+        whole = Call().scores(loaded, evaluation, judging)
+        return Scores.of(whole.samples / 2)
 
 
 @dataclass(frozen=True)

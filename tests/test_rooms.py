@@ -12,8 +12,8 @@ from tuner.device import Device
 from tuner.workload import Form
 
 NOUNS = {
-    "artifact", "candidate", "catalog", "device", "figures", "goal", "measurement", "metrics", "plugin", "records",
-    "result", "splits", "target", "task", "tensors", "trial", "verdict", "workload",
+    "artifact", "candidate", "catalog", "device", "fidelity", "figures", "goal", "judging", "measurement", "metrics",
+    "plugin", "records", "result", "splits", "target", "task", "tensors", "trial", "verdict", "workload",
 }  # fmt: skip
 GROUND = {"errors", "system"}
 LOWER = GROUND | {"nouns", "forms"}

@@ -136,7 +136,9 @@ class Figure:
         if self.between is None:
             return None if limit > 0 and math.isfinite(limit) else "must be more than 0"
         low, high = self.between
-        return None if low <= limit <= high else f"must be from {low:g} to {high:g}"
+        if low <= limit <= high and math.isfinite(limit):
+            return None
+        return f"must be {low:g} or more" if math.isinf(high) else f"must be from {low:g} to {high:g}"
 
 
 TABLE = (
@@ -161,7 +163,7 @@ TABLE = (
     ),
     Figure(
         "accuracy_drop", "accuracy drop", "drop", form="+.4f", read=lambda m, _: m.accuracy_drop,
-        ends=lambda m: m.accuracy_drop_ci95, objective=False, between=(0, 1),
+        ends=lambda m: m.accuracy_drop_ci95, objective=False, between=(0, math.inf),
         point=0.01,  # of a limit that is smaller, one point of accuracy is the unit
         basis="sample by sample against the float model",
     ),

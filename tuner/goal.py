@@ -34,8 +34,7 @@ class Goal:
         for name, limit in declared.items():
             why = _figure(name).refusal(limit)
             if why is not None:
-                hint = " (0.01 is one point)" if name == "accuracy_drop" else ""
-                raise RequestError(f"{name}={limit} {why}{hint}, or null for no limit")
+                raise RequestError(f"{name}={limit} {why}, or null for no limit")
         # in the table's order, however they were given
         object.__setattr__(self, "limits", {name: declared[name] for name in figures() if name in declared})
         if self.latency_percentile not in (None, *PERCENTILES):

@@ -19,8 +19,8 @@ from tuner.verdict import Doubt
 from tuner.workload import Role
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
-    "study", "target", "model", "verdict", "interrupted", "metric", "content", "float_accuracy", "loadgen", "notes",
-    "left_out", "front", "seconds", "environment", "review", "command", "watch", "registered", "quantized",
+    "study", "target", "model", "verdict", "interrupted", "metric", "judged", "content", "float_accuracy", "loadgen",
+    "notes", "left_out", "front", "seconds", "environment", "review", "command", "watch", "registered", "quantized",
 )  # fmt: skip
 
 
@@ -114,7 +114,8 @@ class Result:
     `samples` counts them by role, `content` has the digests of the model and the data. `speedup` is by baseline:
     `vs_eager`, `vs_best_untuned`. `noise` is the race's: ratios within it (a logarithm) are ties. `seconds` are total,
     search, decide and overhead. `left_out` has by plugin why it could not be tried. `watch` is the registered champion
-    as it was examined, `registered` which version this study's champion became.
+    as it was examined, `registered` which version this study's champion became. `judged` is what accuracy is, in words:
+    the metric, and the output.
     """
 
     study: str
@@ -149,6 +150,7 @@ class Result:
     registered: Mapping[str, Any] | None = None
     quantized: bool = False
     """Whether the model came as int8: then its baselines are not float32."""
+    judged: str = ""
 
     @property
     def remarks(self) -> list[str]:
@@ -178,6 +180,7 @@ class Result:
             "constraints": {**self.goal.limits, **goal},
             "dataset": self.samples,
             "metric": self.metric,
+            "judged": self.judged,
             "content": self.content,
             "float_accuracy": self.float_accuracy,
             "champion": champion,

@@ -4,23 +4,17 @@ A task is a frozen dataclass in a module of its own; a workload names it. It run
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tuner.errors import CandidateError
+from tuner.judging import Judging, Scores
 from tuner.system.code import source_digest
 
 if TYPE_CHECKING:
     from tuner.artifact import Artifact
     from tuner.plugin import Session
     from tuner.workload import Arrays
-
-Metric = Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[Any]]
-"""From the outputs of a batch and its labels to one score a sample; more is better."""
 
 
 class Task(ABC):
@@ -42,10 +36,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def scores(
-        self, loaded: "Artifact", evaluation: Iterable[tuple["Arrays", NDArray[Any]]], metric: Metric
-    ) -> NDArray[Any]:
-        """The score of every evaluation sample, in order: `evaluation` has them in batches of inputs and labels.
+    def scores(self, loaded: "Artifact", evaluation: Iterable[tuple["Arrays", Any]], judging: Judging) -> Scores:
+        """How good the answers to the evaluation samples are: `evaluation` has them in batches of inputs and labels.
 
         Raises CandidateError (`numerics`) where what the artifact answers is no answer at all.
         """
@@ -59,22 +51,6 @@ class Call(Task):
         session.run(inputs)
         return {}
 
-    def scores(
-        self, loaded: "Artifact", evaluation: Iterable[tuple["Arrays", NDArray[Any]]], metric: Metric
-    ) -> NDArray[Any]:
-        """What the metric makes of the outputs. They must be finite, and not the same for all samples."""
-        scores: list[NDArray[Any]] = []
-        first: NDArray[Any] | None = None
-        constant = True
-        for inputs, labels in evaluation:
-            outputs = loaded.answer(inputs)
-            for output in outputs:
-                if not np.isfinite(output).all():
-                    raise CandidateError("numerics", "its outputs on the evaluation samples include NaN or infinity")
-            first = outputs[0][:1].copy() if first is None else first
-            constant = constant and bool(np.array_equal(outputs[0], np.broadcast_to(first, outputs[0].shape)))
-            scores.append(np.asarray(metric(outputs, labels), dtype=np.float64))
-        joined = np.concatenate(scores)
-        if constant and len(joined) > 1:
-            raise CandidateError("numerics", "it gives the same outputs for every evaluation sample")
-        return joined
+    def scores(self, loaded: "Artifact", evaluation: Iterable[tuple["Arrays", Any]], judging: Judging) -> Scores:
+        """What the metric makes of the outputs."""
+        return judging.scores((loaded.answer(inputs), labels) for inputs, labels in evaluation)

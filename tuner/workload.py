@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.judging import Judging
+from tuner.metrics import AUTO
 from tuner.system.code import source_digest
 from tuner.system.digests import digest, files_digest
 from tuner.system.loader import Checked
@@ -74,6 +76,10 @@ class Form:
         """Hexadecimal digits that stand for the content of the float model, and not for how it came to be saved."""
         return digest({self.file: files_digest(model.directory)})
 
+    def output_names(self, model: "Model") -> tuple[str, ...]:
+        """The names of the float model's outputs, in the order in which they are answered, where it has names."""
+        return ()
+
     def work(self, model: "Model") -> Work | None:
         """What the model must do for a sample; None where that cannot be counted."""
         return None
@@ -87,10 +93,10 @@ class Model:
     """A model on disk: `directory` has the file that its form names, and what that refers to.
 
     `outputs` are the batch axes of its outputs, None where one has none; where it is empty they all begin with the
-    batch. `batch_size` is the only one that it takes, and `fixed` says why in a line; None is any. `quantized`: it
-    came as int8 already, and is taken as it is. `shapes` are those of inputs of variable lengths, and `inputs` then the
-    largest; where it is empty there is but one. `key` stands for its
-    content in the keys of what is made of it.
+    batch. `batch_size` is the only one that it takes, and `fixed` says why in a line; None is any. `quantized`: it came
+    as int8 already, and is taken as it is. `shapes` are those of inputs of variable lengths, and `inputs` then the
+    largest; where it is empty there is but one. `key` stands for its content in the keys of what is made of it.
+    `output_names` are there where the form has any.
     """
 
     form: Form
@@ -102,6 +108,7 @@ class Model:
     fixed: str = ""
     quantized: bool = False
     shapes: tuple[Shape, ...] = ()
+    output_names: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -226,17 +233,26 @@ class ModelSource(Checked, ABC):
 
 @dataclass(frozen=True)
 class Workload:
-    """Model + dataset + metric + task. `metric` is `module:function(outputs, labels) -> scores`, one score a sample;
-    accuracy is their mean, and more is better. `task` is what one timed unit of work is."""
+    """Model + dataset + metric + task. `metric` is `module:name` of one (`tuner.metrics`), accuracy is its value, and
+    `metric_output` the name or the number of the output that it judges, where it is not to be found. `task` is what one
+    timed unit of work is. `judging` is what the float model's answers settled of it."""
 
     model: ModelSource
     dataset: Dataset
-    metric: str = "tuner.metrics:top1"
+    metric: str = AUTO
     task: Task = field(default_factory=Call)
+    metric_output: str | None = None
+    judging: Judging | None = None
 
     @property
     def name(self) -> str:
         return self.model.name
+
+    @property
+    def judge(self) -> Judging:
+        """How candidates are judged: known once the float model has answered."""
+        assert self.judging is not None, "nothing is judged before the float model"
+        return self.judging
 
 
 def shaped(samples: Samples, shapes: Sequence[Shape], batch_size: int) -> Iterator[tuple[Arrays, NDArray[Any]]]:

@@ -61,7 +61,8 @@ def deploy(kind: str, fields: str) -> list[str]:
         (["latency_ms=fast"], "latency_ms=fast: must be a number"),
         (["n_trials=2.5"], "n_trials=2.5: must be a whole number"),
         (["target.threads=two"], "target.threads='two'"),
-        (["metric=top1"], "package.module:function"),
+        (["metric=top2"], "did you mean top1?"),
+        (["metric=accurate"], "package.module:function"),
         (["metric=tuner.metrics:top2"], "no function 'top2'"),
         (["metric=no_such_package:top1"], "no_such_package"),
         # a wrong range
@@ -242,7 +243,8 @@ def test_missing_samples_are_named(own: Path, refused: Refused) -> None:
 
 def test_a_metric_that_fails_is_told(tmp_path: Path, refused: Refused) -> None:
     told = refused(*fakes(tmp_path, "metric=numpy:sort"), written=True)
-    assert "float model does not run" in told
+    assert "metric=numpy:sort cannot judge the float model's answers" in told
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("linear-*"))
 
 
 def test_a_model_that_does_not_load_is_told_in_its_own_words(tmp_path: Path, refused: Refused) -> None:

@@ -1,6 +1,7 @@
 """Doubts: each is raised by what it is about, and by nothing less."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tuner.measurement import Latency, Measurement
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.system import machine
 from tuner.testing.fakes import Null
-from tuner.trial import Outcome
+from tuner.trial import Failure, Outcome
 
 
 def outcome(candidate: Candidate, rate: float, reference_ms: float = 1.0) -> Outcome:
@@ -25,8 +26,15 @@ def outcome(candidate: Candidate, rate: float, reference_ms: float = 1.0) -> Out
 
 @pytest.mark.parametrize(("count", "raised"), [(50, True), (99, True), (380, True), (1000, False)])
 def test_too_few_samples_are_told(count: int, raised: bool) -> None:
-    told = list(doubts.about_samples(np.ones(count), Goal({"accuracy_drop": 0.01})))
+    told = list(doubts.about_samples(np.ones(count), count, Goal({"accuracy_drop": 0.01})))
     assert [d.name for d in told] == ["evaluation_too_small"] * raised
+
+
+@pytest.mark.parametrize("scores", [None, np.full(99, 0.5)])
+def test_too_few_to_resample_are_told(scores: Any) -> None:
+    goal = Goal({"accuracy_drop": 0.01})
+    assert [d.name for d in doubts.about_samples(scores, 99, goal)] == ["evaluation_too_small"]
+    assert not list(doubts.about_samples(scores, 1000, goal)) and not list(doubts.about_samples(scores, 99, Goal()))
 
 
 def test_int8_that_does_not_pay_is_told() -> None:
@@ -58,3 +66,24 @@ def test_throttling_is_counted_where_linux_tells(tmp_path: Path) -> None:
         (tmp_path / core / "thermal_throttle/core_throttle_count").write_text("3\n")
     assert machine.throttle_count(tmp_path) == 6
     assert [d.name for d in doubts.about_throttling(4, 6)] == ["throttled"]
+
+
+def failed(candidate: Candidate, why: str) -> Outcome:
+    return Outcome(candidate, "failed", Measurement(), failure=Failure("compile", why))
+
+
+def test_a_study_whose_candidates_nearly_all_failed_says_so_and_why() -> None:
+    ran = [outcome(Candidate((), Null(1.0), 8), 100)]
+    quantized = [failed(Candidate((OnnxStaticInt8(),), Null(1.0), size), "no kernel for Frobnicate") for size in (1, 2)]
+    (doubt,) = doubts.about_failures([*ran, *quantized])
+    assert doubt.name == "mostly_failed"
+    assert "2 of 3 candidates failed" in doubt.sentence and "no kernel for Frobnicate (2)" in doubt.sentence
+    assert "of int8-static nothing ran" in doubt.sentence and "null-1," not in doubt.sentence
+
+
+def test_what_never_ran_is_told_and_what_ran_once_is_not() -> None:
+    ran = [outcome(Candidate((), Null(1.0), size), 100) for size in (1, 2, 4)]
+    (doubt,) = doubts.about_failures([*ran, failed(Candidate((), Null(2.0), 1), "no such driver")])
+    assert doubt.name == "never_ran" and "null-2" in doubt.sentence and "no such driver" in doubt.sentence
+    assert not list(doubts.about_failures([*ran, failed(Candidate((), Null(1.0), 8), "no room")]))
+    assert not list(doubts.about_failures(ran))

@@ -27,6 +27,7 @@ from tests.study import Held, deploy, literal, node, tune
 from tuner import artifact
 from tuner.build.store import Store
 from tuner.candidate import Candidate
+from tuner.decide.choice import FINALISTS
 from tuner.search.journal import journal
 from tuner.system.digests import digests
 from tuner.testing.fakes import Null, Recovery, Rounding, Scrambling
@@ -154,6 +155,15 @@ def test_what_answers_otherwise_once_reloaded_is_not_announced(fickle: Path) -> 
     assert found["champion"] is None
     assert any("not announced" in note for note in found["notes"])
     assert study.runs(fickle)[0].data.tags["verdict"] == "infeasible"
+
+
+def test_the_next_in_line_is_announced_down_to_the_last(place: Path) -> None:
+    """More fail at the end than race at once, and the last is too slow to be a finalist beside them."""
+    fickle = [study.node(Fickle, ms=1.0 + n / 100) for n in range(FINALISTS + 1)]
+    assert study.tune(place, study.deploy(*fickle, study.node(Null, ms=4.0)), "search_space.batch_size=[4]") == 0
+    found = study.result(place)
+    assert found["champion"]["label"] == "null-4 · b4"
+    assert sum("not announced" in note for note in found["notes"]) == FINALISTS + 1
 
 
 def test_what_is_not_announced_is_not_left_as_the_champion(fickle: Path) -> None:

@@ -41,7 +41,8 @@ class Prepared:
         dataset, metric = self.workload.dataset, self.workload.metric
         content = {"model": self.source.model.key, "dataset": dataset.key()}
         task = {} if self.workload.task == Call() else {"task": self.workload.task.key()}
-        return {**content, "metric": metric, "code": source_digest(metric), **task}
+        output = {} if self.workload.metric_output is None else {"output": self.workload.metric_output}
+        return {**content, "metric": metric, "code": source_digest(metric), **task, **output}
 
     @property
     def digests(self) -> dict[str, str]:
@@ -122,4 +123,5 @@ def _write(progress: Progress, workload: Workload, out: Path) -> None:
 def _described(model: Model, dataset: Dataset) -> tuple[Model, str]:
     model.form.check(model)
     model = model.form.described(model, evaluation(dataset))
+    model = replace(model, output_names=model.form.output_names(model))
     return model, model.form.identity(model)

@@ -25,7 +25,7 @@ from tuner.build.versions import versions
 from tuner.candidate import Candidate
 from tuner.champions.examined import TOLERANCE, Examined
 from tuner.errors import CandidateError, RequestError
-from tuner.evaluate.reference import Reference, with_accuracy
+from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.rounds import TIMED_S, Contender, fresh_round
 from tuner.measure.statistics import Interval, gap_interval, mean_interval
@@ -102,7 +102,7 @@ class Watch:
     def _rescored(self, candidate: Candidate, champion: Path, before: Measurement) -> Measurement:
         """What was measured of it before, with the accuracy that it has now. Raises CandidateError."""
         scores = self._rig.scores(champion, candidate)
-        return with_accuracy(before, scores, self._reference.scores, self._request.goal.limits.get("accuracy_drop"))
+        return self._reference.with_accuracy(before, scores, self._request.goal.limits.get("accuracy_drop"))
 
     def _timed(self, examined: Examined, candidate: Candidate, champion: Path, then: Sequence[float]) -> Examined:
         """With its slow-down since the rounds of `then`; what looks slower is timed again. Raises CandidateError."""

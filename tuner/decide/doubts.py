@@ -1,13 +1,16 @@
 """What a careful engineer would question in a study's figures, said in one line each."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.evaluate.accuracy import no_better
 from tuner.goal import Goal
-from tuner.measure.statistics import samples_to_certify
+from tuner.judging import Judging
+from tuner.measure.statistics import Interval, samples_to_certify
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
 from tuner.workload import Shape, TensorSpec
@@ -15,12 +18,52 @@ from tuner.workload import Shape, TensorSpec
 BUSY = 0.25  # of one core, used by other processes
 DRIFT = 1.3  # the reference's slowest over its fastest trial
 NOISY = 0.1
+FEW = 100  # samples, of which resampling says little
+_LEAST_SHARE = 1e-3  # of a metric's value, that somebody would limit its loss to
+_REASONS = 3  # of failures, the commonest
 
 
-def about_samples(float_scores: NDArray[np.float64], goal: Goal) -> Iterator[Doubt]:
-    """Whether the evaluation set can decide the declared accuracy limit at all."""
-    limit, count = goal.limits.get("accuracy_drop"), len(float_scores)
+def about_guessing(judging: Judging, whose: str, value: float | None, ends: Interval | None) -> Iterator[Doubt]:
+    """Whether an accuracy is any better than that of what never looks at its input."""
+    if value is not None and no_better(judging, value, ends):
+        yield Doubt(
+            "no_better_than_guessing",
+            f"{whose} {judging.title} of {value:.4f} is not surely better than guessing, {judging.guess:.4f}: it tells "
+            "nothing of what tuning costs, and certifies nothing. Are the labels those of this model, in its numbering?"
+            " Is there a better metric for them?",
+        )
+
+
+def about_metric(judging: Judging, value: float, goal: Goal) -> Iterator[Doubt]:
+    """What accuracy is, where that is not how often the model is right, and whether its limit is in the metric's unit.
+    `value` is the float model's."""
+    limit = goal.limits.get("accuracy_drop")
+    if judging.function.against == "float":
+        yield Doubt(
+            "fidelity",
+            f"accuracy is the {judging.title}: how like the float model's own outputs others are. Whether those are "
+            "right, nobody knows",
+        )
+    elif judging.function.within is None and limit and not _LEAST_SHARE * abs(value) <= limit <= abs(value):
+        yield Doubt(
+            "limit_unit",
+            f"accuracy_drop={limit:g} beside a {judging.title} of {value:.4g}: it is in the metric's own "
+            "unit; was it meant so?",
+        )
+
+
+def about_samples(float_scores: NDArray[np.float64] | None, count: int, goal: Goal) -> Iterator[Doubt]:
+    """Whether the `count` evaluation samples can decide the declared accuracy limit at all; the scores are None where
+    they have none of their own."""
+    limit = goal.limits.get("accuracy_drop")
     if limit is None:
+        return
+    if float_scores is None or not np.isin(float_scores, (0, 1)).all():
+        if count < FEW:
+            sentence = (
+                f"resampling {count} evaluation samples does not see what goes wrong with one in {count}; take {FEW}"
+            )
+            yield Doubt("evaluation_too_small", f"{sentence} or more")
         return
     if 0 < limit < 1 / count:
         sentence = f"one of {count} evaluation samples weighs {1 / count:.4f}, more than accuracy_drop={limit:g}"
@@ -98,6 +141,30 @@ def about_trials(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
                 f"the machine's speed changed by {100 * (slow / fast - 1):.0f} % during the study (its reference "
                 "session tells); figures of different trials are compared after correcting for it",
             )
+
+
+def about_failures(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
+    """What was never seen to run, so that nobody knows how fast it would be, and why."""
+    failures = [o.failure for o in outcomes if o.failure is not None]
+    if not failures:
+        return
+    ran = {part for o in outcomes if o.failure is None for part in _parts(o)}
+    never = dict.fromkeys(part for o in outcomes for part in _parts(o) if part not in ran)
+    reasons = Counter(failure.sentence for failure in failures).most_common(_REASONS)
+    why = "; ".join(f"{sentence} ({count})" for sentence, count in reasons)
+    unknown = f"; of {', '.join(never)} nothing ran at all, so what they would reach is not known" if never else ""
+    if 2 * len(failures) > len(outcomes):
+        sentence = (
+            f"{len(failures)} of {len(outcomes)} candidates failed, and the verdict is of the few others{unknown}"
+        )
+        yield Doubt("mostly_failed", f"{sentence}. They failed by: {why}")
+    elif never:
+        yield Doubt("never_ran", f"{len(failures)} candidates failed{unknown}. They failed by: {why}")
+
+
+def _parts(outcome: Outcome) -> list[str]:
+    """The labels of the plugins of a candidate."""
+    return [plugin.label for plugin in (*outcome.candidate.transforms, outcome.candidate.backend)]
 
 
 def about_race(noise: float | None) -> Iterator[Doubt]:

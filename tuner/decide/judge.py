@@ -13,12 +13,14 @@ from tuner.decide.loadgen_check import check
 from tuner.decide.package import deliver
 from tuner.decide.race import TWIN, Lap
 from tuner.errors import CandidateError
+from tuner.evaluate.accuracy import no_better
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.goal import Goal
 from tuner.measure.scenario import figures
 from tuner.measure.statistics import Interval
 from tuner.measure.timing import Timing
+from tuner.measurement import Measurement
 from tuner.plugin import Backend
 from tuner.trial import Outcome
 from tuner.verdict import Finding, Verdict
@@ -45,15 +47,36 @@ class Judge:
         """
         complete = [o for o in outcomes if o.state == "complete"]
         rivals = {role: choice.rivals(complete, kind, self._goal) for role, kind in choice.baselines(eager).items()}
-        finalists = choice.finalists(complete, self._goal)
-        if not finalists and incumbent is None:
-            return self._infeasible(outcomes, rivals)
         beside = [outcome for several in rivals.values() for outcome in several]
-        contest = self.race(finalists, beside, incumbent, drift_during(complete))
-        if not contest.race.rounds:
-            failures = tuple(f"a finalist failed in the race: {why}" for why in contest.race.failed.values())
-            return replace(self._infeasible(outcomes, rivals), notes=failures)
-        notes = contest.failures([o.candidate for o in finalists])
+        notes: list[str] = []
+        raced: dict[str, Outcome] = {}  # as a race measured them
+        noise = None
+        # those that cannot be announced make room for the next, down to the last
+        while (finalists := choice.finalists([o for o in complete if o.candidate.key not in raced], self._goal)) or (
+            incumbent is not None
+        ):
+            contest = self.race(finalists, beside, incumbent, drift_during(complete))
+            notes += contest.failures([o.candidate for o in finalists])
+            raced |= {o.candidate.key: o for o in (*finalists, *contest.remeasured(complete))}
+            if contest.race.rounds:
+                noise = contest.race.noise
+                if verdict := self._announced(contest, finalists, eager, champion_folder, incumbent, notes):
+                    return verdict
+            incumbent = None
+        verdict = self._infeasible([raced.get(o.candidate.key, o) for o in outcomes], rivals)
+        return replace(verdict, notes=tuple(notes), noise=noise)
+
+    def _announced(
+        self,
+        contest: Contest,
+        finalists: Sequence[Outcome],
+        eager: Backend | None,
+        champion_folder: Path,
+        incumbent: Incumbent | None,
+        notes: list[str],
+    ) -> Verdict | None:
+        """The best of a contest that can be packaged and checked, beside the others; None where none can. `notes` gets
+        why one was passed over."""
         order = choice.ranked(contest, self._goal, favoured=incumbent is not None and incumbent.favoured)
         for name in order:
             kept = incumbent.folder if incumbent is not None and name == INCUMBENT else None
@@ -66,16 +89,19 @@ class Judge:
             challengers = {o.candidate.key for o in finalists} - {name}
             return replace(
                 self._beside_baselines(contest, name, champion, eager),
-                verdict="certified" if self._goal.certified(champion.measurement) else "feasible",
+                verdict="certified" if self._certified(champion.measurement) else "feasible",
                 champion=champion,
                 runners_up=tuple(contest.findings[other] for other in order if other in challengers),
                 loadgen=loadgen,
                 notes=tuple(notes),
                 stays=kept is not None,
             )
-        # the race is the better measurement: what it found breaks a limit
-        verdict = self._infeasible(contest.remeasured(complete) or outcomes, rivals)
-        return replace(verdict, notes=tuple(notes), noise=contest.race.noise)
+        return None
+
+    def _certified(self, measured: Measurement) -> bool:
+        """Whether the limits are kept at the bad end of each interval, and by an accuracy that tells something."""
+        judging = self._rig.prepared.workload.judge
+        return self._goal.certified(measured) and not no_better(judging, measured.accuracy, measured.accuracy_ci95)
 
     def race(
         self,

@@ -31,8 +31,8 @@ def deliver(rig: Rig, winner: Finding, folder: Path) -> None:
         _write(rig, winner, draft)
         scores = rig.scores(draft, winner.candidate)
         _reload(rig.launcher, winner, draft, rig.log(winner.candidate))
-        if float(scores.mean()) != winner.measurement.accuracy:
-            raise _changed(f"its accuracy is {scores.mean():.6f}; measured was {winner.measurement.accuracy}")
+        if scores.value != winner.measurement.accuracy:
+            raise _changed(f"its accuracy is {scores.value:.6f}; measured was {winner.measurement.accuracy}")
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

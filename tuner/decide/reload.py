@@ -19,7 +19,7 @@ def answer_example(folder: Path) -> None:
     outputs = loaded.run({spec.name: example[f"input:{spec.name}"] for spec in loaded.inputs})
     for i, output in enumerate(outputs):
         if not np.allclose(output, example[f"output:{i}"], rtol=1e-4, atol=1e-4, equal_nan=True):
-            gap = float(np.max(np.abs(output - example[f"output:{i}"])))
+            gap = float(np.max(np.abs(output.astype(np.float64) - example[f"output:{i}"])))
             raise CandidateError("numerics", f"output {i} of its example differs by {gap:.3g}")
     if foreign := _FOREIGN & sys.modules.keys():
         raise CandidateError("error", f"loading it imported {', '.join(sorted(foreign))}")

@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from tuner.build.builder import unrolled
 from tuner.candidate import Candidate
-from tuner.evaluate.reference import Reference, with_accuracy
+from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig, size_mb
 from tuner.goal import Goal
+from tuner.judging import Scores
 from tuner.measure import host
 from tuner.measure.host import medians
 from tuner.measure.scenario import figures
@@ -165,8 +164,8 @@ class Ladder:
         )
         self.measured = self._with_accuracy(self.measured, scores)
 
-    def _with_accuracy(self, measured: Measurement, scores: NDArray[Any]) -> Measurement:
-        return with_accuracy(measured, scores, self._reference.scores, self._goal.limits.get("accuracy_drop"))
+    def _with_accuracy(self, measured: Measurement, scores: Scores) -> Measurement:
+        return self._reference.with_accuracy(measured, scores, self._goal.limits.get("accuracy_drop"))
 
 
 def refusal(measured: Measurement, goal: Goal, to_beat: float | None, lost_at: float = 0.0) -> str | None:

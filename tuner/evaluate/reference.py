@@ -1,22 +1,23 @@
 """The float model on its reference backend: what every candidate is timed beside and scored against."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
+from tuner.evaluate.accuracy import with_accuracy
 from tuner.evaluate.rig import Rig
+from tuner.judging import Scores
 from tuner.measure import host, timing
-from tuner.measure.statistics import drop_interval, samples_to_certify, score_interval
 from tuner.measure.timing import Timing
 from tuner.measurement import Measurement
 from tuner.plugin import Backend, Transform
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
+from tuner.workload import Model
 
 CHECK_BATCH = 32  # samples in a call where only the scores are wanted
 _UNDISTURBED = 25  # the percentile of its calls that tells the machine's speed, not its other users
@@ -51,12 +52,12 @@ class Reference:
         self.candidate = Candidate((), backends[model.form.name], model.batch_size or 1)
         self._log = rig.logs / "float.log"
         self._worker: Worker | None = None
+        self._scores: Scores | None = None
         self._first_ms = 0.0  # of a call, when the study began
-        self.scores: NDArray[Any] = np.empty(0)
 
     def __enter__(self) -> "Reference":
         """Scores the float model. Raises CandidateError where it does not run."""
-        self.scores = self.scores_after((), self._rig.deadline(), self._log)
+        self._scores = self.scores_after((), self._rig.deadline(), self._log)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -65,26 +66,29 @@ class Reference:
             self._worker = None
 
     @property
-    def accuracy(self) -> float:
-        return float(self.scores.mean())
+    def scores(self) -> Scores:
+        assert self._scores is not None, "it is open"
+        return self._scores
 
-    def scores_after(self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path) -> NDArray[Any]:
+    def with_accuracy(self, measured: Measurement, scores: Scores, limit: float | None) -> Measurement:
+        """With the accuracy that these scores are. `limit` is the drop that is allowed, if one is declared."""
+        metric = self._rig.prepared.workload.judge.function
+        return with_accuracy(measured, metric, scores, self.scores, limit)
+
+    def scores_after(self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path) -> Scores:
         """The evaluation scores of the model after those transforms, on the reference backend of its form. `log` is
         that of the workers it takes. Raises CandidateError."""
         rig = self._rig
         builder = rig.builder(log)
         model = builder.transformed(transforms, deadline)
-        checked = Candidate(transforms, self._backends[model.form.name], model.batch_size or CHECK_BATCH)
+        checked = reference_candidate(model, transforms, self._backends)
 
-        def score() -> NDArray[Any]:
+        def score() -> Scores:
             artifact = builder.compile(model, checked, deadline)
             with rig.hosting(artifact, checked, deadline, log) as worker:
                 return rig.scores_in(worker, deadline)
 
-        # half precisions and fused kernels answer otherwise on another device
-        where = [rig.target.device, rig.target.device_name]
-        made_from = {"model": model.key, "reference": checked.to_json(), "device": where}
-        return rig.kept_scores(made_from, score, deadline)
+        return rig.kept_scores(scored_as(rig, model, checked), score, deadline)
 
     def timed_beside(self, worker: Worker, limit_s: float, deadline: Deadline) -> Beside:
         """Times the artifact that the worker hosts in turns with the reference, for `limit_s` at the most.
@@ -117,17 +121,13 @@ class Reference:
         return self._worker
 
 
-def with_accuracy(
-    measured: Measurement, scores: NDArray[Any], float_scores: NDArray[Any], limit: float | None
-) -> Measurement:
-    """With the accuracy that these scores are, and what is lost against the float model's, sample by sample. `limit` is
-    the drop that is allowed, if one is declared."""
-    accuracy = float(scores.mean())
-    return replace(
-        measured,
-        accuracy=accuracy,
-        accuracy_drop=float(float_scores.mean()) - accuracy,
-        accuracy_ci95=score_interval(scores),
-        accuracy_drop_ci95=drop_interval(float_scores, scores),
-        samples_to_certify=None if limit is None else samples_to_certify(float_scores, scores, limit),
-    )
+def reference_candidate(model: Model, transforms: tuple[Transform, ...], backends: Mapping[str, Backend]) -> Candidate:
+    """What answers where only the scores of the model are wanted, to which those transforms led."""
+    return Candidate(transforms, backends[model.form.name], model.batch_size or CHECK_BATCH)
+
+
+def scored_as(rig: Rig, model: Model, candidate: Candidate) -> dict[str, Any]:
+    """What decides the answers of a candidate made of that model, beside the samples."""
+    # half precisions and fused kernels answer otherwise on another device
+    where = [rig.target.device, rig.target.device_name]
+    return {"model": model.key, "reference": candidate.to_json(), "device": where}

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tuner.artifact import FILES
 from tuner.build.builder import Builder
 from tuner.build.prepare import Prepared
 from tuner.build.store import Store
 from tuner.candidate import Candidate
+from tuner.judging import Scores
 from tuner.measure import host
 from tuner.system.code import source_digest
 from tuner.system.deadline import Deadline
@@ -66,30 +64,31 @@ class Rig:
             raise
         return worker
 
-    def scores(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> NDArray[Any]:
+    def scores(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> Scores:
         """The evaluation scores of an artifact, loaded in a fresh process. Raises CandidateError."""
         deadline = self.deadline()
         with self.hosting(artifact, candidate, deadline, log) as worker:
             return self.scores_in(worker, deadline)
 
-    def scores_in(self, worker: Worker, deadline: Deadline) -> NDArray[Any]:
+    def scores_in(self, worker: Worker, deadline: Deadline) -> Scores:
         """The evaluation scores of the artifact that the worker hosts. Raises CandidateError."""
         return worker.run_for(deadline.left_s(), host.scores, self.prepared.workload)
 
-    def kept_scores(self, of: dict[str, Any], score: Callable[[], NDArray[Any]], deadline: Deadline) -> NDArray[Any]:
+    def kept_scores(self, of: dict[str, Any], score: Callable[[], Scores], deadline: Deadline) -> Scores:
         """What `score` returned the first time for what `of` stands for, with these samples, task and metric."""
-        workload, metric = self.prepared.workload, self.prepared.workload.metric
+        workload, judge = self.prepared.workload, self.prepared.workload.judge
         judged_by = {
             "dataset": self.prepared.source.dataset.key(),
-            "metric": [metric, source_digest(metric)],
+            "metric": [judge.metric, source_digest(judge.metric)],
+            "judged": judge.to_json(),
             "task": workload.task.key(),
         }
 
         def fill(out: Path) -> None:
-            np.save(out / "scores.npy", score())
+            score().save(out / "scores.npz")
 
         folder = self.store.make("scores", {**of, **judged_by}, fill, deadline.stopped)
-        return np.asarray(np.load(folder / "scores.npy"))
+        return Scores.load(folder / "scores.npz")
 
 
 def size_mb(artifact: Path) -> float:

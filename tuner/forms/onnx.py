@@ -32,6 +32,11 @@ class OnnxForm(Form):
     def described(self, model: Model, samples: Samples) -> Model:
         return Layout.described(model)
 
+    def output_names(self, model: Model) -> tuple[str, ...]:
+        import onnx
+
+        return tuple(value.name for value in onnx.load(str(model.path), load_external_data=False).graph.output)
+
     def work(self, model: Model) -> Work | None:
         from tuner.forms.onnx_work import work
 

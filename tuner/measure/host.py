@@ -7,7 +7,7 @@ called through a `Worker`.
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.device import Device
+from tuner.judging import Labels, Scores
 from tuner.plugin import Session
 from tuner.system import energy
-from tuner.system.code import resolve
 from tuner.task import Task
 from tuner.workload import Arrays, Samples, Shape, Workload, batches, evaluation, shaped
 
@@ -193,13 +193,21 @@ def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.median(several)) for name, several in values.items()}
 
 
-def scores(workload: Workload) -> NDArray[Any]:
-    """The score of every evaluation sample, in order, as the task judges. Raises what it raises."""
+def scores(workload: Workload) -> Scores:
+    """How good the artifact's answers to the evaluation samples are, as the task judges. Raises what it raises."""
     here = hosted()
-    size, judges = here.artifact.batch_size, evaluation(workload.dataset)
-    shapes = here.artifact.shapes
-    samples = shaped(judges, shapes, size) if shapes else batches(judges, size)
-    return here.task.scores(here.artifact, samples, resolve(workload.metric, "metric"))
+    return here.task.scores(here.artifact, judged_samples(workload, here.artifact), workload.judge)
+
+
+def judged_samples(workload: Workload, loaded: artifact.Artifact) -> Iterator[tuple[Arrays, Labels]]:
+    """The evaluation samples in batches, each with what is right: its labels, or what the float model answered. Their
+    order does not depend on the batch size."""
+    samples, size = evaluation(workload.dataset), loaded.batch_size
+    truth = None if workload.judging is None else workload.judging.float_answers(len(samples))
+    done = 0
+    for inputs, labels in shaped(samples, loaded.shapes, size) if loaded.shapes else batches(samples, size):
+        yield inputs, labels if truth is None else truth.rows(slice(done, done + len(labels)))
+        done += len(labels)
 
 
 def example() -> tuple[Arrays, list[NDArray[Any]]]:

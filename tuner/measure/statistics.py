@@ -81,6 +81,15 @@ def drop_interval(reference: NDArray[Any], scores: NDArray[Any]) -> Interval:
     return float(low), float(high)
 
 
+def resampled_interval(values: NDArray[Any]) -> Interval | None:
+    """A 95 % interval of what has these values on resamples of the samples; NaN is none. None where most have none."""
+    known = values[np.isfinite(values)]
+    if 2 * len(known) <= len(values):
+        return None
+    low, high = np.percentile(known, (2.5, 97.5))
+    return float(low), float(high)
+
+
 def paired_proportions(lost: float, won: float, count: float) -> Interval:
     """Tango's 95 % score interval of (lost - won) / count, of which `lost` and `won` are the discordant pairs."""
 

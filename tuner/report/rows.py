@@ -1,8 +1,10 @@
 """What the verdict compares, as lines of a table."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from tuner.figures import Figure, columns
+from tuner.metrics import ACCURACIES, short
 from tuner.records import FindingRecord
 from tuner.result import Result
 
@@ -25,4 +27,11 @@ def table(result: Result) -> tuple[list[Figure], list[Row]]:
     """The figures that are the columns, and the lines."""
     lines = rows(result)
     measured = [row.finding.measurement for row in lines]
-    return columns(result.goal.percentile, result.goal.declared, measured), lines
+    there = columns(result.goal.percentile, result.goal.declared, measured)
+    return [replace(f, column=_accuracy(result)) if f.name == "accuracy" else f for f in there], lines
+
+
+def _accuracy(result: Result) -> str:
+    """What the metric's value is called above its column."""
+    name = short(result.metric)
+    return "accuracy" if name in ACCURACIES else name

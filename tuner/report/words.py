@@ -29,12 +29,16 @@ def sentence(result: Result) -> str:
         serves = f"{champion.label} serves {champion.measurement.throughput or 0.0:,.0f} samples/s{than}."
         untuned = result.best_untuned
         gained = "" if untuned is None or untuned.label != champion.label else " Tuning gained nothing here."
-        return f"Champion ({result.verdict}): {serves}{gained}"
+        failed, total = result.trials.failed, result.trials.total
+        few = f" It is the best of only {total - failed}: {failed} of {total} candidates failed." * (2 * failed > total)
+        return f"Champion ({result.verdict}): {serves}{gained}{few}"
     declared, nearest = limits(result.goal), result.nearest_miss
     if nearest is None:
         return f"None: no candidate could be measured within {declared}."
     missed = ", ".join(breaches(result.goal, nearest.measurement))
-    return f"None within {declared}. Nearest: {nearest.label} ({missed or 'not fully measured'})."
+    kept = result.goal.feasible(nearest.measurement)
+    why = missed or ("within the limits, but it failed at the end" if kept else "not fully measured")
+    return f"None within {declared}. Nearest: {nearest.label} ({why})."
 
 
 def rival(result: Result, name: str) -> str:
@@ -92,9 +96,13 @@ def assurance(result: Result) -> Iterator[str]:
     """How surely the champion keeps its limits and is the best."""
     if result.champion is None:
         return
+    if result.judged:
+        yield f"Accuracy is {result.judged}, on {result.samples['evaluation']:,} samples."
     yield from _margins(result.goal, result.champion.measurement)
     certified = "the bad end of each interval is within its limit"
     feasible = "the estimates are within the limits, but not the bad end of every interval"
+    if result.goal.certified(result.champion.measurement):
+        feasible = "an accuracy that is not surely better than guessing certifies nothing"
     yield f"So it is {result.verdict}: {certified if result.verdict == 'certified' else feasible}."
     if result.noise is not None:
         yield from _comparison(result, result.champion, result.noise)

@@ -12,12 +12,12 @@ from tuner import catalog
 from tuner.errors import RequestError
 from tuner.figures import TABLE, figures
 from tuner.goal import Goal
+from tuner.metrics import AUTO, find, named, short
 from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.schema import limit_keys
 from tuner.request.tracking import tracking
 from tuner.search.space import Space
-from tuner.system.code import resolve
 from tuner.system.files import folder
 from tuner.system.loader import build, fill
 from tuner.system.said import first_line
@@ -39,6 +39,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     sampler = str(values["sampler"].get("name"))
     _check_keys({**values, "sampler": sampler})
     workload = _workload(values)
+    _check_drop(values["accuracy_drop"], workload)
     return Request(
         target=build(values["target"], Target, "target"),
         workload=workload,
@@ -95,6 +96,16 @@ def _goal(values: Mapping[str, Any]) -> Goal:
     return Goal(limits, values["latency_percentile"], values["scenario"], values["objective"])
 
 
+def _check_drop(limit: float | None, workload: Workload) -> None:
+    """Refuses a limit that no loss of accuracy could break."""
+    within = (0.0, 1.0) if workload.metric == AUTO else find(workload.metric).within
+    if limit is not None and within is not None and limit > within[1] - within[0]:
+        raise RequestError(
+            f"accuracy_drop={limit:g}: metric={short(workload.metric)} lies from {within[0]:g} to {within[1]:g}, where "
+            "0.01 is one point; accuracy_drop=null is no limit"
+        )
+
+
 def _without_others(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values less the usual task, and the limits that a package with figures of its own adds and nobody sets: they
     make no other study."""
@@ -107,8 +118,10 @@ def _without_others(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _workload(values: Mapping[str, Any]) -> Workload:
     model, dataset = build(values["model"], ModelSource, "model"), build(values["dataset"], Dataset, "dataset")
-    resolve(values["metric"], "metric")
-    return Workload(model, dataset, values["metric"], build(values["task"], Task, "task"))
+    metric = named(values["metric"])
+    if metric != AUTO:
+        find(metric)
+    return Workload(model, dataset, metric, build(values["task"], Task, "task"), values["metric_output"])
 
 
 def _reference(specs: Mapping[str, Any], given: Form) -> dict[str, Backend]:

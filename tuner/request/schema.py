@@ -17,7 +17,8 @@ class Fixed:
     latency_percentile: int | None = None
     scenario: str = "SingleStream"
     objective: str = "throughput"
-    metric: str = "tuner.metrics:top1"
+    metric: str = "auto"
+    metric_output: str | None = None
     n_trials: int = 40
     timeout_s: float = 360.0
     patience: int | None = 20

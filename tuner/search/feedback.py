@@ -15,16 +15,16 @@ _FAILED = "failed"
 
 
 def values(outcome: Outcome, others: Sequence[Outcome], goal: Goal, *, front: bool) -> list[float]:
-    """The score, larger being better, and beside it the accuracy where the whole `front` is looked for."""
+    """The score, larger being better, and beside it the accuracy that is kept where the whole `front` is looked for."""
     score = goal.score(outcome.measurement)
     if score is None:
         score = _mean([other for o in others if (other := goal.score(o.measurement)) is not None])
     if not front:
         return [score]
-    accuracy = outcome.measurement.accuracy
-    if accuracy is None:
-        accuracy = _mean([o.measurement.accuracy for o in others if o.measurement.accuracy is not None])
-    return [score, accuracy]
+    lost = outcome.measurement.accuracy_drop
+    if lost is None:
+        lost = _mean([o.measurement.accuracy_drop for o in others if o.measurement.accuracy_drop is not None])
+    return [score, -lost]
 
 
 def constraints(outcome: Outcome, others: Sequence[Outcome], goal: Goal) -> dict[str, float]:

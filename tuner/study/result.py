@@ -59,7 +59,8 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
         verdict=verdict.verdict,
         interrupted=ending.interrupted,
         samples=session.prepared.samples,
-        metric=request.workload.metric,
+        metric=session.prepared.workload.metric,
+        judged=session.prepared.workload.judge.title,
         content=session.prepared.digests,
         float_accuracy=ending.float_accuracy,
         champion=_record(verdict.champion, standings),
@@ -93,12 +94,12 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
 
 def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     """Those that no other beats in both the objective and accuracy, the best by the objective first."""
-    done = [o for o in outcomes if o.state == "complete" and o.measurement.accuracy is not None]
-    done.sort(key=lambda o: (goal.score(o.measurement) or -math.inf, o.measurement.accuracy), reverse=True)
-    best, unbeaten = -math.inf, []
-    for outcome in done:
-        if (outcome.measurement.accuracy or 0.0) > best:
-            best = outcome.measurement.accuracy or 0.0
+    done = [(o, lost) for o in outcomes if o.state == "complete" and (lost := o.measurement.accuracy_drop) is not None]
+    done.sort(key=lambda pair: (-(goal.score(pair[0].measurement) or -math.inf), pair[1]))
+    least, unbeaten = math.inf, []
+    for outcome, lost in done:
+        if lost < least:
+            least = lost
             unbeaten.append(outcome)
     return unbeaten
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from tuner.build.prepare import prepare
@@ -10,6 +11,7 @@ from tuner.build.store import Store
 from tuner.decide import doubts
 from tuner.errors import ExitCode, RequestError
 from tuner.evaluate.rig import Rig
+from tuner.evaluate.settling import settled
 from tuner.report.console import Console
 from tuner.request.request import Request
 from tuner.search.storage import storage
@@ -20,6 +22,7 @@ from tuner.system import machine
 from tuner.system.files import require_room
 from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
+from tuner.system.names import slug
 from tuner.tracking.stores import reachable
 from tuner.tracking.tracker import Tracker
 
@@ -49,7 +52,9 @@ def run(request: Request, console: Console) -> ExitCode:
         scratch = Path(stack.enter_context(store.scratch()))
         with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, store, scratch, launcher, progress)
-        folder = stack.enter_context(study_folder(request, prepared.content))
+            rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
+            rig = settled(rig, request.reference, store.root / f"{slug(request.workload.name)}.log")
+        folder = stack.enter_context(study_folder(request, rig.prepared.content))
         with folder.critical_section():
             tracker = Tracker(
                 request.tracking.uri,
@@ -58,7 +63,7 @@ def run(request: Request, console: Console) -> ExitCode:
                 identity=folder.identity,
                 artifacts=request.out_dir / "mlartifacts",
             )
-        rig = Rig(prepared, request.target, store, launcher, request.limits, folder.logs)
+        rig = replace(rig, logs=folder.logs)
         study = Study(Session(request, device, rig, folder, tracker, console), clock, machine_doubts)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))

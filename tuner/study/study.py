@@ -9,6 +9,7 @@ from tuner.decide import doubts
 from tuner.decide.contest import Incumbent
 from tuner.decide.judge import Judge
 from tuner.errors import CandidateError, ExitCode, RequestError
+from tuner.evaluate.accuracy import value_interval
 from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.standing import standings
@@ -33,6 +34,7 @@ class Study:
         self._session = session
         self._clock = clock
         self._doubts = doubts
+        self._guessing: list[Doubt] = []
         self._tally = Tally()
 
     def run(self) -> ExitCode:
@@ -78,7 +80,7 @@ class Study:
                 succession.conclude(verdict, session.folder.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
         seconds = self._clock.seconds(self._tally.stage_seconds)
-        ending = Ending(verdict, interrupted, reference.accuracy, self._doubts, seconds, reached, left_out)
+        ending = Ending(verdict, interrupted, reference.scores.value, self._doubts, seconds, reached, left_out)
         result = concluded(session, self._tally, ending, succession)
         record(session, self._tally, result)
         return ExitCode.INTERRUPTED if interrupted else result.exit_code
@@ -95,10 +97,13 @@ class Study:
                 f"{reference.candidate.backend.label}: {error.sentence}; "
                 f"the log is {session.folder.logs / 'float.log'}"
             ) from error
-        quantized = session.prepared.source.model.quantized
-        session.console.float_model(reference.accuracy, session.prepared.samples, quantized)
-        self._doubts += doubts.about_samples(reference.scores, request.goal)
-        model = session.prepared.source.model
+        judging, prepared = session.prepared.workload.judge, session.prepared
+        value, ends, model = reference.scores.value, value_interval(reference.scores), prepared.source.model
+        session.console.float_model(judging.title, value, prepared.samples, model.quantized)
+        self._guessing = list(doubts.about_guessing(judging, "the float model's", value, ends))
+        about_metric = doubts.about_metric(judging, value, request.goal)
+        self._doubts = [*self._guessing, *about_metric, *self._doubts]
+        self._doubts += doubts.about_samples(reference.scores.samples, prepared.samples["evaluation"], request.goal)
         self._doubts += [*doubts.about_lengths(model.shapes), *doubts.about_batch(model.inputs)]
         session.console.doubts(self._doubts)
 
@@ -116,7 +121,12 @@ class Study:
         shutil.rmtree(champion, ignore_errors=True)  # of an interrupted session
         judge = Judge(session.rig, session.request.goal, session.console.say)
         verdict = judge.decide(outcomes, eager_backend(session), champion, incumbent)
-        self._doubts += doubts.about_trials(outcomes)
+        if verdict.champion is not None and not self._guessing:
+            measured = verdict.champion.measurement
+            judging, ends = session.prepared.workload.judge, measured.accuracy_ci95
+            guessing = doubts.about_guessing(judging, "the champion's", measured.accuracy, ends)
+            self._doubts = [*guessing, *self._doubts]
+        self._doubts = [*doubts.about_failures(outcomes), *self._doubts, *doubts.about_trials(outcomes)]
         self._doubts += doubts.about_race(verdict.noise)
         return verdict
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuner.errors import RequestError
+from tuner.system.said import first_line
 
 
 def resolve(reference: str, key: str) -> Callable[..., Any]:
@@ -20,8 +21,12 @@ def resolve(reference: str, key: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise RequestError(
-            f"{key}={reference!r}: cannot import {module_name!r} ({error}); install it, or run from its folder"
+            f"{key}={reference!r}: cannot import {module_name!r} ({first_line(error)}); install it, or run from its "
+            "folder"
         ) from error
+    except (Exception, SystemExit) as error:  # whatever an author's module does
+        said = first_line(f"{type(error).__name__}: {error}")
+        raise RequestError(f"{key}={reference!r}: {module_name!r} does not import ({said}); mend it") from error
     if not callable(found := getattr(module, attribute, None)):
         raise RequestError(f"{key}={reference!r}: {module_name!r} has no function {attribute!r}")
     return cast(Callable[..., Any], found)
@@ -37,6 +42,6 @@ def source_digest(reference: str) -> str:
     """SHA-256 of the file of the module that `module` or `module:function` names."""
     importable()
     spec = importlib.util.find_spec(reference.partition(":")[0])
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():  # some are built into Python
         raise RequestError(f"{reference!r}: no such module")
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

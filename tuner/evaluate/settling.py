@@ -1,0 +1,233 @@
+"""Before a study begins: what the float model's answers tell of how to judge its candidates.
+
+Which metric suits, which of several outputs it judges, whether infinity is by design, and what guessing would reach.
+What cannot be judged is refused here, before anything is spent.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner import fidelity
+from tuner.artifact import Artifact
+from tuner.errors import CandidateError, RequestError
+from tuner.evaluate.accuracy import lost_interval
+from tuner.evaluate.reference import CHECK_BATCH, reference_candidate, scored_as
+from tuner.evaluate.rig import Rig
+from tuner.judging import Judging, Labels, Scores
+from tuner.measure import host
+from tuner.metrics import AUTO, CHOICES, Metric, Truth, find, named, suiting, typed
+from tuner.plugin import Backend
+from tuner.system.code import source_digest
+from tuner.task import Call
+from tuner.workload import Workload, evaluation, labelled
+
+_TRUTH = "truth"
+
+
+def settled(rig: Rig, backends: Mapping[str, Backend], log: Path) -> Rig:
+    """The rig whose workload says how its candidates are judged. `backends` are the reference backends by name of form.
+
+    Raises RequestError where the float model does not run, or where nothing tells how good its answers are.
+    """
+    prepared, deadline = rig.prepared, rig.deadline()
+    workload, model = prepared.workload, prepared.source.model
+    candidate = reference_candidate(model, (), backends)
+    judged_by = "tuner.metrics" if workload.metric == AUTO else workload.metric
+    made_from = {
+        **scored_as(rig, model, candidate),
+        "dataset": prepared.source.dataset.key(),
+        "metric": [workload.metric, source_digest(judged_by)],
+        "output": workload.metric_output,
+        "code": source_digest(__name__),
+    }
+
+    def fill(out: Path) -> None:
+        artifact = rig.builder(log).compiled(candidate, deadline)
+        with rig.hosting(artifact, candidate, deadline, log) as worker:
+            worker.run_for(deadline.left_s(), _settle, workload, model.output_names, out)
+
+    try:
+        folder = rig.store.make("judging", made_from, fill, deadline.stopped)
+    except CandidateError as error:
+        raise RequestError(
+            f"model {workload.name}: the float model does not run on {candidate.backend.label}: {error.sentence}; "
+            f"the log is {log}"
+        ) from error
+    judging = Judging.from_json(json.loads((folder / "judging.json").read_text()))
+    if (folder / _TRUTH).exists():
+        judging = replace(judging, truth=folder / _TRUTH)
+    workload = replace(workload, metric=judging.metric, judging=judging)
+    rig = replace(rig, prepared=replace(prepared, workload=workload))
+    if workload.task == Call() and not model.shapes:  # another judges in its own way, and no answer was filled up
+        rig.kept_scores(scored_as(rig, model, candidate), lambda: Scores.load(folder / "scores.npz"), deadline)
+    return rig
+
+
+def settle(
+    metric: str, output: str | None, names: Sequence[str], outputs: Sequence[NDArray[Any]], labels: NDArray[Any]
+) -> tuple[Judging, Scores]:
+    """How the answers of a model are judged whose float answers are these, and their scores.
+
+    `metric` and `output` are as the configuration has them, `names` those of the outputs, as far as they have any.
+    Raises RequestError with the mend where nothing fits, or more than one judgement does.
+    """
+    called = [repr(names[place]) if place < len(names) else f"output {place}" for place in range(len(outputs))]
+    infinite = tuple(bool(o.dtype.kind in "fc" and np.isinf(o).any()) for o in outputs)
+    fitting: dict[Judging, Scores] = {}
+    reasons: dict[str, str] = {}
+    known = labelled(labels)
+    if not known and metric != AUTO and find(metric).against == "labels":
+        raise RequestError(
+            f"metric={typed(metric)} needs labels, and the evaluation samples have none; add 'label' to them, or leave "
+            "metric= out: the float model's own outputs are then the truth"
+        )
+    if metric == AUTO and not known:
+        metric, output = _fidelity(output, outputs, names, len(labels))
+    truth = labels if metric == AUTO or find(metric).against == "labels" else Truth.of(outputs, len(labels))
+    for place in _places(metric, output, names, len(outputs)):
+        try:
+            reference = suiting(outputs[place or 0], labels) if metric == AUTO else named(metric)
+            judging = Judging(reference, place, infinite, of=called[place or 0] if len(outputs) > 1 else "")
+            fitting[judging] = judging.scores(_parts(outputs, truth))
+        except (RequestError, CandidateError) as error:
+            said = error.sentence if isinstance(error, CandidateError) else str(error)
+            reasons[said] = f"{reasons[said]}, {called[place or 0]}" if said in reasons else called[place or 0]
+    if not fitting:
+        why = "; ".join(f"{of}: {said}" for said, of in reasons.items()) if len(outputs) > 1 else next(iter(reasons))
+        raise RequestError(f"metric={typed(metric)} cannot judge the float model's answers: {why}. There are {CHOICES}")
+    (judging, scores), *others = fitting.items()
+    if any(not _same(scores, other) for _, other in others):
+        places = [judged.output or 0 for judged in fitting]
+        first = names[places[0]] if places[0] < len(names) else places[0]
+        raise RequestError(
+            f"metric={typed(metric)} could judge {' or '.join(called[place] for place in places)}, and they answer "
+            f"differently; name one: metric_output={first}"
+        )
+    if not _same(scores, judging.scores(_parts(outputs, truth), resamples=0)):
+        raise RequestError(
+            f"metric={typed(metric)} scores the same answers differently each time; seed what is random in it"
+        )
+    if isinstance(truth, Truth):
+        return judging, scores
+    return replace(judging, guess=_guess(judging, scores, outputs, truth)), scores
+
+
+def _fidelity(
+    output: str | None, outputs: Sequence[NDArray[Any]], names: Sequence[str], count: int
+) -> tuple[str, str | None]:
+    """The metric that compares outputs like these with the float model's, and the output, if it is of one alone."""
+    whole = [n for n, of in enumerate(Truth.of(outputs, count)) if of is not None]
+    if output is not None:
+        whole = [place or 0 for place in _places("fidelity", output, names, len(outputs))]
+    if len(whole) > 1:
+        return "fidelity", None
+    return fidelity.suiting(outputs[whole[0]]), str(whole[0])
+
+
+def _places(metric: str, output: str | None, names: Sequence[str], count: int) -> Sequence[int | None]:
+    """The outputs that may be judged; None stands for all of them together. Raises RequestError."""
+    if output is None and (metric == AUTO or find(metric).single):
+        if count > 1 and metric != AUTO and find(metric).against == "float":
+            raise RequestError(f"metric={typed(metric)} compares one output of several: name it with metric_output=")
+        return range(count)
+    if output is None:
+        return [None]
+    if output in names:
+        return [list(names).index(output)]
+    if output.isdecimal() and int(output) < count:
+        return [int(output)]
+    numbered = ", ".join(names) or f"numbers from 0 to {count - 1}"
+    raise RequestError(f"metric_output={output}: the model has no such output; there are {numbered}")
+
+
+def _guess(judging: Judging, scores: Scores, outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> float | None:
+    """What a model reaches with these labels that does not look at its input: as the metric knows it, or with shuffled
+    labels, where the real ones are no better for this model."""
+    metric = judging.function
+    guesses = [] if metric.guess is None else [metric.guess(labels)]
+    shuffled = labels[np.random.default_rng(0).permutation(len(labels))]
+    try:
+        by_chance = judging.scores(_parts(outputs, shuffled))
+    except (RequestError, CandidateError):  # it could judge the real ones
+        return max(guesses, default=None)
+    # a metric that does not look at the labels scores them alike
+    if not _same(scores, by_chance) and not _better(metric, scores, by_chance):
+        guesses.append(by_chance.value)
+    return (max if metric.better == "more" else min)(guesses, default=None)
+
+
+def _better(metric: Metric, scores: Scores, others: Scores) -> bool:
+    """Whether scores are surely better than others of the same samples."""
+    interval = lost_interval(metric, scores, others)
+    return interval is not None and interval[1] < 0
+
+
+def _same(scores: Scores, others: Scores) -> bool:
+    if scores.samples is None or others.samples is None:
+        return scores.value == others.value
+    return np.array_equal(scores.samples, others.samples)
+
+
+def _parts(outputs: Sequence[NDArray[Any]], labels: Labels) -> Iterator[tuple[list[NDArray[Any]], Labels]]:
+    """In batches; an output whose first axis does not count the samples is in each as it is."""
+    count = labels.total if isinstance(labels, Truth) else len(labels)
+    for start in range(0, count, CHECK_BATCH):
+        part = slice(start, start + CHECK_BATCH)
+        some = labels.rows(part) if isinstance(labels, Truth) else labels[part]
+        yield [output[part] if output.ndim and len(output) == count else output for output in outputs], some
+
+
+def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
+    """Fills `out` with what `settled` reads. Called in the worker that hosts the float model."""
+    outputs, labels = _answered(host.hosted().artifact, workload, out / _TRUTH)
+    judging, scores = settle(workload.metric, workload.metric_output, names, outputs, labels)
+    (out / "judging.json").write_text(json.dumps(judging.to_json()))
+    scores.save(out / "scores.npz")
+    if judging.function.against != "float":
+        shutil.rmtree(out / _TRUTH)
+
+
+def _answered(model: Artifact, workload: Workload, folder: Path) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """The float model's outputs for all evaluation samples, on disk in the folder, and the labels, in the order in
+    which they are judged. Outputs of several lengths are filled up with zeros to the longest."""
+    folder.mkdir()
+    count, done = len(evaluation(workload.dataset)), 0
+    kept: list[NDArray[Any]] = []
+    right: list[Any] = []
+    for inputs, labels in host.judged_samples(workload, model):
+        outputs = model.answer(inputs)
+        axes = model.axes(outputs)
+        files = [folder / f"{n}.npy" for n in range(len(outputs))]
+        if not kept:
+            both = zip(files, outputs, axes, strict=True)
+            kept = [output if axis is None else _room(file, output, count) for file, output, axis in both]
+        for n, (output, axis) in enumerate(zip(outputs, axes, strict=True)):
+            if axis is not None:
+                kept[n] = _longer(kept[n], output, files[n])
+                kept[n][(slice(done, done + len(labels)), *map(slice, output.shape[1:]))] = output
+        right.append(labels)
+        done += len(labels)
+    return kept, np.concatenate(right)
+
+
+def _room(file: Path, output: NDArray[Any], count: int, shape: Sequence[int] = ()) -> NDArray[Any]:
+    """Room for an output of all samples."""
+    return np.lib.format.open_memmap(file, "w+", output.dtype, (count, *(shape or output.shape[1:])))
+
+
+def _longer(whole: NDArray[Any], output: NDArray[Any], file: Path) -> NDArray[Any]:
+    """The same with room for such an output too."""
+    shape = np.maximum(whole.shape[1:], output.shape[1:])
+    if tuple(shape) == whole.shape[1:]:
+        return whole
+    before = whole.copy()
+    longer = _room(file, output, len(whole), tuple(map(int, shape)))
+    longer[tuple(map(slice, before.shape))] = before
+    return longer

@@ -1,0 +1,82 @@
+"""Fidelity: how like the float model's own outputs others are, where no labels tell what is right.
+
+Each gives one score a sample: 1 where nothing differs, or 0 where it is an error. The labels are the float model's
+outputs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.metrics import Truth, metric, one_each
+
+_ONE = 1e-3  # probabilities add up to one within this
+
+
+@metric(against="float", within=(0, 1))
+def fidelity(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
+    """Of several outputs the least alike, each by what suits its shape."""
+    per_output = []
+    for n, (output, true) in enumerate(zip(outputs, truth, strict=True)):
+        if true is not None:
+            function = _FUNCTIONS[suiting(true)]
+            score = function([output], truth.only(n))
+            per_output.append(score if function.better == "more" else 1 - score)
+    return np.asarray(np.min(per_output, axis=0))
+
+
+@metric(against="float", single=True, within=(0, 1))
+def cosine(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
+    """The cosine of all numbers of a sample, 0 where it is less, and where one is infinite that should not be."""
+    one, other = _rows(outputs[0]), _rows(_true(outputs, truth))
+    alike = np.isinf(other) & (one == other)
+    one, other = np.where(alike, 0, one), np.where(alike, 0, other)
+    with np.errstate(all="ignore"):
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        cosines = (one * other).sum(axis=1) / norms
+    cosines = np.where((one == other).all(axis=1), 1.0, cosines)
+    cosines = np.where((norms == 0) & ~(one == other).all(axis=1), 0.0, cosines)
+    return np.asarray(np.clip(np.where(np.isfinite(cosines), cosines, 0.0), 0, 1))
+
+
+@metric(against="float", single=True, within=(0, 1))
+def agreement(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
+    """1 where the largest of (n, classes) is the same; of whole numbers the share that is equal."""
+    output, true = outputs[0], _true(outputs, truth)
+    if true.dtype.kind in "biu" or one_each(true):
+        return np.asarray((_rows(output) == _rows(true)).mean(axis=1))
+    return np.asarray((output.argmax(axis=1) == true.argmax(axis=1)).reshape(len(true), -1).mean(axis=1))
+
+
+@metric(against="float", single=True, better="less", within=(0, 1))
+def relative_error(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
+    """How far the numbers of a sample are off, as a share of how far the float model's are spread; at most 1."""
+    off = np.abs(_rows(outputs[0]) - _rows(_true(outputs, truth))).mean(axis=1)
+    return np.asarray(np.clip(off / truth.spread(), 0, 1))
+
+
+_FUNCTIONS = {"cosine": cosine, "agreement": agreement, "relative_error": relative_error}
+
+
+def suiting(true: NDArray[Any]) -> str:
+    """The name of the metric that suits an output of that shape: classes agree, one number is near, the rest points in
+    the same direction."""
+    if true.dtype.kind in "biu":
+        return "agreement"
+    if one_each(true):
+        return "relative_error"
+    shares = true.ndim == 2 and bool((true >= 0).all() and (np.abs(true.sum(axis=1) - 1) < _ONE).all())
+    return "agreement" if shares else "cosine"
+
+
+def _true(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
+    """What the float model answered, as long as the output: an answer that was shorter than others was filled up."""
+    assert truth[0] is not None, "a single output is judged only where it has samples"
+    return truth[0][tuple(map(slice, outputs[0].shape))]
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    rows: NDArray[Any] = array.reshape(len(array), -1).astype(np.float64)
+    return rows

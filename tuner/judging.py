@@ -1,0 +1,236 @@
+"""What an evaluation comes to: a metric applied to what an artifact answers for every evaluation sample."""
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import CandidateError, RequestError
+from tuner.metrics import Metric, Truth, find, short
+from tuner.system.said import last_line
+
+RESAMPLES = 400  # of the samples, for a metric that gives one number for all of them
+_LEAST_RESAMPLES, _RESAMPLING_S = 50, 20.0  # so many at least, however long that takes
+Labels = NDArray[Any] | Truth
+Answers = Iterable[tuple[Sequence[NDArray[Any]], Labels]]
+"""The outputs for successive batches of samples, and their labels."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good an artifact's answers are: the `value` of the metric over all samples.
+
+    Where that is a mean, `samples` has the score of every sample, in order. Else `resampled` has the value on samples
+    drawn with replacement, the same draws for every artifact.
+    """
+
+    value: float
+    samples: NDArray[Any] | None = None
+    resampled: NDArray[Any] | None = None
+
+    @classmethod
+    def of(cls, samples: NDArray[Any]) -> "Scores":
+        return cls(float(samples.mean()), samples=samples)
+
+    def save(self, file: Path) -> None:
+        np.savez(file, **{name: array for name, array in vars(self).items() if array is not None})
+
+    @classmethod
+    def load(cls, file: Path) -> "Scores":
+        with np.load(file) as kept:
+            return cls(**{**kept, "value": float(kept["value"])})
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A metric as it judges the candidates of one study: what the float model's answers settle before it begins.
+
+    `output` is the one that is judged, None where the metric is given all. `infinite` says of each output whether the
+    float model's has infinities, which are then by design; None before that is known. `guess` is the value that a model
+    reaches without looking at its input, None where nobody knows. `truth` is the folder of the float model's outputs,
+    where the metric tells how like them others are. `of` is what the output is called, where there are several.
+    """
+
+    metric: str
+    output: int | None = None
+    infinite: tuple[bool, ...] | None = None
+    guess: float | None = None
+    truth: Path | None = None
+    of: str = ""
+
+    @property
+    def title(self) -> str:
+        """The metric for a person, and what it judges."""
+        name = short(self.metric) + (f" of {self.of}" if self.of and self.output is not None else "")
+        return f"{name} with the float model" if self.truth is not None else name
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "truth": None if self.truth is None else str(self.truth)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Judging":
+        return cls(**{**value, "infinite": tuple(value["infinite"]), "truth": value["truth"] and Path(value["truth"])})
+
+    @property
+    def function(self) -> Metric:
+        return find(self.metric)
+
+    def float_answers(self, count: int) -> Truth | None:
+        """The float model's outputs for so many samples, which is all; None where others need not be like them."""
+        if self.truth is None or self.infinite is None:
+            return None
+        files = [self.truth / f"{n}.npy" for n in range(len(self.infinite))]
+        return Truth.of([np.load(file, mmap_mode="r") if file.exists() else np.empty(0) for file in files], count)
+
+    def scores(self, answers: Answers, resamples: int = RESAMPLES) -> Scores:
+        """Raises CandidateError where what was answered is no answer at all: NaN, infinity where the float model has
+        none, the same for every sample; and where the metric cannot make scores of it."""
+        metric, seen = self.function, _Seen()
+        batches = ((seen.noted(self._judged(outputs)), self._judged_by(labels)) for outputs, labels in answers)
+        if metric.over == "set":
+            outputs, labels = _joined(list(batches))
+            value = self._applied(metric, seen.read_from(outputs), labels)
+            resampled = None if value.ndim else self._resampled(metric, outputs, labels, resamples)
+            scores = Scores.of(value) if value.ndim else Scores(float(value), resampled=resampled)
+        else:
+            scores = Scores.of(
+                np.concatenate([self._of_batch(metric, seen.read_from(outputs), labels) for outputs, labels in batches])
+            )
+        if seen.constant:
+            raise CandidateError("numerics", "it gives the same outputs for every evaluation sample")
+        return scores
+
+    def _judged(self, outputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Copies of what the metric is given, so that it may write to them. Raises CandidateError where they are no
+        numbers."""
+        for n, output in enumerate(outputs):
+            if output.dtype.kind not in "fc":
+                continue
+            if np.isnan(output).any():
+                raise CandidateError("numerics", "its outputs on the evaluation samples include NaN")
+            if self.infinite is not None and not self.infinite[n] and np.isinf(output).any():
+                raise CandidateError("numerics", "its outputs on the evaluation samples include infinity")
+        return [np.array(output) for output in (outputs if self.output is None else [outputs[self.output]])]
+
+    def _judged_by(self, labels: Labels) -> Labels:
+        return labels.only(self.output) if isinstance(labels, Truth) and self.output is not None else labels
+
+    def _of_batch(self, metric: Metric, outputs: Sequence[NDArray[Any]], labels: Labels) -> NDArray[Any]:
+        scores = self._applied(metric, outputs, labels)
+        if scores.ndim == 0:
+            raise CandidateError(
+                "error",
+                f"metric {short(self.metric)} gives one number for a batch; it must give one score a sample, or say "
+                'that it is over the set: @tuner.metrics.metric(over="set")',
+            )
+        return scores
+
+    def _applied(self, metric: Metric, outputs: Sequence[NDArray[Any]], labels: Labels) -> NDArray[Any]:
+        """Finite scores of those samples, or one number. Raises CandidateError."""
+        name, count = short(self.metric), _count(labels)
+        try:
+            given = metric(outputs, _copied(labels))
+            scores = np.asarray(given, dtype=np.float64)
+        except (RequestError, CandidateError):
+            raise
+        except Exception as error:  # whatever an author's function raises
+            said = f"{type(error).__name__}: {last_line(error)}"
+            raise CandidateError("error", f"metric {name} could not judge the outputs ({said})") from error
+        if scores.shape not in ((), (count,)):
+            wanted = f"one score for each of {count} samples"
+            raise CandidateError("error", f"metric {name} gives an array of shape {scores.shape}; it must be {wanted}")
+        if not np.isfinite(scores).all():
+            raise CandidateError("numerics", f"metric {name} gives NaN or infinity")
+        return scores
+
+    def _resampled(
+        self, metric: Metric, outputs: Sequence[NDArray[Any]], labels: Labels, resamples: int
+    ) -> NDArray[Any]:
+        """The metric's value on resamples; NaN where it has none, as of a resample in which a class is missing."""
+        random, count = np.random.default_rng(0), _count(labels)
+        values = np.full(resamples, np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, about just that
+            start = time.monotonic()
+            for n in range(resamples):
+                if n >= _LEAST_RESAMPLES and time.monotonic() > start + _RESAMPLING_S:
+                    return values[:n]
+                pick = random.integers(count, size=count)
+                try:
+                    values[n] = metric([output[pick] for output in outputs], _copied(labels, pick))
+                except Exception:  # it could judge all samples
+                    continue
+        return values
+
+
+class _Noted(list[NDArray[Any]]):
+    """Outputs that note which of them is read."""
+
+    def __init__(self, outputs: Iterable[NDArray[Any]], read: set[int]) -> None:
+        super().__init__(outputs)
+        self._read = read
+
+    def __getitem__(self, place: Any) -> Any:
+        places = range(len(self))[place]
+        self._read.update([places] if isinstance(places, int) else places)
+        return super().__getitem__(place)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        self._read.update(range(len(self)))
+        return super().__iter__()
+
+
+class _Seen:
+    """Which outputs differ between samples, and which of them the metric looks at."""
+
+    def __init__(self) -> None:
+        self._first: list[NDArray[Any]] = []
+        self._varying: set[int] = set()
+        self._read: set[int] = set()
+        self._samples = 0
+
+    def noted(self, outputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The same outputs, of some more samples."""
+        rows = [np.atleast_1d(output) for output in outputs]
+        self._first = self._first or [row[:1].copy() for row in rows]
+        self._samples += max(map(len, rows))
+        for n, (row, first) in enumerate(zip(rows, self._first, strict=True)):
+            if row.shape[1:] != first.shape[1:] or (row != first).any():
+                self._varying.add(n)
+        return outputs
+
+    def read_from(self, outputs: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        """The outputs, for a metric to look at."""
+        return _Noted(outputs, self._read)
+
+    @property
+    def constant(self) -> bool:
+        """Whether what the metric looks at is the same for all samples: all of it, if nobody can tell what that is."""
+        return self._samples > 1 and not (self._varying & self._read if self._read else self._varying)
+
+
+def _joined(batches: Sequence[tuple[Sequence[NDArray[Any]], Labels]]) -> tuple[list[NDArray[Any]], Labels]:
+    """The outputs and the labels of all batches. Raises CandidateError where their shapes differ."""
+    try:
+        outputs = [np.concatenate(parts) for parts in zip(*(outputs for outputs, _ in batches), strict=True)]
+        labels: list[Any] = [labels for _, labels in batches]
+        if isinstance(labels[0], Truth):
+            parts = zip(*labels, strict=True)
+            return outputs, Truth([None if p[0] is None else np.concatenate(p) for p in parts], labels[0].spreads)
+        return outputs, np.concatenate(labels)
+    except ValueError as error:
+        raise CandidateError("error", f"its outputs differ in shape from batch to batch ({error})") from error
+
+
+def _copied(labels: Labels, pick: Any = slice(None)) -> Labels:
+    """Labels of some samples, so that the metric may write to them."""
+    return labels.rows(pick) if isinstance(labels, Truth) else np.array(labels[pick])
+
+
+def _count(labels: Labels) -> int:
+    return labels.total if isinstance(labels, Truth) else len(labels)
