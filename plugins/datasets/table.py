@@ -41,19 +41,24 @@ class Table(Split):
 
     def read(self, path: Path, field: str, role: Role) -> Samples:
         where = f"{field}={path}"
-        try:
-            frame = self._frame(path, role)
-        except Exception as error:  # each format's reader has its own
-            raise RequestError(f"{where} is no {self.format} that can be read ({first_line(error)})") from error
-        names = [str(name) for name in frame.columns]
-        frame.columns = names
-        labels = self._labels(frame[self.label], where) if self.label in names else unlabelled(len(frame))
+        frame = self.frame(path, role, where)
+        names = list(frame.columns)
+        labels = self.labels(frame[self.label], where) if self.label in names else unlabelled(len(frame))
         if self.label not in names and self.label != LABEL:
             raise RequestError(f"dataset.label={self.label}: {where} has no such column; it has {', '.join(names)}")
         if self.preprocess is not None:
             return Rows(frame.drop(columns=self.label, errors="ignore").to_dict("records"), labels)
         arrays = {name: self._input(frame, name, columns, where) for name, columns in self._made_of(names, where)}
         return ArraySamples(arrays, labels)
+
+    def frame(self, path: Path, role: Role, where: str) -> Any:
+        """The table in a file, its columns named. Raises RequestError."""
+        try:
+            frame = self._frame(path, role)
+        except Exception as error:  # each format's reader has its own
+            raise RequestError(f"{where} is no {self.format} that can be read ({first_line(error)})") from error
+        frame.columns = [str(name) for name in frame.columns]
+        return frame
 
     def _frame(self, path: Path, role: Role) -> Any:
         import pandas
@@ -64,7 +69,8 @@ class Table(Split):
             return pandas.read_csv(path)
         return pandas.read_parquet(path) if self.format == "parquet" else pandas.read_json(path, lines=True)
 
-    def _labels(self, column: Any, where: str) -> NDArray[Any]:
+    def labels(self, column: Any, where: str) -> NDArray[Any]:
+        """A column as the model numbers it. Raises RequestError."""
         values: NDArray[Any] = column.to_numpy()
         if self.classes:
             known = {name: n for n, name in enumerate(self.classes)}

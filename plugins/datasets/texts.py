@@ -1,0 +1,73 @@
+"""Texts in a table, as the numbers of a tokenizer."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from tuner.errors import RequestError
+from tuner.plugin import missing
+from tuner.plugins.datasets.table import Table
+from tuner.system.digests import file_digest
+from tuner.system.fields import AtLeast
+from tuner.system.said import first_line
+from tuner.workload import ArraySamples, Dataset, FreeSpec, Role, Samples, unlabelled
+
+_TOKENIZER = "tokenizer*.json"
+
+
+@dataclass(frozen=True)
+class Texts(Table):
+    """The column `text` (with `pair`, two of them) as the tokenizer in a local folder has it, padded and cut to
+    `length` tokens. The other fields are a table's."""
+
+    text: str = "text"
+    pair: str | None = None
+    tokenizer: str = ""
+    length: Annotated[int, AtLeast(1)] = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not list(Path(self.tokenizer).glob(_TOKENIZER)):
+            raise RequestError(f"dataset.tokenizer={self.tokenizer}: no folder with a tokenizer.json")
+        if self.preprocess is not None:
+            raise RequestError(
+                "dataset.preprocess: the tokenizer makes the inputs; take dataset=jsonl for one of your own"
+            )
+
+    def fitting(self, inputs: tuple[FreeSpec, ...]) -> Dataset:
+        return replace(self, columns=tuple(spec.name for spec in inputs))
+
+    def key(self) -> dict[str, Any]:
+        files = sorted(Path(self.tokenizer).glob(_TOKENIZER))
+        return {**super().key(), "tokenizer_files": [file_digest(file) for file in files]}
+
+    def read(self, path: Path, field: str, role: Role) -> Samples:
+        where = f"{field}={path}"
+        frame = self.frame(path, role, where)
+        for name in filter(None, (self.text, self.pair)):
+            if name not in frame.columns:
+                raise RequestError(
+                    f"{where} has no column {name!r}: dataset.text= names it, of {', '.join(frame.columns)}"
+                )
+        labels = self.labels(frame[self.label], where) if self.label in frame.columns else unlabelled(len(frame))
+        pairs = None if self.pair is None else [str(text) for text in frame[self.pair]]
+        return ArraySamples(self.tokens([str(text) for text in frame[self.text]], pairs), labels)
+
+    def tokens(self, texts: list[str], pairs: list[str] | None = None) -> dict[str, Any]:
+        """What the model takes for texts. Raises RequestError where the tokenizer does not load."""
+        if reason := missing("transformers", "inference-tuner[transformers]"):
+            raise RequestError(f"dataset=texts: {reason}")
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer, local_files_only=True)
+        except Exception as error:  # transformers raises whatever its loaders do
+            raise RequestError(f"dataset.tokenizer={self.tokenizer} does not load ({first_line(error)})") from error
+        made = tokenizer(
+            texts, pairs, padding="max_length", truncation=True, max_length=self.length, return_tensors="np",
+            return_token_type_ids="token_type_ids" in self.columns or None,
+        )  # fmt: skip
+        names = self.columns or tuple(made)
+        return {name: np.asarray(made[name], np.int64) for name in names}

@@ -1,0 +1,104 @@
+"""A model of Hugging Face's transformers, from a local folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tuner.errors import RequestError
+from tuner.forms.torch import TORCH, save
+from tuner.plugin import missing
+from tuner.system.said import first_line
+from tuner.system.worker import Progress
+from tuner.workload import Dataset, Form, FreeSpec, ModelSource, evaluation
+
+_TEXT = ("input_ids", "attention_mask", "token_type_ids")
+_LAST = "last_hidden_state"
+
+
+@dataclass(frozen=True)
+class TransformersModel(ModelSource):
+    """What `save_pretrained` wrote: `config.json` says which architecture, the weights lie beside it as safetensors.
+
+    `output` is what it answers: the name of a field of transformers' output, or null for `logits` where there are any,
+    else the last hidden state. `pool` makes an embedding of a hidden state: the mean over the tokens of the mask, of
+    length 1. Nothing is downloaded, and no code of the folder is run.
+    """
+
+    path: str
+    output: str | None = None
+    pool: bool = False
+    label: str | None = None
+
+    form: ClassVar[Form] = TORCH
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (Path(self.path) / "config.json").is_file():
+            raise RequestError(f"model.path={self.path}: no folder with the config.json of a transformers model")
+
+    @property
+    def name(self) -> str:
+        return self.label or Path(self.path).resolve().name
+
+    def key(self, dataset: Dataset) -> dict[str, Any] | None:
+        return None
+
+    def declares(self) -> tuple[FreeSpec, ...]:
+        config = json.loads((Path(self.path) / "config.json").read_text())
+        size = config.get("image_size")
+        if size is not None and "vocab_size" not in config:
+            height, width = (size, size) if isinstance(size, int) else size
+            return (FreeSpec("pixel_values", (int(config.get("num_channels", 3)), height, width), "float32"),)
+        names = _TEXT if config.get("type_vocab_size", 0) > 1 else _TEXT[:2]
+        return tuple(FreeSpec(name, ("sequence",), "int64") for name in names)
+
+    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        inputs, _ = evaluation(dataset)[0]
+        save(self._module(list(inputs)), out)
+
+    def _module(self, names: list[str]) -> Any:
+        """A module that takes those inputs and answers with one tensor. Raises RequestError."""
+        import torch
+
+        network, output, pool, where = self._loaded(), self.output, self.pool, self.path
+
+        class Answering(torch.nn.Module):
+            """Takes its inputs in order, by the names that transformers has for them."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = network
+
+            def forward(self, *tensors: Any) -> Any:
+                given = dict(zip(names, tensors, strict=True))
+                answers = self.network(**given, return_dict=True)
+                field = output or ("logits" if "logits" in answers else _LAST)
+                if field not in answers:
+                    raise RequestError(f"model.output={field}: {where} answers {', '.join(answers)}")
+                if not pool:
+                    return answers[field]
+                mask = given["attention_mask"].unsqueeze(-1).to(answers[field].dtype)
+                mean = (answers[field] * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+                return torch.nn.functional.normalize(mean, dim=1)
+
+        return Answering()
+
+    def _loaded(self) -> Any:
+        if reason := missing("transformers", "inference-tuner[transformers]"):
+            raise RequestError(f"model=transformers: {reason}")
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True)
+        name = (config.architectures or ["AutoModel"])[0]
+        kind = getattr(transformers, name, None)
+        if kind is None:
+            raise RequestError(f"model.path={self.path}: transformers {transformers.__version__} has no {name}")
+        config.use_cache = False
+        try:
+            return kind.from_pretrained(self.path, config=config, local_files_only=True, use_safetensors=True).eval()
+        except Exception as error:  # transformers raises whatever its loaders do
+            raise RequestError(
+                f"model.path={self.path} does not load ({first_line(error)}); it must lie there whole, as "
+                "save_pretrained writes it"
+            ) from error

@@ -1,0 +1,178 @@
+"""Models as scikit-learn and transformers keep them: converted, compared with the original, never unpickled unasked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+
+from tuner.build.prepare import Prepared, prepare
+from tuner.build.store import Store
+from tuner.errors import RequestError
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.datasets.npz import Npz
+from tuner.plugins.datasets.table import Table
+from tuner.plugins.datasets.texts import Texts
+from tuner.plugins.models.sklearn_pipeline import SklearnModel
+from tuner.plugins.models.timm_network import TimmModel
+from tuner.plugins.models.transformers_folder import TransformersModel
+from tuner.system.launcher import Launcher
+from tuner.target import Target
+from tuner.workload import Dataset, ModelSource, Workload, batches, evaluation
+
+CPU = Target("cpu", "cpu", threads=1)
+X = np.random.default_rng(0).normal(size=(300, 5)).astype("float32")
+Y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def prepared(model: ModelSource, dataset: Dataset, folder: Path) -> Prepared:
+    store = Store(folder / "cache")
+    for path in (store.root, folder / "model"):
+        path.mkdir()
+    launcher = Launcher(4000.0, CPU.environment, store.environments)
+    return prepare(Workload(model, dataset), store, folder / "model", launcher, lambda *_: None)
+
+
+def whole(ready: Prepared) -> dict[str, Any]:
+    samples = evaluation(ready.workload.dataset)
+    return next(batches(samples, len(samples)))[0]
+
+
+def by_onnxruntime(ready: Prepared) -> list[Any]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(ready.source.model.path), providers=["CPUExecutionProvider"])
+    return list(session.run(None, whole(ready)))
+
+
+# --- scikit-learn
+
+
+def test_a_pipeline_answers_as_it_did(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    import joblib
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pipeline = make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=20)).fit(X, Y)
+    joblib.dump(pipeline, "churn.joblib")
+    pandas.DataFrame(X, columns=list("abcde")).assign(label=Y).to_csv("eval.csv", index=False)
+    ready = prepared(SklearnModel("churn.joblib", trust=True), Table("eval.csv"), tmp_path)
+    label, probabilities = by_onnxruntime(ready)
+    (given,) = whole(ready).values()
+    assert np.array_equal(label, pipeline.predict(given))
+    np.testing.assert_allclose(probabilities, pipeline.predict_proba(given), atol=1e-5)
+
+
+def test_columns_reach_the_step_that_looks_them_up(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    import joblib
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    frame = pandas.DataFrame(X, columns=list("abcde"))
+    pipeline = make_pipeline(ColumnTransformer([("scaled", StandardScaler(), ["b", "a"])]), Ridge())
+    joblib.dump(pipeline.fit(frame, X[:, 0] * 2 + X[:, 1]), "price.joblib")
+    frame.assign(price=X[:, 0] * 2 + X[:, 1]).to_csv("eval.csv", index=False)
+    ready = prepared(SklearnModel("price.joblib", trust=True), Table("eval.csv", label="price"), tmp_path)
+    inputs = whole(ready)
+    right = pipeline.predict(pandas.DataFrame({name: array[:, 0] for name, array in inputs.items()}))
+    np.testing.assert_allclose(by_onnxruntime(ready)[0][:, 0], right, atol=1e-4)
+
+
+class Boom:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("ran.txt"),)
+
+
+def test_nothing_is_unpickled_without_trust(tmp_path: Path) -> None:
+    import joblib
+
+    joblib.dump(Boom(), "net.joblib")
+    with pytest.raises(RequestError, match=r"model\.trust=true"):
+        SklearnModel("net.joblib")
+    assert not Path("ran.txt").exists()
+    np.savez("eval.npz", x=X, label=Y)
+    Path("text.joblib").write_text("no pickle")
+    for file, message in (("text.joblib", "does not load"), ("net.joblib", "which predicts nothing")):
+        with pytest.raises(RequestError, match=message):
+            SklearnModel(file, trust=True)._loaded()
+
+
+# --- transformers
+
+
+def text_folder(folder: Path) -> None:
+    """A classifier of texts with a tokenizer, both as their libraries save them."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["[PAD]", "[UNK]", "good", "bad", "so", "it", "is"]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        type_vocab_size=1, num_labels=3,
+    )  # fmt: skip
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+
+
+def test_a_folder_of_transformers_answers_as_the_library_does(tmp_path: Path) -> None:
+    text_folder(tmp_path / "net")
+    import torch
+    import transformers
+
+    texts = ["so it is good", "bad"] * 5
+    Path("eval.jsonl").write_text("\n".join(json.dumps({"text": text, "label": n % 3}) for n, text in enumerate(texts)))
+    samples = Texts("eval.jsonl", format="jsonl", tokenizer="net", length=6)
+    ready = prepared(TransformersModel("net"), samples, tmp_path)
+    inputs, model = whole(ready), ready.source.model
+    assert list(inputs) == ["input_ids", "attention_mask"] and inputs["input_ids"].shape == (8, 6)
+    original = transformers.AutoModelForSequenceClassification.from_pretrained("net").eval()
+    with torch.no_grad():
+        right = original(**{name: torch.tensor(array) for name, array in inputs.items()}).logits.numpy()
+    (tmp_path / "eager").mkdir()
+    Eager().compile(model, 8, CPU, tmp_path / "eager", tmp_path)
+    (answered,) = Eager().load(tmp_path / "eager", model.inputs, 8, CPU).run(inputs)
+    np.testing.assert_allclose(answered, right, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TransformersModel("."), "no folder with the config.json"),
+        (lambda: Texts("eval.jsonl", format="jsonl", tokenizer="."), "dataset.tokenizer=.: no folder with a tokenizer"),
+        (lambda: TimmModel("resnet18", "net.safetensors"), "model.weights=net.safetensors: no such file"),
+        (lambda: SklearnModel("nowhere.joblib"), "model.path=nowhere.joblib: no such file"),
+    ],
+)
+def test_what_is_not_there_is_named(make: Any, message: str) -> None:
+    Path("eval.jsonl").write_text('{"text": "so", "label": 0}')
+    with pytest.raises(RequestError) as refused:
+        make()
+    assert message in str(refused.value)
+
+
+def test_another_number_of_npz_columns_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    import joblib
+    from sklearn.linear_model import LogisticRegression
+
+    joblib.dump(LogisticRegression().fit(X, Y), "net.joblib")
+    np.savez("eval.npz", x=X[:, :4], label=Y)
+    with pytest.raises(RequestError):
+        prepared(SklearnModel("net.joblib", trust=True), Npz("eval.npz"), tmp_path)
