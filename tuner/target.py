@@ -31,6 +31,8 @@ class Target:
     memory_gb_s: float | None = None
 
     def __post_init__(self) -> None:
+        if not self.name.strip() or not self.name.isprintable():
+            raise RequestError(f"target.name={self.name!r} must be a name")
         object.__setattr__(self, "device", device(self.device).name)  # it may be a name that the device had
         if self.threads < 0:
             raise RequestError(f"target.threads={self.threads} must be 0 (every core) or more")

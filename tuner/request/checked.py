@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import psutil
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from tuner import catalog
 from tuner.errors import RequestError
@@ -17,10 +18,12 @@ from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.schema import limit_keys
 from tuner.request.tracking import tracking
+from tuner.result import StudyFolder
 from tuner.search.space import Space
+from tuner.system.fields import shown
 from tuner.system.files import folder
-from tuner.system.loader import build, fill
-from tuner.system.said import first_line
+from tuner.system.loader import build, fill, mapping
+from tuner.system.names import LONGEST
 from tuner.system.spelling import unknown_name
 from tuner.target import Target
 from tuner.task import Call, Task
@@ -28,7 +31,14 @@ from tuner.trial import TrialLimits
 from tuner.workload import Dataset, Form, ModelSource, Workload
 
 _CHOICES = {"sampler": ("auto", "gp", "tpe", "nsga2", "random", "brute"), "promote": ("ask", "auto")}
-_LEAST = {"n_trials": 1, "timeout_s": 1, "patience": 1, "seed": 0}
+_FROM_TO = {"n_trials": (1, 10**6), "timeout_s": (1, 10**8), "patience": (1, 10**6), "seed": (0, 2**32 - 1)}
+_LONGEST_LABEL = 200
+_RESERVED = ("mlflow.db", "mlartifacts", "optuna.journal")  # other things in out_dir begin so
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    name: str
 
 
 def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
@@ -36,7 +46,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     values = _resolved(config)
     out_dir = folder(values["out_dir"])
     where = tracking(values["tracking"], out_dir)
-    sampler = str(values["sampler"].get("name"))
+    sampler = fill(_Sampler, mapping(values["sampler"], "sampler"), "sampler").name
     _check_keys({**values, "sampler": sampler})
     workload = _workload(values)
     _check_drop(values["accuracy_drop"], workload)
@@ -68,27 +78,38 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain JSON. Raises RequestError where a key still has to be given."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
+    if missing := sorted(OmegaConf.missing_keys(config)):
         raise RequestError(f"{missing[0]} must be given: {missing[0]}=…")
-    try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        raise RequestError(first_line(error)) from error
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:
     """What a type alone does not say of the keys at the top."""
-    for key, least in _LEAST.items():
-        if values[key] is not None and values[key] < least:
-            raise RequestError(f"{key}={values[key]} must be {least} or more")
+    for key, (least, most) in _FROM_TO.items():
+        if values[key] is not None and not least <= values[key] <= most:
+            raise RequestError(f"{key}={shown(values[key])} must be {least} or more, and {most} at most")
     for key, choices in _CHOICES.items():
         if values[key] not in choices:
             raise RequestError(unknown_name(values[key], choices, f"{key}="))
     if not str(values["out_dir"]).strip() or not str(values["cache_dir"]).strip():
         raise RequestError("out_dir and cache_dir must name a folder")
-    if values["study"] is not None and not re.fullmatch(r"[\w.\-]+", values["study"]):
-        raise RequestError(f"study={values['study']!r} must be letters, digits, '.', '_' and '-'")
+    if values["study"] is not None:
+        _check_study(values["study"], folder(values["out_dir"]))
+
+
+def _check_study(name: str, out_dir: Path) -> None:
+    """Raises RequestError unless that may be the folder of a study."""
+    if not re.fullmatch(r"\w[\w.\-]*", name) or len(name.encode()) > LONGEST:
+        raise RequestError(
+            f"study={shown(name)} must be letters, digits, '.', '_' and '-', a letter, digit or '_' first, and "
+            f"{LONGEST} bytes at most"
+        )
+    there = StudyFolder(out_dir / name)
+    taken = there.path.exists() and not there.request.exists()
+    if taken and there.path.is_dir():
+        taken = any(not path.name.startswith(".") for path in there.path.iterdir())
+    if taken or name.startswith(_RESERVED):
+        raise RequestError(f"study={name}: out_dir keeps something else by that name; choose another")
 
 
 def _goal(values: Mapping[str, Any]) -> Goal:
@@ -118,6 +139,10 @@ def _without_others(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _workload(values: Mapping[str, Any]) -> Workload:
     model, dataset = build(values["model"], ModelSource, "model"), build(values["dataset"], Dataset, "dataset")
+    if not model.name.strip() or not model.name.isprintable() or len(model.name) > _LONGEST_LABEL:
+        raise RequestError(
+            f"model.label={shown(model.name)} must be a name of 1 to {_LONGEST_LABEL} characters that can be printed"
+        )
     metric = named(values["metric"])
     if metric != AUTO:
         find(metric)

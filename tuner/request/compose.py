@@ -13,15 +13,13 @@ from pathlib import Path
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from tuner.errors import RequestError
 from tuner.request import former
 from tuner.request.checked import from_config
 from tuner.request.request import Request
-from tuner.request.schema import GROUPS, keys, schema
+from tuner.request.schema import GROUPS, keys, schema, truths
 from tuner.request.spelling import explained, group_options, known_keys
 from tuner.request.tracking import Tracking, default_uri, tracking
 from tuner.system.code import importable
@@ -60,19 +58,31 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     _register()
     overrides = [_OPEN.sub(r"++\g<0>", override) for override in former.present(overrides)]
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
-        for override in overrides:
-            group, _, value = override.partition("=")
-            if group in GROUPS and value in ("", "null"):
-                raise RequestError(f"{override}: must be one of {', '.join(group_options(group))}")
+        _check_overrides(overrides)
         try:
             config = compose("config", overrides=[o for o in overrides if not o.startswith(_SPACE)])
             _replace_in_space(config, [o for o in overrides if o.startswith(_SPACE)])
-        except (HydraException, OmegaConfBaseException) as error:
+            OmegaConf.to_container(config, resolve=True)  # what it refers to is there
+        except RequestError:
+            raise
+        except Exception as error:  # of Hydra, OmegaConf, YAML, a resolver: a file or an override is wrong
             raise RequestError(explained(error, overrides)) from error
-    unknown = [str(key) for key in config if key not in keys()]
-    if unknown:
-        raise RequestError(unknown_name(unknown[0], keys()))
+    for key in config:
+        if key not in keys():
+            raise RequestError(unknown_name(str(key), keys()))
+    if lacking := [key for key in keys() if key not in config]:
+        raise RequestError(f"~{lacking[0]}: the key must stay; {lacking[0]}=… gives it another value")
     return config
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """What Hydra would take, and do something else with. Raises RequestError."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in GROUPS and (value in ("", "null") or value.startswith(("{", "["))):
+            raise RequestError(f"{override}: must be one of {', '.join(group_options(key))}; {key}.NAME=… sets a field")
+        if key in truths() and re.fullmatch(r"[+-]?[\d.]+", value) and value not in ("0", "1"):
+            raise RequestError(f"{override}: must be true or false")
 
 
 def printed(overrides: Sequence[str]) -> str:

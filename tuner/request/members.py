@@ -1,6 +1,7 @@
 """The studies of a sweep, from one command line."""
 
 import itertools
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -9,16 +10,17 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString, ValueType
+from hydra.core.override_parser.types import Override, Quote, QuotedString, RangeSweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from tuner.errors import RequestError
-from tuner.request.spelling import group_options
+from tuner.request.spelling import group_options, yaml_fault
+from tuner.system.said import first_line
 from tuner.system.spelling import unknown_name
 
 _PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[A-Za-z_./][\w./:\-]*", re.IGNORECASE)  # needs no quotes
+_MOST = 500  # studies of a sweep
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,27 @@ def members(overrides: Sequence[str]) -> list[Member]:
         elif override.value_type in (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
             raise RequestError(f"{text}: a sweep lists its choices, as in {key}=1,2,5")
         else:
-            choices[key] = [f"{key}={_literal(value)}" for value in override.sweep_iterator()]
+            choices[key] = [f"{key}={_literal(value)}" for value in _choices(override, text)]
+    if (many := math.prod(map(len, choices.values()))) > _MOST:
+        raise RequestError(f"-m: the choices make {many:,} studies; a sweep has {_MOST} at most")
     varied = {key for key, values in choices.items() if len(values) > 1}
     return [
         Member(combination, " ".join(o for key, o in zip(choices, combination, strict=True) if key in varied))
         for combination in itertools.product(*choices.values())
     ]
+
+
+def _choices(override: Override, text: str) -> list[Any]:
+    """The values among which a sweep chooses. Raises RequestError where there are none, or too many."""
+    span = override.value()
+    if isinstance(span, RangeSweep):
+        start, stop, step = float(span.start or 0), float(span.stop or 0), float(span.step)
+        if not step or not abs(stop - start) / abs(step) <= _MOST:  # shuffled, it would be listed whole
+            raise RequestError(f"{text}: a sweep has {_MOST} studies at most")
+    values = list(itertools.islice(override.sweep_iterator(), _MOST + 1))
+    if not values:
+        raise RequestError(f"{text}: there is nothing to choose from")
+    return values
 
 
 def _named_sweep(name: str, given: Sequence[str]) -> list[str]:
@@ -66,10 +83,11 @@ def _named_sweep(name: str, given: Sequence[str]) -> list[str]:
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
         try:
             overrides = OmegaConf.to_container(compose(overrides=[*searchpath, f"+sweep={name}"]).sweep)
-        except (HydraException, OmegaConfBaseException, AttributeError) as error:
-            if name not in (options := group_options("sweep")):
-                raise RequestError(unknown_name(name, options, "sweep=")) from error
-            raise RequestError(f"sweep={name}: the file is not a mapping of overrides ({error})") from error
+        except Exception as error:  # of Hydra, OmegaConf, YAML
+            if f"'sweep/{name}'" in str(error):
+                raise RequestError(unknown_name(name, group_options("sweep"), "sweep=")) from error
+            why = yaml_fault(error) or f"sweep={name}: the file is not a mapping of overrides ({first_line(error)})"
+            raise RequestError(why) from error
     if not isinstance(overrides, dict):
         raise RequestError(f"sweep={name}: the file is not a mapping of overrides")
     choices = {str(key): value if isinstance(value, list) else [value] for key, value in overrides.items()}

@@ -61,3 +61,8 @@ def limit_keys() -> list[str]:
 def keys() -> list[str]:
     """The top keys of the configuration."""
     return [f.name for f in fields(schema())]
+
+
+def truths() -> set[str]:
+    """Those of them that are true or false."""
+    return {f.name for f in fields(Fixed) if f.type is bool}

@@ -1,13 +1,15 @@
 """Where studies are recorded."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import RequestError
+from tuner.system.fields import shown
+from tuner.system.loader import fill, mapping
 
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -20,18 +22,28 @@ class Tracking:
     experiment: str
 
 
+@dataclass(frozen=True)
+class _Node:
+    uri: str | None = None
+    storage: str | None = None
+    experiment: str = "inference-tuner"
+
+
 def default_uri(out_dir: Path) -> str:
     """MLflow's SQLite store under the output folder, absolute: its own default depends on the folder one stands in."""
     return f"sqlite:///{(out_dir / 'mlflow.db').absolute()}"
 
 
-def tracking(node: Mapping[str, Any], out_dir: Path) -> Tracking:
+def tracking(node: Any, out_dir: Path) -> Tracking:
     """From the configuration's node. Raises RequestError for an address of a kind that cannot be used."""
-    uri, storage = node["uri"], node["storage"]
+    kept = fill(_Node, mapping(node, "tracking"), "tracking")
+    uri, storage = kept.uri, kept.storage
+    if not kept.experiment.strip() or not kept.experiment.isprintable() or len(kept.experiment) > _LONGEST:
+        raise RequestError(f"tracking.experiment={shown(kept.experiment)} must be a name of 1 to {_LONGEST} characters")
     if uri is not None and uri.partition(":")[0] not in _SCHEMES:
         raise RequestError(f"tracking.uri={uri}: must begin with one of {', '.join(_SCHEMES)}")
     if storage is not None and not storage.startswith("postgresql"):
         raise RequestError(
             f"tracking.storage={storage}: must begin with postgresql://, or be null for a file in out_dir"
         )
-    return Tracking(uri or default_uri(out_dir), storage, node["experiment"])
+    return Tracking(uri or default_uri(out_dir), storage, kept.experiment)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Protocol
 from tuner.system.fields import Above, AtLeast
 from tuner.system.loader import Checked
 
+_MOST = 10_000  # values that are counted one by one
+
 Params = dict[str, Any]
 """What a trial says: the recipe's name and a number for every range, by name."""
 
@@ -44,11 +46,11 @@ class Range(Checked):
         return math.floor(math.log(self.high / self.low, self.factor) + 1e-9)
 
     def values(self) -> list[float] | None:
-        """Every value in order, or None where they are not countable."""
+        """Every value in order, or None where they are not countable, or too many."""
         if self.factor is not None:
             return [self.low * self.factor**k for k in range(self.exponents + 1)]
         step = self.step or (1 if self.integral and not self.log else None)
-        if step is None:
+        if step is None or (self.high - self.low) / step > _MOST:
             return None
         count = math.floor((self.high - self.low) / step + 1e-9)
         return [round(self.low + k * step, 10) if not self.integral else self.low + k * step for k in range(count + 1)]

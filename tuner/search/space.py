@@ -10,6 +10,7 @@ ranges, and every trial names them all: that is what lets a Gaussian process mod
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -20,6 +21,8 @@ from tuner.plugin import Plugin
 from tuner.search.range import KnownTrial, Params, Range, Trial
 from tuner.search.recipe import RECIPE, Recipe
 from tuner.search.tree import read
+
+_MOST_POINTS = 20_000
 
 
 class Space:
@@ -107,12 +110,16 @@ class Space:
         return None
 
     def points(self) -> list[tuple[Params, Candidate]] | None:
-        """Every distinct candidate, with the parameters that give it; None where a range is not countable."""
+        """Every distinct candidate with the parameters that give it; None where they cannot be counted, or are many."""
         params: dict[Candidate, Params] = {}
+        visited = 0
         for recipe in self.recipes.values():
             free = dict(recipe.free())
             grids = [span.values() for span in free.values()]
             if any(grid is None for grid in grids):
+                return None
+            visited += math.prod(len(grid) for grid in grids if grid is not None)
+            if visited > _MOST_POINTS:
                 return None
             for values in itertools.product(*cast(list[list[float]], grids)):
                 numbers = self.low | dict(zip(free, values, strict=True))

@@ -1,6 +1,7 @@
 """From the YAML tree of a space to its recipes."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,9 @@ from tuner.system.fields import shown
 from tuner.system.loader import checked, fill, named, resolved
 
 _ROOT = "search_space"
-_BATCH_SIZE = "a whole number of 1 or more, or a range of them"
+_LARGEST_BATCH = 65_536
+_BATCH_SIZE = f"a whole number from 1 to {_LARGEST_BATCH}, or a range of them"
+_MOST_RECIPES = 10_000
 
 
 def read(tree: Any) -> list[Recipe]:
@@ -20,6 +23,8 @@ def read(tree: Any) -> list[Recipe]:
     if not isinstance(tree, Mapping):
         raise RequestError(f"{_ROOT} must be a mapping; it is {shown(tree)}")
     _check(tree, _ROOT)
+    if (many := _count(tree)) > _MOST_RECIPES:
+        raise RequestError(f"{_ROOT}: its choices make {many:.3g} combinations; {_MOST_RECIPES:,} at most")
     return [_recipe(settled) for settled in _settled(tree)]
 
 
@@ -54,7 +59,7 @@ def _check_plugin(node: Mapping[str, Any], where: str) -> None:
 def _check_batch_size(node: Any, where: str) -> None:
     for value in _leaves(node, where):
         for number in _numbers(value) if isinstance(value, Range) else [value]:
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _LARGEST_BATCH:
                 raise RequestError(f"{where}={shown(node)} must be {_BATCH_SIZE}")
 
 
@@ -70,6 +75,15 @@ def _leaves(node: Any, where: str) -> Iterator[Any]:
             yield from _leaves(option, where)
     else:
         yield _range(node, where) if _is_range(node) else node
+
+
+def _count(node: Any) -> int:
+    """How many ways `_settled` would find."""
+    if isinstance(node, list):
+        return sum(map(_count, node))
+    if not isinstance(node, Mapping) or _is_range(node):
+        return 1
+    return math.prod(map(_count, node.values()))
 
 
 def _settled(node: Any) -> list[Any]:

@@ -48,6 +48,13 @@ def build(spec: Any, kind: type[T], where: str) -> T:
     return fill(named_class, {str(name): value for name, value in spec.items() if name != "_target_"}, where)
 
 
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """The mapping that stands at `where`, its keys as text. Raises RequestError where it is none."""
+    if not isinstance(value, Mapping):
+        raise RequestError(f"{where} must be a mapping; it is {shown(value)}")
+    return {str(name): item for name, item in value.items()}
+
+
 def resolved(spec: Any, kind: type[T], where: str) -> type[T]:
     """The class below `kind` that a mapping names as its `_target_`. Raises RequestError."""
     if not isinstance(spec, Mapping) or "_target_" not in spec:
