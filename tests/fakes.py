@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,8 +20,8 @@ from tuner.plugin import Session
 from tuner.system.worker import Progress
 from tuner.target import Target
 from tuner.task import Call, Task
-from tuner.testing.fakes import CENTRES, WEIGHTS, Linear, Null, Product, write_linear
-from tuner.workload import Arrays, Dataset, TensorSpec
+from tuner.testing.fakes import CENTRES, WEIGHTS, Linear, Null, Points, Product, write_linear
+from tuner.workload import Arrays, ArraySamples, Dataset, Role, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,20 @@ class Secluded(Null):
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         importlib.import_module("tiny_runtime")
         return super().load(folder, inputs, batch_size, target)
+
+
+@dataclass(frozen=True)
+class Mislabelled(Points):
+    """The points, their labels raised by so much, or drawn anew."""
+
+    offset: int | None = None
+
+    def load(self, role: Role) -> ArraySamples | None:
+        samples = super().load(role)
+        if samples is None:
+            return None
+        shuffled = np.random.default_rng(0).permutation(samples.labels)
+        return replace(samples, labels=shuffled if self.offset is None else samples.labels + self.offset)
 
 
 @dataclass(frozen=True)

@@ -408,3 +408,21 @@ def test_a_module_that_does_not_import_is_told_with_its_reason(
     with pytest.raises(RequestError, match=why) as error:
         metrics.find(f"{name}:f")
     assert str(error.value).startswith(f"metric='{name}:f'") and "\n" not in str(error.value)
+
+
+# --- outputs that do not count samples
+
+
+def test_outputs_without_an_axis_of_samples_are_left_alone() -> None:
+    constant, scalar = np.arange(7.0), np.float32(3)
+    judging, scores = settled([constant, np.asarray(scalar), logits(DIGITS, 10)], DIGITS)
+    assert (judging.output, scores.value) == (2, 0.9)
+    assert settled([constant, seeded().normal(size=(COUNT, 16))], UNKNOWN)[0].metric == "tuner.fidelity:cosine"
+    with pytest.raises(RequestError, match="has an axis that counts samples"):
+        settled([constant], UNKNOWN)
+
+
+def test_a_candidate_of_another_shape_costs_its_trial_not_the_study() -> None:
+    judging, _ = settled([logits(DIGITS, 10)], DIGITS)
+    with pytest.raises(CandidateError, match="not one score a class"):
+        judging.scores([([column()], DIGITS)])

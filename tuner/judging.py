@@ -136,8 +136,8 @@ class Judging:
         try:
             given = metric(outputs, _copied(labels))
             scores = np.asarray(given, dtype=np.float64)
-        except (RequestError, CandidateError):
-            raise
+        except (RequestError, CandidateError) as error:
+            raise CandidateError("error", getattr(error, "sentence", str(error))) from error
         except Exception as error:  # whatever an author's function raises
             said = f"{type(error).__name__}: {last_line(error)}"
             raise CandidateError("error", f"metric {name} could not judge the outputs ({said})") from error

@@ -206,7 +206,7 @@ def _probable(column: NDArray[Any]) -> bool:
 
 def one_each(array: NDArray[Any]) -> bool:
     """Whether it has one number a sample."""
-    return array.size == len(array)
+    return array.ndim > 0 and array.size == len(array)
 
 
 # --- of all samples at once

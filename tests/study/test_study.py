@@ -157,6 +157,27 @@ def test_what_answers_otherwise_once_reloaded_is_not_announced(fickle: Path) -> 
     assert study.runs(fickle)[0].data.tags["verdict"] == "infeasible"
 
 
+def test_an_accuracy_of_guessing_is_told_at_the_top_and_certifies_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = deploy(node(Null, ms=1.0))
+    guessing = ("dataset._target_=tests.fakes.Mislabelled", "accuracy_drop=0.5")
+    assert tune(place, one, "search_space.batch_size=[4]", *guessing) == 0
+    found = study.result(place)
+    assert found["verdict"] == "feasible"
+    assert found["doubts"][0]["name"] == "no_better_than_guessing"
+    told = capsys.readouterr().out.strip().splitlines()
+    assert told[0].startswith("Champion (feasible)") and "not surely better than guessing" in told[1]
+
+
+def test_labels_outside_the_classes_are_refused_before_there_is_a_study(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(place, "dataset._target_=tests.fakes.Mislabelled", "+dataset.offset=1") == 2
+    assert "3 classes, 0 to 2, but the labels run from 1 to 3: subtract 1 from 'label'" in capsys.readouterr().err
+    assert not list((place / "out").glob("linear-*"))
+
+
 def test_the_next_in_line_is_announced_down_to_the_last(place: Path) -> None:
     """More fail at the end than race at once, and the last is too slow to be a finalist beside them."""
     fickle = [study.node(Fickle, ms=1.0 + n / 100) for n in range(FINALISTS + 1)]

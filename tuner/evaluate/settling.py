@@ -6,8 +6,9 @@ What cannot be judged is refused here, before anything is spent.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval
 from tuner.evaluate.reference import CHECK_BATCH, reference_candidate, scored_as
 from tuner.evaluate.rig import Rig
-from tuner.judging import Judging, Labels, Scores
+from tuner.judging import Answers, Judging, Labels, Scores
 from tuner.measure import host
 from tuner.metrics import AUTO, CHOICES, Metric, Truth, find, named, suiting, typed
 from tuner.plugin import Backend
@@ -29,6 +30,7 @@ from tuner.task import Call
 from tuner.workload import Workload, evaluation, labelled
 
 _TRUTH = "truth"
+Parts = Callable[[Labels], Answers]
 
 
 def settled(rig: Rig, backends: Mapping[str, Backend], log: Path) -> Rig:
@@ -71,13 +73,20 @@ def settled(rig: Rig, backends: Mapping[str, Backend], log: Path) -> Rig:
 
 
 def settle(
-    metric: str, output: str | None, names: Sequence[str], outputs: Sequence[NDArray[Any]], labels: NDArray[Any]
+    metric: str,
+    output: str | None,
+    names: Sequence[str],
+    outputs: Sequence[NDArray[Any]],
+    labels: NDArray[Any],
+    parts: Parts | None = None,
 ) -> tuple[Judging, Scores]:
     """How the answers of a model are judged whose float answers are these, and their scores.
 
     `metric` and `output` are as the configuration has them, `names` those of the outputs, as far as they have any.
-    Raises RequestError with the mend where nothing fits, or more than one judgement does.
+    `parts` has the answers in batches beside some labels, where the outputs are not all that was answered. Raises
+    RequestError with the mend where nothing fits, or more than one judgement does.
     """
+    parts = parts or partial(_parts, outputs)
     called = [repr(names[place]) if place < len(names) else f"output {place}" for place in range(len(outputs))]
     infinite = tuple(bool(o.dtype.kind in "fc" and np.isinf(o).any()) for o in outputs)
     fitting: dict[Judging, Scores] = {}
@@ -95,7 +104,7 @@ def settle(
         try:
             reference = suiting(outputs[place or 0], labels) if metric == AUTO else named(metric)
             judging = Judging(reference, place, infinite, of=called[place or 0] if len(outputs) > 1 else "")
-            fitting[judging] = judging.scores(_parts(outputs, truth))
+            fitting[judging] = judging.scores(parts(truth))
         except (RequestError, CandidateError) as error:
             said = error.sentence if isinstance(error, CandidateError) else str(error)
             reasons[said] = f"{reasons[said]}, {called[place or 0]}" if said in reasons else called[place or 0]
@@ -110,13 +119,13 @@ def settle(
             f"metric={typed(metric)} could judge {' or '.join(called[place] for place in places)}, and they answer "
             f"differently; name one: metric_output={first}"
         )
-    if not _same(scores, judging.scores(_parts(outputs, truth), resamples=0)):
+    if not _same(scores, judging.scores(parts(truth), resamples=0)):
         raise RequestError(
             f"metric={typed(metric)} scores the same answers differently each time; seed what is random in it"
         )
     if isinstance(truth, Truth):
         return judging, scores
-    return replace(judging, guess=_guess(judging, scores, outputs, truth)), scores
+    return replace(judging, guess=_guess(judging, scores, parts, truth)), scores
 
 
 def _fidelity(
@@ -126,6 +135,11 @@ def _fidelity(
     whole = [n for n, of in enumerate(Truth.of(outputs, count)) if of is not None]
     if output is not None:
         whole = [place or 0 for place in _places("fidelity", output, names, len(outputs))]
+    if not whole:
+        raise RequestError(
+            "no output of the model has an axis that counts samples, so nothing tells how like another is; add 'label' "
+            "to the samples, and name a metric of your own with metric=package.module:function"
+        )
     if len(whole) > 1:
         return "fidelity", None
     return fidelity.suiting(outputs[whole[0]]), str(whole[0])
@@ -147,14 +161,14 @@ def _places(metric: str, output: str | None, names: Sequence[str], count: int) -
     raise RequestError(f"metric_output={output}: the model has no such output; there are {numbered}")
 
 
-def _guess(judging: Judging, scores: Scores, outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> float | None:
+def _guess(judging: Judging, scores: Scores, parts: Parts, labels: NDArray[Any]) -> float | None:
     """What a model reaches with these labels that does not look at its input: as the metric knows it, or with shuffled
     labels, where the real ones are no better for this model."""
     metric = judging.function
     guesses = [] if metric.guess is None else [metric.guess(labels)]
     shuffled = labels[np.random.default_rng(0).permutation(len(labels))]
     try:
-        by_chance = judging.scores(_parts(outputs, shuffled))
+        by_chance = judging.scores(parts(shuffled))
     except (RequestError, CandidateError):  # it could judge the real ones
         return max(guesses, default=None)
     # a metric that does not look at the labels scores them alike
@@ -180,14 +194,31 @@ def _parts(outputs: Sequence[NDArray[Any]], labels: Labels) -> Iterator[tuple[li
     count = labels.total if isinstance(labels, Truth) else len(labels)
     for start in range(0, count, CHECK_BATCH):
         part = slice(start, start + CHECK_BATCH)
-        some = labels.rows(part) if isinstance(labels, Truth) else labels[part]
-        yield [output[part] if output.ndim and len(output) == count else output for output in outputs], some
+        yield (
+            [output[part] if output.ndim and len(output) == count else output for output in outputs],
+            _of(labels, part),
+        )
+
+
+def _of(labels: Labels, part: slice) -> Labels:
+    return labels.rows(part) if isinstance(labels, Truth) else labels[part]
 
 
 def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
     """Fills `out` with what `settled` reads. Called in the worker that hosts the float model."""
     outputs, labels = _answered(host.hosted().artifact, workload, out / _TRUTH)
-    judging, scores = settle(workload.metric, workload.metric_output, names, outputs, labels)
+    model = host.hosted().artifact
+
+    def answered_again(labels: Labels) -> Answers:
+        done = 0
+        for inputs, some in host.judged_samples(workload, model):
+            yield model.answer(inputs), _of(labels, slice(done, done + len(some)))
+            done += len(some)
+
+    # what is kept of outputs of several lengths, or without an axis of samples, is not what was answered
+    odd = bool(model.shapes) or None in model.outputs
+    asked = (workload.metric, workload.metric_output, names)
+    judging, scores = settle(*asked, outputs, labels, answered_again if odd else None)
     (out / "judging.json").write_text(json.dumps(judging.to_json()))
     scores.save(out / "scores.npz")
     if judging.function.against != "float":
