@@ -184,7 +184,7 @@ def test_detections_as_many_as_there_are_come_whole_one_sample_at_a_time(tmp_pat
     user = user_graph(tmp_path / "user.onnx", nodes, {"x": ["n", 6]}, {"y": ["found", 2]}, zero=np.float32(0))
     rows = ArraySamples({"x": np.random.default_rng(3).normal(size=(9, 6)).astype("f4")}, np.arange(9))
     model = let_in(user, rows, tmp_path / "out")
-    assert model.batch_size == 1
+    assert (model.batch_size, model.outputs) == (1, (None,))
     session = loaded(runner(ONNX), model, 1, tmp_path)
     deployed = Artifact(Candidate((), runner(ONNX), 1), TARGET, model.inputs, session, model.outputs)
     for row in rows.inputs["x"]:

@@ -98,11 +98,16 @@ class Layout:
     shapes: tuple[Shape, ...] = ()
 
     @classmethod
-    def fixed(cls, inputs: tuple[TensorSpec, ...], shapes: Sequence[Sequence[int]], size: int, why: str) -> "Layout":
-        """Of a graph that takes batches of one size, whose outputs then have those shapes: what has an axis of that
-        size where the inputs have it, or first of all, has the batch there."""
+    def fixed(
+        cls, inputs: tuple[TensorSpec, ...], calls: Sequence[Sequence[tuple[int, ...]]], size: int, why: str
+    ) -> "Layout":
+        """Of a graph that takes batches of one size, whose outputs have those shapes in one call and another: what
+        always has an axis of that size where the inputs have it, or first of all, has the batch there."""
         likely = [0, *(spec.batch_axis for spec in inputs if spec.batch_axis is not None)]
-        outputs = [next((axis for axis in likely if shape[axis : axis + 1] == (size,)), None) for shape in shapes]
+        outputs = [
+            next((axis for axis in likely if all(shape[axis : axis + 1] == (size,) for shape in shapes)), None)
+            for shapes in zip(*calls, strict=True)
+        ]
         return cls(inputs, tuple(outputs), size, why)
 
     def write(self, proto: Any) -> None:

@@ -102,11 +102,13 @@ class _Trials:
                 answer = self._running(graph)
                 outputs = answer(batching.stacked(specs, asked))
                 turned = answer(batching.stacked(specs, asked[::-1]))
+                alone = batching.rows(self._samples) if size == 1 else []
+                others = [[o.shape for o in answer(batching.stacked(specs, [row]))] for row in alone]
             except Exception as error:
                 said = said or first_line(error, lines=2)
                 continue
             shapes = [output.shape for output in outputs]
-            layout = Layout.fixed(specs, shapes, size, refusal)
+            layout = Layout.fixed(specs, [shapes, *others], size, refusal)
             again = [o if a is None else np.flip(o, a) for o, a in zip(turned, layout.outputs, strict=True)]
             try:
                 batching.same(outputs, again, **self._tolerance)
