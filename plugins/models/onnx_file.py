@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX, declared
-from tuner.forms.onnx_entry import let_in
+from tuner.forms.onnx_entry import let_in, require_tensors
 from tuner.system.worker import Progress
 from tuner.workload import Dataset, Form, FreeSpec, ModelSource, evaluation
 
@@ -48,6 +48,7 @@ class OnnxModel(ModelSource):
         return None
 
     def declares(self) -> tuple[FreeSpec, ...]:
+        require_tensors(Path(self.path))
         largest = {name: max(_calls(sizes)) for name, sizes in self.axes.items()}
         return tuple(
             replace(spec, axes=tuple(largest.get(str(axis), axis) for axis in spec.axes))

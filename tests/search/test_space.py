@@ -285,3 +285,14 @@ def test_the_default_space_is_a_space() -> None:
     ]
     for plugin in space.plugins:
         assert build(encode(plugin), Plugin, "plugin") == plugin
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=trees, size=st.integers(1, 64))
+def test_the_space_at_a_batch_size_has_its_points_of_that_size_and_no_others(tree: dict[str, Any], size: int) -> None:
+    space = parsed(tree)
+    points = space.points()
+    assume(points is not None and len(points) < 2000)
+    assert points is not None
+    at_size = space.at_batch(size).points() or []
+    assert {candidate for _, candidate in at_size} == {c for _, c in points if c.batch_size == size}

@@ -3,6 +3,7 @@
 Whatever is changed of the graph, a check shows that its answers are the same.
 """
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -200,6 +201,15 @@ def _read(source: Path, where: str) -> Any:
         raise RequestError(
             f"{where} is not a valid ONNX model: {said}; export it again, its external data files beside it"
         ) from error
+
+
+def require_tensors(source: Path) -> None:
+    """Refuses strings, maps and sequences before any sample is read; what cannot be read at all is told later."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    with contextlib.suppress(DecodeError, OSError):
+        _refuse_what_is_no_tensor(onnx.load(str(source), load_external_data=False), f"model.path={source}")
 
 
 def _refuse_what_is_no_tensor(proto: Any, where: str) -> None:

@@ -18,6 +18,7 @@ from tuner.search.storage import storage
 from tuner.study.folder import study_folder
 from tuner.study.session import Clock, Session
 from tuner.study.study import Study
+from tuner.study.usable import require_fitting
 from tuner.system import machine
 from tuner.system.files import require_room
 from tuner.system.forked import preload
@@ -52,6 +53,7 @@ def run(request: Request, console: Console) -> ExitCode:
         scratch = Path(stack.enter_context(store.scratch()))
         with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, store, scratch, launcher, progress)
+            require_fitting(request, prepared.source.model)
             rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
             rig = settled(rig, request.reference, store.root / f"{slug(request.workload.name)}.log")
         folder = stack.enter_context(study_folder(request, rig.prepared.content))

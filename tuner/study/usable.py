@@ -11,6 +11,21 @@ from tuner.plugin import Plugin, Transform
 from tuner.request.request import Request
 from tuner.search.recipe import Recipe
 from tuner.search.space import Space
+from tuner.workload import Model
+
+
+def require_fitting(request: Request, model: Model) -> None:
+    """Raises RequestError where the space or the scenario is for no such model. Asked before anything is written."""
+    if model.shapes and request.goal.scenario == "Server":
+        raise RequestError("scenario=Server: with model.axes calls are timed as SingleStream or Offline")
+    if model.batch_size is not None and not request.space.at_batch(model.batch_size).recipes:
+        raise RequestError(
+            f"search_space.batch_size: {_only(model)}; search_space.batch_size={model.batch_size} tunes it so"
+        )
+
+
+def _only(model: Model) -> str:
+    return f"the model takes batches of {model.batch_size} only ({model.fixed})"
 
 
 def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
@@ -19,8 +34,6 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     Raises RequestError where nothing is left.
     """
     dropped = _without_samples(request.space, rig.prepared) | _unchecked(request)
-    if rig.prepared.source.model.shapes and request.goal.scenario == "Server":
-        raise RequestError("scenario=Server: with model.axes calls are timed as SingleStream or Offline")
     if rig.prepared.source.model.quantized:
         again = [p for p in request.space.plugins if isinstance(p, Transform) and p.quantizes]
         dropped |= dict.fromkeys(again, "the model is quantized already, and taken as it is")
@@ -33,7 +46,7 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     space = Space(recipes)
     model = rig.prepared.source.model
     if recipes and model.batch_size is not None:
-        reasons["every other batch size"] = f"the model takes batches of {model.batch_size} only ({model.fixed})"
+        reasons["every other batch size"] = _only(model)
         space = space.at_batch(model.batch_size)
     if not space.recipes:
         listed = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())
