@@ -17,6 +17,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune schedule list | remove NAME | now NAME | history [NAME] [--json]
   tune schedule export systemd|cron|kubernetes|airflow NAME [--image …]   what those engines run instead
   tune schedule … --state-dir DIR                  where schedules and their history are kept
+  tune inspect model.path=net.onnx                 what a model is, and which backends and transforms take it
   tune doctor [target=…]                           what this machine can tune for; what is missing and why
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
   tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
@@ -28,7 +29,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
 keys (all in conf/config.yaml; every one can be overridden as key=value)
   target          cpu, a100, h100, h200            target.threads=1 and so on set its fields
   model           digits_cnn, digits_resnet18, torch, onnx, sklearn, transformers, timm
-  dataset         digits, digits_distorted, npz, csv, parquet, jsonl, huggingface, image_folder, function, texts
+  dataset         digits, digits_distorted, npz, csv, parquet, jsonl, huggingface, image_folder, function, texts, random
   search_space    default, quick, gpu                 what is combined with what
   latency_ms      limit on one call with a whole batch, at latency_percentile (95)
   accuracy_drop   limit on what is lost against the float model (0.01)
@@ -50,7 +51,7 @@ exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown
 """
 
 
-COMMANDS = ("cache", "doctor", "promote", "rollback", "schedule", "search", "show", "ui")
+COMMANDS = ("cache", "doctor", "inspect", "promote", "rollback", "schedule", "search", "show", "ui")
 """The files of `tuner/commands`, each with a function `run`; without a command it is `search`."""
 
 

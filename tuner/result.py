@@ -19,7 +19,7 @@ from tuner.verdict import Doubt
 from tuner.workload import Role
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
-    "study", "target", "model", "verdict", "interrupted", "metric", "judged", "content", "float_accuracy", "loadgen",
+    "study", "target", "model", "verdict", "interrupted", "metric", "judged", "made_up", "content", "float_accuracy", "loadgen",
     "notes", "left_out", "front", "seconds", "environment", "review", "command", "watch", "registered", "quantized",
 )  # fmt: skip
 
@@ -126,7 +126,7 @@ class Result:
     interrupted: bool
     samples: Mapping[Role, int]
     metric: str
-    float_accuracy: float
+    float_accuracy: float | None
     trials: Counts
     seconds: Mapping[str, float]
     environment: Mapping[str, Any]
@@ -151,6 +151,7 @@ class Result:
     quantized: bool = False
     """Whether the model came as int8: then its baselines are not float32."""
     judged: str = ""
+    made_up: bool = False
 
     @property
     def remarks(self) -> list[str]:
@@ -181,6 +182,7 @@ class Result:
             "dataset": self.samples,
             "metric": self.metric,
             "judged": self.judged,
+            "made_up": self.made_up,
             "content": self.content,
             "float_accuracy": self.float_accuracy,
             "champion": champion,

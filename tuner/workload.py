@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.judging import Judging
-from tuner.metrics import AUTO
+from tuner.metrics import AUTO, UNJUDGED
 from tuner.system.code import source_digest
 from tuner.system.digests import digest, files_digest
 from tuner.system.loader import Checked
@@ -179,6 +179,8 @@ class Dataset(Checked, ABC):
     """Where samples come from, by role. Without a training role, transforms that train are left out."""
 
     family: ClassVar[str] = "tuner.plugins.datasets"
+    made_up: ClassVar[bool] = False
+    """Whether its samples are noise, so that nothing is claimed of accuracy."""
 
     @abstractmethod
     def load(self, role: Role) -> Samples | None:
@@ -247,6 +249,11 @@ class Workload:
     @property
     def name(self) -> str:
         return self.model.name
+
+    @property
+    def judged(self) -> bool:
+        """Whether anything is said of accuracy: nothing is where the inputs are made up."""
+        return self.metric != UNJUDGED
 
     @property
     def judge(self) -> Judging:

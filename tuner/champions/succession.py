@@ -57,7 +57,7 @@ class Succession:
 
     def __enter__(self) -> "Succession":
         self.doubts = list(self._of_another_model())
-        version = self._registry.champion(self._name)
+        version = self._registry.champion(self._name) if self._prepared.workload.judged else None
         if version is not None and (self._request.watch or self._request.promote == "auto"):
             self._examine(version)
         if version is None and self._request.watch:
@@ -79,7 +79,7 @@ class Succession:
     def conclude(self, verdict: Verdict, champion: Path) -> None:
         """Registers the champion that lies packaged in the folder `champion`, unless the registered one stays."""
         finding = verdict.champion
-        if finding is None:
+        if finding is None or not self._prepared.workload.judged:
             return
         if verdict.stays and self.examined is not None:
             self._registered = {"model": self._name, "version": self.examined.version, "new": False, "champion": True}

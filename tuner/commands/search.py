@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from tuner.commands.inspect import lacks_samples, without_samples
 from tuner.errors import ExitCode
 from tuner.request import compose
 from tuner.study import sweep
@@ -15,6 +16,8 @@ def run(arguments: Sequence[str]) -> ExitCode:
     if "--cfg" in arguments:
         sys.stdout.write(compose.printed([argument for argument in arguments if argument != "--cfg"]))
         return ExitCode.OK
+    if lacks_samples(arguments):
+        return without_samples(arguments)
     request = compose.request(arguments)
     request.target.check()
     # slow to import, and not needed to refuse a request

@@ -52,6 +52,16 @@ def about_metric(judging: Judging, value: float, goal: Goal) -> Iterator[Doubt]:
         )
 
 
+def about_made_up(judged: bool) -> Iterator[Doubt]:
+    """Whether the samples say anything of accuracy."""
+    if not judged:
+        yield Doubt(
+            "made_up_inputs",
+            "the inputs were made up: the figures are of speed alone, nothing is known of the champion's accuracy, and "
+            "it is not registered; repeat the study with samples of your own (dataset.path=)",
+        )
+
+
 def about_samples(float_scores: NDArray[np.float64] | None, count: int, goal: Goal) -> Iterator[Doubt]:
     """Whether the `count` evaluation samples can decide the declared accuracy limit at all; the scores are None where
     they have none of their own."""

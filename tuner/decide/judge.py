@@ -101,6 +101,8 @@ class Judge:
     def _certified(self, measured: Measurement) -> bool:
         """Whether the limits are kept at the bad end of each interval, and by an accuracy that tells something."""
         judging = self._rig.prepared.workload.judge
+        if measured.accuracy is None:
+            return False
         return self._goal.certified(measured) and not no_better(judging, measured.accuracy, measured.accuracy_ci95)
 
     def race(

@@ -22,30 +22,30 @@ def standings(rig: Rig, rates: Mapping[Candidate, float]) -> dict[Candidate, Sta
 
     Peaks that one of them beats are measured again, for all.
     """
-    counted = {candidate: _counted(rig, candidate) for candidate in rates}
+    works = {candidate: counted(rig, candidate) for candidate in rates}
     knowledge = KnownPeaks(rig.target, rig.store, rig.launcher, rig.logs / "peaks.log")
     try:
         peaks = knowledge.now()
-        reached = _against(peaks, rates, counted)
+        reached = _against(peaks, rates, works)
         if peaks is not None and any(standing.beaten for standing in reached.values()):
-            reached = _against(knowledge.contradicted(peaks), rates, counted)
+            reached = _against(knowledge.contradicted(peaks), rates, works)
     except CandidateError:
         return {}  # a study does not fail for want of these figures
     return reached
 
 
 def _against(
-    peaks: Peaks | None, rates: Mapping[Candidate, float], counted: Mapping[Candidate, Work | None]
+    peaks: Peaks | None, rates: Mapping[Candidate, float], works: Mapping[Candidate, Work | None]
 ) -> dict[Candidate, Standing]:
     reached = {}
     for candidate, rate in rates.items():
-        work = counted[candidate]
+        work = works[candidate]
         if peaks is not None and work is not None:
             reached[candidate] = standing(rate, work, candidate, peaks)
     return {candidate: standing for candidate, standing in reached.items() if standing is not None}
 
 
-def _counted(rig: Rig, candidate: Candidate) -> Work | None:
+def counted(rig: Rig, candidate: Candidate) -> Work | None:
     """The work of the candidate's model before it is quantized: that keeps the products and changes their precision.
     None where it cannot be counted."""
     builder, deadline = rig.builder(rig.log(candidate)), rig.deadline()

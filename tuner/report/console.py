@@ -60,11 +60,14 @@ class Console:
         for label, reason in reasons.items():
             self._err.print(f"left out {label}: {reason}", style="yellow")
 
-    def float_model(self, title: str, accuracy: float, samples: Mapping[Any, int], quantized: bool = False) -> None:
-        """`title` says what accuracy is."""
+    def float_model(
+        self, title: str, accuracy: float | None, samples: Mapping[Any, int], quantized: bool = False
+    ) -> None:
+        """`title` says what accuracy is; it is None where nothing is said of it."""
         counted = ", ".join(f"{count} {role}" for role, count in samples.items() if count)
+        judged = "nothing is known of its accuracy" if accuracy is None else f"{title} {accuracy:.4f}"
         called = "model, quantized as it came" if quantized else "float model"
-        self._err.print(f"{called}: {title} {accuracy:.4f} ({counted} samples)", markup=False)
+        self._err.print(f"{called}: {judged} ({counted} samples)", markup=False)
 
     def outlook(self, seconds_per_trial: float | None, trials: int, timeout_s: float, earlier: int) -> None:
         """What the search is likely to cost, before it starts."""

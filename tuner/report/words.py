@@ -31,7 +31,8 @@ def sentence(result: Result) -> str:
         gained = "" if untuned is None or untuned.label != champion.label else " Tuning gained nothing here."
         failed, total = result.trials.failed, result.trials.total
         few = f" It is the best of only {total - failed}: {failed} of {total} candidates failed." * (2 * failed > total)
-        return f"Champion ({result.verdict}): {serves}{gained}{few}"
+        made_up = ", on made-up inputs: nothing is known of its accuracy" if result.made_up else ""
+        return f"Champion ({result.verdict}{made_up}): {serves}{gained}{few}"
     declared, nearest = limits(result.goal), result.nearest_miss
     if nearest is None:
         return f"None: no candidate could be measured within {declared}."
@@ -103,6 +104,8 @@ def assurance(result: Result) -> Iterator[str]:
     feasible = "the estimates are within the limits, but not the bad end of every interval"
     if result.goal.certified(result.champion.measurement):
         feasible = "an accuracy that is not surely better than guessing certifies nothing"
+    if result.made_up:
+        feasible = "made-up inputs certify nothing"
     yield f"So it is {result.verdict}: {certified if result.verdict == 'certified' else feasible}."
     if result.noise is not None:
         yield from _comparison(result, result.champion, result.noise)
@@ -115,7 +118,8 @@ def assurance(result: Result) -> Iterator[str]:
             f"MLCommons LoadGen, an independent clock, {answer} ({name} {opinion[name]:.3g} ms over "
             f"{opinion['samples']:,} queries, {opinion['qps']:,.0f} a second)."
         )
-    yield "The artifact was loaded again in a clean process and gave the recorded outputs and accuracy."
+    recorded = "outputs" if result.made_up else "outputs and accuracy"
+    yield f"The artifact was loaded again in a clean process and gave the recorded {recorded}."
 
 
 def _margins(goal: Goal, measured: Measurement) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tuner import catalog
 from tuner.errors import RequestError
 from tuner.figures import TABLE, figures
 from tuner.goal import Goal
-from tuner.metrics import AUTO, find, named, short
+from tuner.metrics import AUTO, UNJUDGED, find, named, short
 from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.schema import limit_keys
@@ -49,6 +49,8 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     sampler = fill(_Sampler, mapping(values["sampler"], "sampler"), "sampler").name
     _check_keys({**values, "sampler": sampler})
     workload = _workload(values)
+    if not workload.judged:
+        _check_claims(values, overrides)
     _check_drop(values["accuracy_drop"], workload)
     return Request(
         target=build(values["target"], Target, "target"),
@@ -117,6 +119,16 @@ def _goal(values: Mapping[str, Any]) -> Goal:
     return Goal(limits, values["latency_percentile"], values["scenario"], values["objective"])
 
 
+def _check_claims(values: dict[str, Any], overrides: tuple[str, ...]) -> None:
+    """Drops the limit on accuracy, which made-up inputs say nothing of; refuses one that is asked for."""
+    for key in ("accuracy_drop", "metric", "metric_output"):
+        if any(o.startswith(f"{key}=") and not o.endswith("=null") for o in overrides):
+            raise RequestError(
+                f"{key}: made-up inputs say nothing of accuracy; leave it out, or name samples of your own"
+            )
+    values["accuracy_drop"] = None
+
+
 def _check_drop(limit: float | None, workload: Workload) -> None:
     """Refuses a limit that no loss of accuracy could break."""
     within = (0.0, 1.0) if workload.metric == AUTO else find(workload.metric).within
@@ -143,7 +155,7 @@ def _workload(values: Mapping[str, Any]) -> Workload:
         raise RequestError(
             f"model.label={shown(model.name)} must be a name of 1 to {_LONGEST_LABEL} characters that can be printed"
         )
-    metric = named(values["metric"])
+    metric = UNJUDGED if dataset.made_up else named(values["metric"])
     if metric != AUTO:
         find(metric)
     return Workload(model, dataset, metric, build(values["task"], Task, "task"), values["metric_output"])

@@ -52,6 +52,11 @@ def recorded(overrides: Sequence[str]) -> tuple[Path, Tracking]:
     return out_dir, where
 
 
+def missing(overrides: Sequence[str]) -> list[str]:
+    """The keys that still have to be given. Raises RequestError."""
+    return sorted(OmegaConf.missing_keys(composed(overrides)))
+
+
 def composed(overrides: Sequence[str]) -> DictConfig:
     """conf/ with the overrides applied. Raises RequestError for a key, value, group or type that does not fit."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself

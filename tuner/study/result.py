@@ -39,7 +39,7 @@ class Ending:
 
     verdict: Verdict
     interrupted: bool
-    float_accuracy: float
+    float_accuracy: float | None
     doubts: Sequence[Doubt]
     seconds: Mapping[str, float]
     standings: Standings
@@ -60,6 +60,7 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
         interrupted=ending.interrupted,
         samples=session.prepared.samples,
         metric=session.prepared.workload.metric,
+        made_up=not session.prepared.workload.judged,
         judged=session.prepared.workload.judge.title,
         content=session.prepared.digests,
         float_accuracy=ending.float_accuracy,

@@ -80,7 +80,8 @@ class Study:
                 succession.conclude(verdict, session.folder.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
         seconds = self._clock.seconds(self._tally.stage_seconds)
-        ending = Ending(verdict, interrupted, reference.scores.value, self._doubts, seconds, reached, left_out)
+        accuracy = reference.scores.value if session.prepared.workload.judged else None
+        ending = Ending(verdict, interrupted, accuracy, self._doubts, seconds, reached, left_out)
         result = concluded(session, self._tally, ending, succession)
         record(session, self._tally, result)
         return ExitCode.INTERRUPTED if interrupted else result.exit_code
@@ -99,10 +100,11 @@ class Study:
             ) from error
         judging, prepared = session.prepared.workload.judge, session.prepared
         value, ends, model = reference.scores.value, value_interval(reference.scores), prepared.source.model
-        session.console.float_model(judging.title, value, prepared.samples, model.quantized)
+        judged = prepared.workload.judged
+        session.console.float_model(judging.title, value if judged else None, prepared.samples, model.quantized)
         self._guessing = list(doubts.about_guessing(judging, "the float model's", value, ends))
-        about_metric = doubts.about_metric(judging, value, request.goal)
-        self._doubts = [*self._guessing, *about_metric, *self._doubts]
+        about_metric = doubts.about_metric(judging, value, request.goal) if judged else ()
+        self._doubts = [*doubts.about_made_up(judged), *self._guessing, *about_metric, *self._doubts]
         self._doubts += doubts.about_samples(reference.scores.samples, prepared.samples["evaluation"], request.goal)
         self._doubts += [*doubts.about_lengths(model.shapes), *doubts.about_batch(model.inputs)]
         session.console.doubts(self._doubts)
