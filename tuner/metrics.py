@@ -267,12 +267,13 @@ def _errors(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     return rows - wanted
 
 
-def unjudged(outputs: Sequence[NDArray[Any]], labels: Any) -> NDArray[Any]:
+@metric(against="float")
+def unjudged(outputs: Sequence[NDArray[Any]], truth: Any) -> NDArray[Any]:
     """Nothing: inputs that were made up do not tell how good answers are."""
-    return np.zeros(len(outputs[0]))
+    return np.zeros(truth.total)
 
 
-UNJUDGED = named("tuner.metrics:unjudged")
+UNJUDGED = "tuner.metrics:unjudged"
 _FIDELITY = ("fidelity", "cosine", "agreement", "relative_error")  # they need no labels
 NAMES = ("top1", "binary_probability", "binary_logit", "f1", "auc", "rmse", "mae", "correlation", *_FIDELITY)
 CHOICES = f"metric={', '.join(NAMES)}, or package.module:function"

@@ -19,8 +19,9 @@ from tuner.verdict import Doubt
 from tuner.workload import Role
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
-    "study", "target", "model", "verdict", "interrupted", "metric", "judged", "made_up", "content", "float_accuracy", "loadgen",
-    "notes", "left_out", "front", "seconds", "environment", "review", "command", "watch", "registered", "quantized",
+    "study", "target", "model", "verdict", "interrupted", "metric", "judged", "made_up", "content", "float_accuracy",
+    "loadgen", "notes", "left_out", "front", "seconds", "environment", "review", "command", "watch", "registered",
+    "quantized",
 )  # fmt: skip
 
 

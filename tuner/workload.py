@@ -5,7 +5,7 @@ that calls `load` or `write`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
@@ -207,6 +207,8 @@ class ModelSource(Checked, ABC):
 
     family: ClassVar[str] = "tuner.plugins.models"
     form: ClassVar[Form]
+    files: ClassVar[Mapping[str, str]] = {}
+    """By the suffix of a file that it takes as `path`, the name of its YAML in conf/model; "/" is a folder."""
 
     @property
     @abstractmethod

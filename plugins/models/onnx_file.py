@@ -1,5 +1,6 @@
 """An ONNX file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ class OnnxModel(ModelSource):
     axes: dict[str, Any] = field(default_factory=dict)
 
     form: ClassVar[Form] = ONNX
+    files: ClassVar[Mapping[str, str]] = {".onnx": "onnx"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

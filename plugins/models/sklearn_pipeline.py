@@ -1,6 +1,7 @@
 """A scikit-learn pipeline of one's own, as a graph of skl2onnx."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ class SklearnModel(ModelSource):
     label: str | None = None
 
     form: ClassVar[Form] = ONNX
+    files: ClassVar[Mapping[str, str]] = {".joblib": "sklearn"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +37,7 @@ class TorchModel(ModelSource):
     trust: bool = False
 
     form: ClassVar[Form] = TORCH
+    files: ClassVar[Mapping[str, str]] = dict.fromkeys((".pt2", ".pt", ".pth", ".ts"), "torch")
 
     def __post_init__(self) -> None:
         super().__post_init__()

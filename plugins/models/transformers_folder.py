@@ -1,6 +1,7 @@
 """A model of Hugging Face's transformers, from a local folder."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ class TransformersModel(ModelSource):
     label: str | None = None
 
     form: ClassVar[Form] = TORCH
+    files: ClassVar[Mapping[str, str]] = {"/": "transformers"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner import catalog
 from tuner.errors import ExitCode, RequestError
 from tuner.request import compose
+from tuner.workload import ModelSource
 
 if TYPE_CHECKING:
     from tuner.study.inspection import Description
 
 _MADE_UP = "dataset=random"
 _ITS_KEYS = ("dataset.axes", "dataset.inputs", "dataset.dtypes", "dataset.below")
-_KINDS = {".onnx": "onnx", ".pt2": "torch", ".pt": "torch", ".pth": "torch", ".ts": "torch", ".joblib": "sklearn"}
 
 
 def run(arguments: Sequence[str]) -> ExitCode:
@@ -87,9 +88,11 @@ def _named(arguments: Sequence[str]) -> list[str]:
     path = next((a.partition("=")[2] for a in arguments if a.startswith("model.path=")), None)
     if path is None or any(a.startswith("model=") for a in arguments):
         return list(arguments)
-    kind = "transformers" if Path(path).is_dir() else _KINDS.get(Path(path).suffix.lower())
+    kinds = {suffix: kind for source in catalog.members(ModelSource) for suffix, kind in source.files.items()}
+    kind = kinds.get("/" if Path(path).is_dir() else Path(path).suffix.lower())
     if kind is None:
-        raise RequestError(f"model.path={path}: name what it is: model=onnx, model=torch and so on")
+        named = " or ".join(f"model={name}" for name in dict.fromkeys(kinds.values()))
+        raise RequestError(f"model.path={path}: name what it is: {named}")
     return [f"model={kind}", *arguments]
 
 

@@ -71,7 +71,8 @@ class Reference:
         return self._scores
 
     def with_accuracy(self, measured: Measurement, scores: Scores, limit: float | None) -> Measurement:
-        """With the accuracy that these scores are, where anything is said of it. `limit` is the drop that is allowed, if one is declared."""
+        """With the accuracy that these scores are, where anything is said of it. `limit` is the drop that is allowed,
+        if one is declared."""
         if not self._rig.prepared.workload.judged:
             return measured
         metric = self._rig.prepared.workload.judge.function

@@ -40,7 +40,7 @@ def page(result: Result, trials: Sequence[TrialRecord]) -> str:
     template = environment.from_string(files("tuner.report").joinpath("page.html").read_text())
     drawings = {
         "throughput": pictures.front(result, trials, "throughput"),
-        "accuracy": pictures.front(result, trials, "accuracy_drop"),
+        "accuracy": "" if result.made_up else pictures.front(result, trials, "accuracy_drop"),
         "history": pictures.history(result, trials),
         "choices": pictures.choices(result, trials),
         "time": pictures.time_spent(spent(result, trials)),

@@ -123,9 +123,7 @@ def _check_claims(values: dict[str, Any], overrides: tuple[str, ...]) -> None:
     """Drops the limit on accuracy, which made-up inputs say nothing of; refuses one that is asked for."""
     for key in ("accuracy_drop", "metric", "metric_output"):
         if any(o.startswith(f"{key}=") and not o.endswith("=null") for o in overrides):
-            raise RequestError(
-                f"{key}: made-up inputs say nothing of accuracy; leave it out, or name samples of your own"
-            )
+            raise RequestError(f"{key}: made-up inputs say nothing of accuracy; leave it out, or name your dataset")
     values["accuracy_drop"] = None
 
 

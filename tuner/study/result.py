@@ -61,7 +61,7 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
         samples=session.prepared.samples,
         metric=session.prepared.workload.metric,
         made_up=not session.prepared.workload.judged,
-        judged=session.prepared.workload.judge.title,
+        judged=session.prepared.workload.judge.title if session.prepared.workload.judged else "",
         content=session.prepared.digests,
         float_accuracy=ending.float_accuracy,
         champion=_record(verdict.champion, standings),
