@@ -59,7 +59,9 @@ def read(arguments: Sequence[str], command: str) -> Move:
             overrides.append(argument)
     _, where = compose.recorded(overrides)
     from tuner.tracking.registry import Registry, user
+    from tuner.tracking.stores import reachable
 
+    reachable(where.uri)
     registry = Registry(where.uri)
     registered = registry.names()
     listed = f"there are {', '.join(registered)}" if registered else "no study has registered a champion yet"

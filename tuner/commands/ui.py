@@ -33,7 +33,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     _, where = compose.recorded([argument for argument in arguments if argument != "--open"])
     from tuner.tracking.experiment import landing
+    from tuner.tracking.stores import reachable
 
+    reachable(where.uri)
     experiment_id, study_run = landing(where.uri, where.experiment)
 
     def tell(base: str) -> None:

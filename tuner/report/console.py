@@ -137,7 +137,7 @@ class Console:
     def _progress(self, *columns: Any) -> Progress:
         return Progress(
             SpinnerColumn(), _text("description"), BarColumn(bar_width=24), *columns, TimeElapsedColumn(),
-            console=self._err, transient=True,
+            console=self._err, transient=True, disable=not self._err.is_terminal,
         )  # fmt: skip
 
 

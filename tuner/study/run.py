@@ -1,7 +1,6 @@
 """A study from a request to its exit code."""
 
 import contextlib
-import errno
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from tuner.study.session import Clock, Session
 from tuner.study.study import Study
 from tuner.study.usable import require_fitting
 from tuner.system import machine
-from tuner.system.files import require_room
+from tuner.system.files import full, require_room, taken_back
 from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
@@ -38,11 +37,17 @@ def run(request: Request, console: Console) -> ExitCode:
     """
     clock = Clock()
     device = request.target.check()
+    reachable(request.tracking.uri)
+    with taken_back(request.out_dir, request.cache_dir):
+        return _run(request, console, clock, device)
+
+
+def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitCode:
+    """The same, where it is known that its record can be kept."""
     for name in ("out_dir", "cache_dir"):
         require_room(getattr(request, name), name)
-    reachable(request.tracking.uri)
-    # refused now rather than after the preparation
-    storage(request.tracking.storage, request.out_dir / "optuna.journal")
+    if request.tracking.storage is not None or (request.out_dir / "optuna.journal").exists():
+        storage(request.tracking.storage, request.out_dir / "optuna.journal")  # refused now rather than later
     machine_doubts = list(doubts.about_machine(machine.load_before()))
     store = Store(request.cache_dir)
     preload(*CHILDREN_NEED)
@@ -76,10 +81,12 @@ def run(request: Request, console: Console) -> ExitCode:
             status = "KILLED"
             console.say("interrupted while deciding: nothing is lost, the same command decides")
             raise
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise RequestError(
-                f"out_dir: the disk is full; what is done is kept in {folder.path}; free some and repeat the command"
-            ) from error
+        except Exception as error:  # of a database too, which has its own words for it
+            for name in ("out_dir", "cache_dir"):
+                if full(getattr(request, name)):
+                    raise RequestError(
+                        f"{name}: the disk is full; what is done is kept in {folder.path}; free some and repeat the "
+                        "command"
+                    ) from error
+            raise
         return code

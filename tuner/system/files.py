@@ -12,6 +12,7 @@ from tuner.errors import RequestError
 from tuner.system.deadline import Waiting
 from tuner.system.said import first_line
 
+_FULL_MB = 20
 _NEEDED_MB = 1000  # free space before a study starts: builds are written to disk
 
 
@@ -58,6 +59,32 @@ def require_room(folder: Path, name: str) -> None:
             f"{name}={folder}: only {free_mb:.0f} MB are free there, a study needs {_NEEDED_MB}; "
             f"free some space or choose another folder with {name}="
         )
+
+
+def full(folder: Path) -> bool:
+    """Whether there is no room left on its disk, so that what failed may have failed for that."""
+    return shutil.disk_usage(folder).free / 1e6 < _FULL_MB
+
+
+@contextlib.contextmanager
+def taken_back(*folders: Path) -> Iterator[None]:
+    """Where the request is refused meanwhile, those of the folders that were not there before are gone again, as far as
+    nothing but locks and logs is in them."""
+    made = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except RequestError as error:
+        for path in made:
+            _remove_idle(path, str(error))
+        raise
+
+
+def _remove_idle(folder: Path, cited: str) -> None:
+    """Removes a folder in which there are locks, logs that are not `cited`, and empty folders only."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()] if folder.is_dir() else []
+    if any(str(file) in cited or not (file.name.startswith(".") or file.suffix == ".log") for file in files):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:

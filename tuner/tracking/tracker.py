@@ -1,5 +1,6 @@
 """Where MLflow is: a run per sweep, under it one per study, under that one per trial; the champion's artifact."""
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -162,7 +163,8 @@ class Tracker:
 
     def close(self, status: str) -> None:
         """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
-        self._client.set_terminated(self.run_id, status)
+        with contextlib.suppress(MlflowException, OSError, sqlite3.Error, SQLAlchemyError):  # what ended it is told
+            self._client.set_terminated(self.run_id, status)
 
     def _trials(self) -> Iterator[Run]:
         """The runs under the study's, some at a time: each comes with all that was told of it."""
