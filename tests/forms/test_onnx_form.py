@@ -173,6 +173,24 @@ def test_an_output_without_a_batch_axis_is_kept_as_it_is(tmp_path: Path) -> None
     np.testing.assert_array_equal(anchors, grid)
 
 
+@pytest.mark.parametrize(("rates", "size"), [([8000.0] * 9, None), ([8000.0] * 8 + [16000.0], 1)])
+def test_an_input_without_a_batch_is_shared_where_it_is_the_same_for_all(
+    rates: list[float], size: int | None, tmp_path: Path
+) -> None:
+    """The sampling rate of a voice detector."""
+    node = onnx.helper.make_node("Mul", ["x", "rate"], ["y"])
+    user = user_graph(tmp_path / "user.onnx", [node], {"x": ["n", 3], "rate": []}, {"y": ["n", 3]})
+    x = np.random.default_rng(0).normal(size=(9, 3)).astype("f4")
+    samples = ArraySamples({"x": x, "rate": np.array(rates, "f4")}, np.arange(9))
+    model = let_in(user, samples, tmp_path / "out")
+    assert [spec.batch_axis for spec in model.inputs] == [0, None]
+    assert (model.outputs, model.batch_size) == ((0,), size)
+    session = loaded(runner(ONNX), model, size or 4, tmp_path)
+    deployed = Artifact(Candidate((), runner(ONNX), size or 4), TARGET, model.inputs, session, model.outputs)
+    (y,) = deployed.run({"x": x[: size or 3], "rate": np.array(2, "f4")})
+    np.testing.assert_allclose(y, 2 * x[: size or 3])
+
+
 def test_detections_as_many_as_there_are_come_whole_one_sample_at_a_time(tmp_path: Path) -> None:
     """What a graph with its non-maximum suppression inside gives."""
     nodes = [

@@ -37,6 +37,16 @@ def rows(samples: Samples, count: int = ROWS) -> list[Arrays]:
     return [{name: np.asarray(value) for name, value in samples[place][0].items()} for place in places]
 
 
+def alike(samples: Samples, names: Sequence[str]) -> bool:
+    """Whether these inputs, such as a sampling rate, are the same for all samples: then a batch may share them."""
+    first = samples[0][0]
+    return not names or all(
+        np.array_equal(sample[name], first[name])
+        for sample, _ in (samples[place] for place in range(len(samples)))
+        for name in names
+    )
+
+
 def stacked(specs: Sequence[TensorSpec], samples: Sequence[Arrays]) -> Arrays:
     """The samples as one batch, as the model takes it."""
     return {

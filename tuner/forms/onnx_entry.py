@@ -133,7 +133,8 @@ class _Trials:
 
     def _graphs(self, specs: tuple[TensorSpec, ...]) -> Iterator[Any]:
         """The graph in what forms may do, best first."""
-        if any(spec.batch_axis is None for spec in specs):
+        whole = [spec.name for spec in specs if spec.batch_axis is None]
+        if len(whole) == len(specs) or not batching.alike(self._samples, whole):
             return
         modern = raised(self._proto)
         size = _fixed(self._proto, specs)
