@@ -65,7 +65,7 @@ class Artifact:
     def _filled(self, spec: TensorSpec, array: NDArray[Any], count: int) -> NDArray[Any]:
         """The input as a whole batch; one that is whole is handed on as it is, for a session changes no input."""
         if count == self.batch_size or spec.batch_axis is None:
-            return np.ascontiguousarray(array, spec.dtype)  # the same, but for the order of its bytes
+            return np.asarray(array, spec.dtype, order="C")  # the same, but for the order of its bytes
         filled = np.zeros(spec.full(self.batch_size), spec.dtype)
         cut(filled, spec.batch_axis, 0, count)[...] = array
         return filled

@@ -30,7 +30,7 @@ class TensorSpec:
     def placed(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Samples along the first axis, cut and as the model takes them."""
         samples = self.cut(samples)
-        return samples[0] if self.batch_axis is None else np.moveaxis(samples, 0, self.batch_axis)
+        return np.asarray(samples[0]) if self.batch_axis is None else np.moveaxis(samples, 0, self.batch_axis)
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; the batch axis where it is not the first."""

@@ -50,7 +50,7 @@ def alike(samples: Samples, names: Sequence[str]) -> bool:
 def stacked(specs: Sequence[TensorSpec], samples: Sequence[Arrays]) -> Arrays:
     """The samples as one batch, as the model takes it."""
     return {
-        spec.name: np.ascontiguousarray(spec.placed(np.stack([sample[spec.name] for sample in samples])))
+        spec.name: np.asarray(spec.placed(np.stack([sample[spec.name] for sample in samples])), order="C")
         for spec in specs
     }
 

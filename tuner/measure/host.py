@@ -237,6 +237,6 @@ def _batch(samples: Samples, shape: Shape, size: int, offset: int) -> Arrays:
     """A whole batch of real inputs, as the artifact takes them."""
     rows = [samples[(offset * size + i) % len(samples)][0] for i in range(size)]
     return {
-        spec.name: np.ascontiguousarray(spec.placed(np.stack([row[spec.name] for row in rows])))
+        spec.name: np.asarray(spec.placed(np.stack([row[spec.name] for row in rows])), order="C")
         for spec in shape.inputs
     }
