@@ -38,7 +38,7 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   n_trials, timeout_s, patience                    how long to look; stop_when_feasible=true: no longer than needed
   sampler         auto, gp, tpe, nsga2, random, brute
   warm_start      false: not from the best of earlier studies
-  scenario        SingleStream, Offline, Server    metric=package.module:function, seed
+  scenario        SingleStream, Offline, Server    metric, metric_output, seed
   trial.timeout_s, .memory_mb, .measure_s          of one trial
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address

@@ -28,9 +28,9 @@ def about_guessing(judging: Judging, whose: str, value: float | None, ends: Inte
     if value is not None and no_better(judging, value, ends):
         yield Doubt(
             "no_better_than_guessing",
-            f"{whose} {judging.title} of {value:.4f} is not surely better than guessing, {judging.guess:.4f}: it tells "
+            f"{whose} {judging.title} is {value:.4f}, not surely better than guessing ({judging.guess:.4f}): it tells "
             "nothing of what tuning costs, and certifies nothing. Are the labels those of this model, in its numbering?"
-            " Is there a better metric for them?",
+            " Would another metric tell more, metric=auc or f1?",
         )
 
 
@@ -162,14 +162,14 @@ def about_failures(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
     never = dict.fromkeys(part for o in outcomes for part in _parts(o) if part not in ran)
     reasons = Counter(failure.sentence for failure in failures).most_common(_REASONS)
     why = "; ".join(f"{sentence} ({count})" for sentence, count in reasons)
-    unknown = f"; of {', '.join(never)} nothing ran at all, so what they would reach is not known" if never else ""
+    unknown = f"; of {', '.join(never)} nothing ran at all, so how fast that is nobody knows" if never else ""
     if 2 * len(failures) > len(outcomes):
         sentence = (
             f"{len(failures)} of {len(outcomes)} candidates failed, and the verdict is of the few others{unknown}"
         )
-        yield Doubt("mostly_failed", f"{sentence}. They failed by: {why}")
+        yield Doubt("mostly_failed", f"{sentence}. By reason: {why}")
     elif never:
-        yield Doubt("never_ran", f"{len(failures)} candidates failed{unknown}. They failed by: {why}")
+        yield Doubt("never_ran", f"{len(failures)} of {len(outcomes)} candidates failed{unknown}. By reason: {why}")
 
 
 def _parts(outcome: Outcome) -> list[str]:

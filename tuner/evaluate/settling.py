@@ -27,9 +27,10 @@ from tuner.metrics import AUTO, CHOICES, Metric, Truth, find, named, suiting, ty
 from tuner.plugin import Backend
 from tuner.system.code import source_digest
 from tuner.task import Call
-from tuner.workload import Workload, evaluation, labelled
+from tuner.workload import Workload, batches, evaluation, labelled
 
 _TRUTH = "truth"
+_MOST_BYTES = 1_000_000_000  # of an output that is kept only to look at it
 Parts = Callable[[Labels], Answers]
 
 
@@ -88,7 +89,9 @@ def settle(
     """
     parts = parts or partial(_parts, outputs)
     called = [repr(names[place]) if place < len(names) else f"output {place}" for place in range(len(outputs))]
-    infinite = tuple(bool(o.dtype.kind in "fc" and np.isinf(o).any()) for o in outputs)
+    infinite = tuple(
+        not (o.ndim and len(o) == len(labels)) or bool(o.dtype.kind in "fc" and np.isinf(o).any()) for o in outputs
+    )
     fitting: dict[Judging, Scores] = {}
     reasons: dict[str, str] = {}
     known = labelled(labels)
@@ -206,8 +209,10 @@ def _of(labels: Labels, part: slice) -> Labels:
 
 def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
     """Fills `out` with what `settled` reads. Called in the worker that hosts the float model."""
-    outputs, labels = _answered(host.hosted().artifact, workload, out / _TRUTH)
-    model = host.hosted().artifact
+    model, samples = host.hosted().artifact, evaluation(workload.dataset)
+    _, known = next(batches(samples, len(samples)))
+    wanted = find(workload.metric).against == "float" if workload.metric != AUTO else not labelled(known)
+    outputs, labels = _answered(model, workload, out / _TRUTH, None if wanted else _MOST_BYTES)
 
     def answered_again(labels: Labels) -> Answers:
         done = 0
@@ -216,7 +221,7 @@ def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
             done += len(some)
 
     # what is kept of outputs of several lengths, or without an axis of samples, is not what was answered
-    odd = bool(model.shapes) or None in model.outputs
+    odd = bool(model.shapes) or any(not output.ndim or len(output) != len(labels) for output in outputs)
     asked = (workload.metric, workload.metric_output, names)
     judging, scores = settle(*asked, outputs, labels, answered_again if odd else None)
     (out / "judging.json").write_text(json.dumps(judging.to_json()))
@@ -225,16 +230,19 @@ def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
         shutil.rmtree(out / _TRUTH)
 
 
-def _answered(model: Artifact, workload: Workload, folder: Path) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+def _answered(
+    model: Artifact, workload: Workload, folder: Path, most: int | None
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """The float model's outputs for all evaluation samples, on disk in the folder, and the labels, in the order in
-    which they are judged. Outputs of several lengths are filled up with zeros to the longest."""
+    which they are judged. Outputs of several lengths are filled up with zeros to the longest. Of one that takes `most`
+    bytes or more only the first batch is kept."""
     folder.mkdir()
     count, done = len(evaluation(workload.dataset)), 0
     kept: list[NDArray[Any]] = []
     right: list[Any] = []
     for inputs, labels in host.judged_samples(workload, model):
         outputs = model.answer(inputs)
-        axes = model.axes(outputs)
+        axes = [_kept_along(axis, o, most, count) for o, axis in zip(outputs, model.axes(outputs), strict=True)]
         files = [folder / f"{n}.npy" for n in range(len(outputs))]
         if not kept:
             both = zip(files, outputs, axes, strict=True)
@@ -246,6 +254,12 @@ def _answered(model: Artifact, workload: Workload, folder: Path) -> tuple[list[N
         right.append(labels)
         done += len(labels)
     return kept, np.concatenate(right)
+
+
+def _kept_along(axis: int | None, output: NDArray[Any], most: int | None, count: int) -> int | None:
+    """The axis along which all that is answered is kept; None where it is not."""
+    needed = 0 if axis is None else output.nbytes // len(output) * count
+    return axis if most is None or needed < most else None
 
 
 def _room(file: Path, output: NDArray[Any], count: int, shape: Sequence[int] = ()) -> NDArray[Any]:
