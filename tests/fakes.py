@@ -21,7 +21,7 @@ from tuner.system.worker import Progress
 from tuner.target import Target
 from tuner.task import Call, Task
 from tuner.testing.fakes import CENTRES, WEIGHTS, Linear, Null, Points, Product, write_linear
-from tuner.workload import Arrays, ArraySamples, Dataset, Role, TensorSpec
+from tuner.workload import Arrays, ArraySamples, Dataset, Role, TensorSpec, unlabelled
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,17 @@ class Secluded(Null):
 
 @dataclass(frozen=True)
 class Mislabelled(Points):
-    """The points, their labels raised by so much, or drawn anew."""
+    """The points, their labels raised by so much, or drawn anew, or unknown."""
 
     offset: int | None = None
+    unknown: bool = False
 
     def load(self, role: Role) -> ArraySamples | None:
         samples = super().load(role)
         if samples is None:
             return None
+        if self.unknown:
+            return replace(samples, labels=unlabelled(len(samples)))
         shuffled = np.random.default_rng(0).permutation(samples.labels)
         return replace(samples, labels=shuffled if self.offset is None else samples.labels + self.offset)
 

@@ -178,6 +178,21 @@ def test_labels_outside_the_classes_are_refused_before_there_is_a_study(
     assert not list((place / "out").glob("linear-*"))
 
 
+def test_without_labels_the_float_model_is_the_truth_and_the_verdict_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = [{"quantize": [None, node(Scrambling)], "backend": node(Null)}]
+    unknown = ("dataset._target_=tests.fakes.Mislabelled", "+dataset.unknown=true", "search_space.batch_size=[4]")
+    assert tune(place, f"search_space.deploy={literal(space)}", *unknown) == 0
+    found = study.result(place)
+    assert (found["judged"], found["float_accuracy"]) == ("cosine with the float model", pytest.approx(1))
+    assert found["doubts"][0]["name"] == "fidelity"
+    assert "how like the float model's own outputs" in capsys.readouterr().out
+    trials = json.loads((place / "out/linear-cpu-001/trials.json").read_text())
+    lost = {trial["label"]: trial["measurement"]["accuracy_drop"] for trial in trials}
+    assert min(lost.values()) == pytest.approx(0) and max(lost.values()) > 0.5
+
+
 def test_the_next_in_line_is_announced_down_to_the_last(place: Path) -> None:
     """More fail at the end than race at once, and the last is too slow to be a finalist beside them."""
     fickle = [study.node(Fickle, ms=1.0 + n / 100) for n in range(FINALISTS + 1)]
