@@ -18,6 +18,7 @@ from tuner.candidate import Candidate
 from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
+from tuner.evaluate.settling import settled
 from tuner.measure import host
 from tuner.request import compose
 from tuner.request.request import Request
@@ -29,14 +30,15 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def prepared_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
-    """What that command line asks for, and a rig for it whose model is prepared; its logs go to `scratch`."""
+    """What that command line asks for, and a rig whose model is prepared and judged; its logs go to `scratch`."""
     request = compose.request(overrides)
     store = Store(request.cache_dir)
     float_model = scratch / "float"
     float_model.mkdir(parents=True)
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     prepared = prepare(request.workload, store, float_model, launcher, lambda fraction, text: None)
-    return request, Rig(prepared, request.target, store, launcher, request.limits, scratch)
+    rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
+    return request, settled(rig, request.reference, scratch / "float.log")
 
 
 @contextlib.contextmanager

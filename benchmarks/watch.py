@@ -18,7 +18,7 @@ from tuner.candidate import Candidate
 from tuner.champions.examined import TOLERANCE
 from tuner.champions.watch import RECORD, Watch
 from tuner.decide.package import deliver
-from tuner.evaluate.reference import Reference, with_accuracy
+from tuner.evaluate.reference import Reference
 from tuner.measurement import Measurement
 from tuner.verdict import Finding
 
@@ -43,7 +43,7 @@ def main() -> None:
         champion = registered / "champion"
         with Reference(rig, request.reference) as reference:
             scores = rig.scores(rig.built(candidate), candidate)
-            measured = with_accuracy(Measurement(), scores, reference.scores, limit=None)
+            measured = reference.with_accuracy(Measurement(), scores, limit=None)
             deliver(rig, Finding(candidate, measured), champion)
             watch = Watch(request, rig, reference)
             for _ in range(REPEATS):
