@@ -66,7 +66,7 @@ def output_axes(
     try:
         together = answer(stacked(specs, samples))
     except Exception as error:  # whatever a runtime says
-        raise NotFree(first_line(error)) from error
+        raise NotFree(first_line(str(error).rpartition("Status Message: ")[2] or error)) from error
     return tuple(
         _axis(number, [outputs[number] for outputs in alone], output, tolerance)
         for number, output in enumerate(together)
