@@ -9,6 +9,7 @@ import pytest
 from tuner.candidate import Candidate
 from tuner.decide import doubts
 from tuner.goal import Goal
+from tuner.judging import Judging
 from tuner.measurement import Latency, Measurement
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.system import machine
@@ -35,6 +36,14 @@ def test_too_few_to_resample_are_told(scores: Any) -> None:
     goal = Goal({"accuracy_drop": 0.01})
     assert [d.name for d in doubts.about_samples(scores, 99, goal)] == ["evaluation_too_small"]
     assert not list(doubts.about_samples(scores, 1000, goal)) and not list(doubts.about_samples(scores, 99, Goal()))
+
+
+def test_a_limit_far_below_what_the_metric_measures_is_told_and_so_is_fidelity() -> None:
+    goal, rmse = Goal({"accuracy_drop": 0.01}), Judging("tuner.metrics:rmse")
+    assert [d.name for d in doubts.about_metric(rmse, 53.2, goal)] == ["limit_unit"]
+    assert not list(doubts.about_metric(rmse, 0.5, goal)) and not list(doubts.about_metric(rmse, 53.2, Goal()))
+    assert not list(doubts.about_metric(Judging("tuner.metrics:top1"), 0.9, goal))
+    assert [d.name for d in doubts.about_metric(Judging("tuner.fidelity:cosine"), 1.0, goal)] == ["fidelity"]
 
 
 def test_int8_that_does_not_pay_is_told() -> None:

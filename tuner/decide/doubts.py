@@ -44,7 +44,7 @@ def about_metric(judging: Judging, value: float, goal: Goal) -> Iterator[Doubt]:
             f"accuracy is the {judging.title}: how like the float model's own outputs others are. Whether those are "
             "right, nobody knows",
         )
-    elif judging.function.within is None and limit and not _LEAST_SHARE * abs(value) <= limit <= abs(value):
+    elif judging.function.within is None and limit and limit < _LEAST_SHARE * abs(value):
         yield Doubt(
             "limit_unit",
             f"accuracy_drop={limit:g} beside a {judging.title} of {value:.4g}: it is in the metric's own "
