@@ -179,6 +179,8 @@ class Dataset(Checked, ABC):
     """Where samples come from, by role. Without a training role, transforms that train are left out."""
 
     family: ClassVar[str] = "tuner.plugins.datasets"
+    metric: ClassVar[str | None] = None
+    """What judges answers for it where the configuration says nothing."""
     made_up: ClassVar[bool] = False
     """Whether its samples are noise, so that nothing is claimed of accuracy."""
 

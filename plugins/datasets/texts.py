@@ -53,21 +53,25 @@ class Texts(Table):
                 )
         labels = self.labels(frame[self.label], where) if self.label in frame.columns else unlabelled(len(frame))
         pairs = None if self.pair is None else [str(text) for text in frame[self.pair]]
-        return ArraySamples(self.tokens([str(text) for text in frame[self.text]], pairs), labels)
+        texts = [str(text) for text in frame[self.text]]
+        return ArraySamples(tokens(self.tokenizer, texts, self.length, self.columns, pairs), labels)
 
-    def tokens(self, texts: list[str], pairs: list[str] | None = None) -> dict[str, Any]:
-        """What the model takes for texts. Raises RequestError where the tokenizer does not load."""
-        if reason := missing("transformers", "inference-tuner[transformers]"):
-            raise RequestError(f"dataset=texts: {reason}")
-        from transformers import AutoTokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer, local_files_only=True)
-        except Exception as error:  # transformers raises whatever its loaders do
-            raise RequestError(f"dataset.tokenizer={self.tokenizer} does not load ({first_line(error)})") from error
-        made = tokenizer(
-            texts, pairs, padding="max_length", truncation=True, max_length=self.length, return_tensors="np",
-            return_token_type_ids="token_type_ids" in self.columns or None,
-        )  # fmt: skip
-        names = self.columns or tuple(made)
-        return {name: np.asarray(made[name], np.int64) for name in names}
+def tokens(
+    folder: str, texts: list[str], length: int, inputs: tuple[str, ...], pairs: list[str] | None = None
+) -> dict[str, Any]:
+    """Texts, or pairs of them, as the tokenizer in a folder has them: those inputs, or all that it makes. Raises
+    RequestError where it does not load."""
+    if reason := missing("transformers", "inference-tuner[transformers]"):
+        raise RequestError(f"dataset.tokenizer: {reason}")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises whatever its loaders do
+        raise RequestError(f"dataset.tokenizer={folder} does not load ({first_line(error)})") from error
+    made = tokenizer(
+        texts, pairs, padding="max_length", truncation=True, max_length=length, return_tensors="np",
+        return_token_type_ids="token_type_ids" in inputs or None,
+    )  # fmt: skip
+    return {name: np.asarray(made[name], np.int64) for name in inputs or tuple(made)}

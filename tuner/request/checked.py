@@ -153,7 +153,8 @@ def _workload(values: Mapping[str, Any]) -> Workload:
         raise RequestError(
             f"model.label={shown(model.name)} must be a name of 1 to {_LONGEST_LABEL} characters that can be printed"
         )
-    metric = UNJUDGED if dataset.made_up else named(values["metric"])
+    wanted = dataset.metric if values["metric"] == AUTO and dataset.metric else values["metric"]
+    metric = UNJUDGED if dataset.made_up else named(wanted)
     if metric != AUTO:
         find(metric)
     return Workload(model, dataset, metric, build(values["task"], Task, "task"), values["metric_output"])

