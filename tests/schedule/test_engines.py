@@ -14,8 +14,10 @@ import yaml
 from apscheduler.triggers.cron import CronTrigger
 
 from tests import study
+from tuner.cli import main
 from tuner.schedule.export import ENGINES, Place, airflow, cron, kubernetes, systemd
 from tuner.schedule.runs import Schedule
+from tuner.schedule.scheduler import Schedules
 
 ODD = (
     "-m",
@@ -113,3 +115,21 @@ def test_the_dag_compiles_and_says_what_matters(tmp_path: Path, arguments: tuple
 
 def test_every_engine_is_offered() -> None:
     assert list(ENGINES) == ["systemd", "cron", "kubernetes", "airflow"]
+
+
+def test_a_schedule_keeps_and_exports_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = f"--state-dir={tmp_path / 'state'}"
+    line = ["tracking=postgres", "tracking.uri=postgresql://ada:s3cret@db/x"]
+    assert main(["schedule", "add", "nightly", "--cron=0 2 * * *", state, "--", *line]) == 2
+    told = capsys.readouterr()
+    assert "tracking.uri=postgresql://ada:***@db/x: a schedule keeps no password" in told.err
+    assert not any(b"s3cret" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    before = schedule(tmp_path, *line)  # of an earlier version
+    Schedules(tmp_path / "state").add(before)
+    for engine in ENGINES:
+        assert main(["schedule", "export", engine, "nightly", state]) == 2
+    assert main(["schedule", "list", state]) == 0
+    told = capsys.readouterr()
+    assert "s3cret" not in told.out + told.err
+    assert main(["--cfg", *line]) == 0
+    assert "s3cret" not in capsys.readouterr().out

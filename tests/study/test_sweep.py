@@ -147,3 +147,14 @@ def test_the_same_command_runs_the_members_left(place: Path, ended_by: signal.Si
     assert [p.name for p in (place / "out").glob("sweep-*")] == ["sweep-001"]
     assert sweep(place, "latency_ms=0.5") == 3
     assert summary(place, "sweep-002")["members"][0]["study"] == "linear-cpu-004", "a finished sweep begins anew"
+
+
+def test_no_password_is_kept_by_a_sweep_or_its_studies(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    line = study.overrides(place, *SHORT, "latency_ms=20")
+    secret = "on_regression='curl http://ada:s3cret@h/x'"
+    assert main(["-m", *line, "seed=1,2", secret]) == 0
+    assert "curl http://ada:***@h/x" in summary(place)["command"]
+    kept = [file for file in (place / "out").rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
+    assert kept == []
+    told = capfd.readouterr()
+    assert "s3cret" not in told.out + told.err

@@ -58,6 +58,7 @@ def _of_schedules(options: argparse.Namespace, state: Path) -> None:
         from tuner.schedule.export import ENGINES, Place
 
         schedule = Schedules(state).get(options.name)
+        schedule.check_secrets()
         sys.stdout.write(ENGINES[options.engine](schedule, Place(state, options.image)))
 
 
@@ -129,6 +130,7 @@ def _add(options: argparse.Namespace, state: Path, of_tune: tuple[str, ...]) -> 
         timeout_s=options.timeout_hours * 3600,
         grace_s=options.grace_minutes * 60,
     )
+    schedule.check_secrets()
     due_at = Schedules(state).add(schedule)
     sys.stdout.write(
         f"{schedule.name}: {schedule.command}\nin {schedule.folder}, next at {due_at:%Y-%m-%d %H:%M %Z} "

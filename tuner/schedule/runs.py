@@ -13,7 +13,8 @@ from typing import Literal
 
 import psutil
 
-from tuner.errors import ExitCode
+from tuner.errors import ExitCode, RequestError
+from tuner.system.secret import masked
 
 By = Literal["scheduler", "now"]
 _MEANING: dict[int, str] = {
@@ -47,7 +48,17 @@ class Schedule:
 
     @property
     def command(self) -> str:
-        return shlex.join(["tune", *self.arguments])
+        """As it may be shown: without a password, which a schedule of an earlier version may keep."""
+        return shlex.join(["tune", *map(masked, self.arguments)])
+
+    def check_secrets(self) -> None:
+        """Raises RequestError where a password is among the arguments: they are kept, listed and exported."""
+        for argument in self.arguments:
+            if masked(argument) != argument:
+                raise RequestError(
+                    f"{masked(argument)}: a schedule keeps no password; leave it out, and give it as $PGPASSWORD or in "
+                    "~/.pgpass, for a server as $MLFLOW_TRACKING_PASSWORD"
+                )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tuner.search.search import Search
 from tuner.study.record import Recorder
 from tuner.study.session import Session
 from tuner.study.tally import Tally
+from tuner.system.files import require_left
 from tuner.trial import Outcome
 
 
@@ -42,6 +43,8 @@ def measure_baselines(
         for candidate in candidates:
             advance(candidate)
             outcome = evaluator.evaluate(candidate)
+            if outcome.failure is not None:
+                require_left(session.request.cache_dir)
             search.keep_baseline(outcome)
             tally.outcomes[candidate] = outcome
             tally.stage_seconds += sum(outcome.seconds.values())

@@ -10,6 +10,7 @@ from tuner.study.plan import Plan
 from tuner.study.record import Recorder
 from tuner.study.session import Session
 from tuner.study.tally import Tally
+from tuner.system.files import require_left
 
 _REPEATS = 3  # proposals in a row that were tried already, before one is taken at random
 _STALE = 15  # the same, before the search ends
@@ -96,6 +97,8 @@ class Loop:
 
     def _try(self, proposal: Proposal) -> None:
         outcome = self._evaluator.evaluate(proposal.candidate, self._tally.best)
+        if outcome.failure is not None:
+            require_left(self._request.cache_dir)  # else it says nothing of the candidate, which is tried again
         self._search.tell(proposal, outcome)
         self._tally.stage_seconds += sum(outcome.seconds.values())
         self._recorder.trial(proposal.number, outcome)

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tuner.system import process
 from tuner.system.digests import digest
 from tuner.system.files import read_json, require_room, take_lock, write_whole
 from tuner.system.names import next_names, numbered, slug
+from tuner.system.secret import masked
 
 _FOUND = (ExitCode.OK, ExitCode.REGRESSION)  # a champion; a champion, and a regression of the one before
 _VERDICT = {
@@ -111,12 +112,17 @@ def run(arguments: Sequence[str]) -> ExitCode:
     require_room(first.out_dir, "out_dir")
     name = next((a.removeprefix("sweep=") for a in arguments if a.startswith("sweep=")), None)
     entries = [
-        Entry(f"{n:03d}", member.chosen, list(member.overrides), "tune " + shlex.join(member.overrides))
+        Entry(
+            f"{n:03d}",
+            masked(member.chosen),
+            list(member.overrides),
+            "tune " + shlex.join(map(masked, member.overrides)),
+        )
         for n, (member, _) in enumerate(requests, 1)
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _folder(first.out_dir, "sweep" if name is None else f"sweep-{slug(name)}", entries) as folder:
-        return _Sweep(first, entries, folder, "tune " + shlex.join(arguments)).run()
+        return _Sweep(first, entries, folder, "tune " + shlex.join(map(masked, arguments))).run()
 
 
 def exit_code(members: Sequence[int | None]) -> ExitCode:
@@ -209,7 +215,7 @@ class _Sweep:
             "command": self._command,
             "key": _key(self._entries),
             "finished": all(entry.ended for entry in self._entries),
-            "members": [asdict(entry) for entry in self._entries],
+            "members": [asdict(entry) | {"overrides": _shown(entry)} for entry in self._entries],
         }
 
     def _write(self) -> None:
@@ -232,11 +238,17 @@ def _folder(out_dir: Path, stem: str, entries: list[Entry]) -> Iterator[Path]:
                 summary = read_json(folder / "summary.json")
                 if summary["finished"] or summary["key"] != _key(entries):
                     continue
-                entries[:] = [Entry(**entry) for entry in summary["members"]]
+                before = [Entry(**entry) for entry in summary["members"]]
+                entries[:] = [replace(b, overrides=now.overrides) for b, now in zip(before, entries, strict=True)]
             yield folder
             return
     raise RequestError(f"out_dir={out_dir}: no folder {stem}-… is free there")
 
 
 def _key(entries: Sequence[Entry]) -> str:
-    return digest([entry.overrides for entry in entries])
+    return digest([_shown(entry) for entry in entries])
+
+
+def _shown(entry: Entry) -> list[str]:
+    """The overrides as they are kept: without a password."""
+    return [masked(override) for override in entry.overrides]

@@ -1,8 +1,10 @@
 """Files written whole, folders that can be written, locks."""
 
 import contextlib
+import errno
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +66,12 @@ def require_room(folder: Path, name: str) -> None:
 def full(folder: Path) -> bool:
     """Whether there is no room left on its disk, so that what failed may have failed for that."""
     return shutil.disk_usage(folder).free / 1e6 < _FULL_MB
+
+
+def require_left(folder: Path) -> None:
+    """Raises OSError where the disk of a folder is full."""
+    if full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 @contextlib.contextmanager
