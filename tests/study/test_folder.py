@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import tempfile
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from tuner.request import compose
 from tuner.request.request import Request
 from tuner.result import StudyFolder
 from tuner.study.folder import study_folder
+from tuner.testing.fakes import Null
+from tuner.testing.faults import Faulty
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,24 @@ def test_studies_of_models_with_one_odd_name_are_kept_apart_and_never_registered
     doubts = [{doubt["name"]: doubt["sentence"] for doubt in result["doubts"]} for result in results]
     assert "registered_of_another_model" not in doubts[0]
     assert "version 1 is of another model" in doubts[1]["registered_of_another_model"]
+
+
+def test_a_disk_that_fills_under_the_cache_is_told_as_that_and_the_study_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backends = study.deploy(study.node(Null), study.node(Faulty, where="compile"))
+    line = ["latency_ms=20", "n_trials=2", "search_space.batch_size=[4]", backends]
+    usage = namedtuple("usage", "total used free")
+    real = shutil.disk_usage
+    space = iter([10**10, 10**10])  # before the study starts, in either folder
+
+    def filling(path: Path) -> object:
+        return usage(10**10, 0, next(space, 0)) if Path(path).name in ("cache", "out") else real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", filling)
+        assert study.tune(place, *line) == 2
+    told = capfd.readouterr()
+    assert "_dir: the disk is full; what is done is kept in" in told.err and "Traceback" not in told.err
+    assert study.tune(place, *line) == 0
+    assert study.result(place)["trials"]["failed"] == 1, "the same study, in which the failed one was tried again"
