@@ -66,6 +66,18 @@ def test_a_damaged_request_hurts_the_study_that_is_named_and_no_other(
         once(replace(request, study=broken.name))
 
 
+def test_a_lock_that_is_no_file_is_named(request_of_fakes: Request, tmp_path: Path) -> None:
+    (tmp_path / "out/mine/.turn").mkdir(parents=True)
+    with pytest.raises(RequestError, match=r"mine/\.turn: it is damaged \(it is no file that can be locked\)"):
+        once(replace(request_of_fakes, study="mine", out_dir=tmp_path / "out"))
+
+
+def test_a_damaged_request_of_a_named_study_is_told_before_anything(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "out/mine").mkdir(parents=True)
+    (tmp_path / "out/mine/request.json").write_text("{")
+    assert "mine/request.json: it is damaged" in refused("study=mine", f"out_dir={tmp_path / 'out'}")
+
+
 def test_a_damaged_result_is_told_by_show(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "out/mine").mkdir(parents=True)
     (tmp_path / "out/mine/result.json").write_text('{"study": "mine"}')

@@ -107,7 +107,7 @@ def _check_study(name: str, out_dir: Path) -> None:
             f"{LONGEST} bytes at most"
         )
     there = StudyFolder(out_dir / name)
-    taken = there.path.exists() and not there.request.exists()
+    taken = there.path.exists() and there.read_request() is None
     if taken and there.path.is_dir():
         taken = any(not path.name.startswith(".") for path in there.path.iterdir())
     if taken or name.startswith(_RESERVED):

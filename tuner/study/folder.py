@@ -13,7 +13,7 @@ from tuner.errors import RequestError
 from tuner.request.request import Request
 from tuner.result import StudyFolder
 from tuner.system.digests import digest
-from tuner.system.files import critical_section, read_json, take_lock, write_whole
+from tuner.system.files import critical_section, damaged, read_json, take_lock, write_whole
 from tuner.system.names import next_names, numbered, slug
 
 # keys that say where a study is kept, how long it may take and what is done with its champion: not what it is
@@ -90,7 +90,11 @@ def _claimed(folder: HeldFolder, kept: Mapping[str, Any], *, named: bool) -> boo
 
     A finished study goes on only where it is `named`. Raises RequestError where the folder is somebody else's.
     """
-    with folder.critical_section():
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(folder.critical_section())
+        except (IsADirectoryError, PermissionError) as error:
+            raise damaged(Path(error.filename), "it is no file that can be locked") from error
         before = folder.read_request()
         if before is not None and (before["key"] != kept["key"] or not (named or _unfinished(folder))):
             return False
