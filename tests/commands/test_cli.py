@@ -210,8 +210,14 @@ LABELS = np.zeros(12, np.int64)
         ({"label": LABELS}, "no array to feed the model with"),
         ({"x": X[:5], "label": LABELS}, "one axis of every array counts the samples"),
         ({"x": X[:0], "label": LABELS[:0]}, "no samples"),
-        ({"x": X.astype(np.float64), "label": LABELS}, '.astype("float32")'),
-        ({"x": np.zeros((12, 9), np.float32), "label": LABELS}, "has shape (4) per sample in the model, but (9,)"),
+        (
+            {"x": X.astype(np.float64), "label": LABELS},
+            "float32 in the model, but float64 in the dataset; store it as float32",
+        ),
+        (
+            {"x": np.zeros((12, 9), np.float32), "label": LABELS},
+            "has shape (batch, 4) in the model, the batch among its axes, but (9,)",
+        ),
         ({"x": np.array([None] * 12), "label": LABELS}, "holds Python objects"),
     ],
 )

@@ -66,6 +66,8 @@ class GraphInput:
         if len(dims) == len(shape):
             return [None] if _fits(dims, shape) else []
         fitting = [axis for axis in range(len(dims)) if _fits((*dims[:axis], *dims[axis + 1 :]), shape)]
+        if any(map(_called_batch, dims)) and all(isinstance(dims[axis], int) for axis in fitting):
+            return []  # a graph that names its batch has it nowhere else by chance
         if any(not isinstance(dims[axis], int) for axis in fitting):
             fitting = [axis for axis in fitting if dims[axis] == 1 or not isinstance(dims[axis], int)]
         fitting.sort(key=lambda axis: (not _called_batch(dims[axis]), axis > 0, isinstance(dims[axis], int)))
