@@ -181,3 +181,11 @@ def test_one_that_is_made_by_hand_is_checked_too() -> None:
 def test_what_a_field_takes_is_said_in_words() -> None:
     assert words(Literal[0] | Annotated[int, AtLeast(8)]) == "0, or a whole number of 8 or more"
     assert words(bool | None) == "true or false, or null"
+
+
+@pytest.mark.parametrize("text", ["def (", "raise SystemExit(7)", "1 / 0", "import no_such_module"])
+def test_a_module_that_does_not_import_is_told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_paint.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError, match=r"paint\._target_=own_paint\.Own: "):
+        build({"_target_": "own_paint.Own"}, Paint, "paint")

@@ -65,7 +65,7 @@ def resolved(spec: Any, kind: type[T], where: str) -> type[T]:
         named_class: Any = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise RequestError(f"{where}._target_={path}: no such class ({error})") from error
-    except Exception as error:  # whatever an author's module raises
+    except (Exception, SystemExit) as error:  # whatever an author's module raises
         reason = first_line(f"{type(error).__name__}: {error}")
         raise RequestError(f"{where}._target_={path}: its module does not import ({reason})") from error
     if not (isinstance(named_class, type) and issubclass(named_class, kind)):
