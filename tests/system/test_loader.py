@@ -141,7 +141,7 @@ def test_objects_within_objects_are_built() -> None:
     ("spec", "complaint"),
     [
         ("red", "wall must be a mapping with _target_; it is 'red'"),
-        (node(Paint, layers=1), "_target_=tests.test_loader.Paint is not a Wall"),
+        (node(Paint, layers=1), f"_target_={Paint.__module__}.Paint is not a Wall"),
         ({"_target_": "tests.test_loader.Wal"}, "wall._target_=tests.test_loader.Wal: no such class"),
         ({"_target_": "tests.no_such.Wall"}, "wall._target_=tests.no_such.Wall: no such class"),
         ({"_target_": "Wall"}, "wall._target_=Wall: no such class"),

@@ -97,7 +97,7 @@ def named(kind: type, names: Collection[str], where: str) -> dict[str, Any]:
     allowed = annotations(kind)
     for name in names:
         if name not in allowed:
-            raise RequestError(unknown_name(f"{where}.{name}", [f"{where}.{known}" for known in allowed]))
+            raise RequestError(unknown_name(f"{where}.{_printed(name)}", [f"{where}.{known}" for known in allowed]))
     for field in fields(kind):
         needed = field.default is MISSING and field.default_factory is MISSING
         if needed and field.name not in names:
@@ -149,12 +149,18 @@ def _fitted(value: Any, annotation: Any, where: str) -> Any:
     if plain is Path and isinstance(value, str):
         return Path(value)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {str(name): checked(item, get_args(plain)[1], f"{where}.{name}") for name, item in value.items()}
+        kind = get_args(plain)[1]
+        return {str(name): checked(item, kind, f"{where}.{_printed(str(name))}") for name, item in value.items()}
     if inspect.isclass(plain) and plain not in (bool, int, float, str, dict) and isinstance(value, Mapping):
         return build(value, plain, where)
     if not (_fits(value, plain) and all(limit.holds(value) for limit in limits)):
         raise RequestError(_misfit(value, annotation, where))
     return float(value) if plain is float else value
+
+
+def _printed(name: str) -> str:
+    """A name as a message quotes it."""
+    return name if name.isprintable() else repr(name)
 
 
 def _fits(value: Any, plain: Any) -> bool:
