@@ -19,7 +19,7 @@ from tuner.study.session import Clock, Session
 from tuner.study.study import Study
 from tuner.study.usable import require_fitting
 from tuner.system import machine
-from tuner.system.files import full, require_room, taken_back
+from tuner.system.files import full, require_place, require_room, taken_back
 from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
@@ -37,6 +37,8 @@ def run(request: Request, console: Console) -> ExitCode:
     """
     clock = Clock()
     device = request.target.check()
+    for name in ("out_dir", "cache_dir"):
+        require_place(getattr(request, name), name)
     reachable(request.tracking.uri)
     with taken_back(request.out_dir, request.cache_dir):
         return _run(request, console, clock, device)

@@ -45,6 +45,15 @@ def critical_section(path: Path, waiting: Waiting = contextlib.nullcontext) -> I
         yield
 
 
+def require_place(folder: Path, name: str) -> None:
+    """Raises RequestError where a folder cannot be written or made. Nothing is made."""
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise RequestError(
+            f"{name}={folder}: cannot be written ({above} is no folder that can be); choose another with {name}="
+        )
+
+
 def require_room(folder: Path, name: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
