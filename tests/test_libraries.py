@@ -11,7 +11,7 @@ ENGINE = {
     "optuna": ["search/*.py"],
     "mlflow": ["tracking/*.py", "deploy/*.py"],
     "onnx": ["forms/onnx*.py"],
-    "onnxruntime": [],
+    "onnxruntime": ["forms/onnx*.py"],  # where a graph's batch is, is tried
     "openvino": [],
     "nncf": [],
     "tvm": [],
