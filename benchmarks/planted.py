@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.forms.torch import TORCH
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Session
 from tuner.target import Target
-from tuner.workload import Arrays, Form, Model, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 WORK_FILE = "work.json"
 

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.artifact import Artifact
+from tuner.dataset import ArraySamples, Dataset, Role, unlabelled
 from tuner.judging import Judging, Scores
 from tuner.plugin import Session
 from tuner.system.worker import Progress
 from tuner.target import Target
 from tuner.task import Call, Task
+from tuner.tensors import Arrays, TensorSpec
 from tuner.testing.fakes import CENTRES, WEIGHTS, Linear, Null, Points, Product, write_linear
-from tuner.workload import Arrays, ArraySamples, Dataset, Role, TensorSpec, unlabelled
 
 
 @dataclass(frozen=True)

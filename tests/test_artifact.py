@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from tuner.artifact import FILES, Artifact, buckets, load, write_manifest
 from tuner.build.samples import Kept, keep
 from tuner.candidate import Candidate
+from tuner.dataset import ArraySamples, Dataset, Role, shaped
 from tuner.forms.onnx import ONNX
+from tuner.model import Model
 from tuner.plugin import Backend, Session
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
 from tuner.target import Target
+from tuner.tensors import Arrays, Shape, TensorSpec
 from tuner.testing.fakes import Null
 from tuner.testing.workbench import TARGET, need
-from tuner.workload import Arrays, ArraySamples, Dataset, Model, Role, Shape, TensorSpec, shaped
 
 BATCH = 4
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")

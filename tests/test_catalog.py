@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tuner import catalog
+from tuner.dataset import Dataset
 from tuner.errors import RequestError
+from tuner.model import ModelSource
 from tuner.plugin import Backend, Stage, Transform
-from tuner.workload import Dataset, ModelSource
 
 Install = Callable[..., None]
 

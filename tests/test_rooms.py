@@ -9,11 +9,12 @@ import pytest
 from tests import study
 from tuner.catalog import members, values
 from tuner.device import Device
-from tuner.workload import Form
+from tuner.model import Form
 
 NOUNS = {
-    "artifact", "candidate", "catalog", "device", "fidelity", "figures", "goal", "judging", "measurement", "metrics",
-    "plugin", "records", "result", "splits", "target", "task", "tensors", "trial", "verdict", "workload",
+    "artifact", "candidate", "catalog", "dataset", "device", "fidelity", "figures", "goal", "judging", "measurement",
+    "metrics", "model", "plugin", "records", "result", "splits", "target", "task", "tensors", "trial", "verdict",
+    "workload",
 }  # fmt: skip
 GROUND = {"errors", "system"}
 LOWER = GROUND | {"nouns", "forms"}

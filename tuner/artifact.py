@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
+from tuner.model import Model
 from tuner.plugin import Backend, Session
 from tuner.target import Target
-from tuner.workload import Arrays, Model, Shape, TensorSpec
+from tuner.tensors import Arrays, Shape, TensorSpec
 
 MANIFEST = "manifest.json"
 EXAMPLE = "example.npz"

@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
+from tuner.dataset import Dataset, Role
+from tuner.model import Form, Model
 from tuner.system.loader import Checked
 from tuner.system.said import last_line
 from tuner.target import Target
-from tuner.workload import Arrays, Dataset, Form, Model, Role, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 Precision = Literal["f32", "bf16", "f16"]
 Quantized = Literal["int8", "int4", "f8"]

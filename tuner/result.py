@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tuner.dataset import Role
 from tuner.errors import ExitCode, Kind
 from tuner.goal import Goal
 from tuner.measurement import Interval
 from tuner.records import FindingRecord, TrialRecord
 from tuner.system.files import damaged, read_json
 from tuner.verdict import Doubt
-from tuner.workload import Role
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
     "study", "target", "model", "verdict", "interrupted", "metric", "judged", "made_up", "content", "float_accuracy",

@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from tuner.dataset import LABEL, ArraySamples, Dataset, Role, Samples
 from tuner.errors import RequestError
 from tuner.system.code import resolve, source_digest
 from tuner.system.digests import file_digest, files_digest
 from tuner.system.fields import AtLeast, Below
 from tuner.system.said import first_line
-from tuner.workload import LABEL, Arrays, ArraySamples, Dataset, Role, Samples
+from tuner.tensors import Arrays
 
 HELD_OUT = 256  # samples for calibration, at most
 _PATHS = ("path", "calibration_path", "training_path")

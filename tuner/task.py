@@ -14,7 +14,7 @@ from tuner.system.code import source_digest
 if TYPE_CHECKING:
     from tuner.artifact import Artifact
     from tuner.plugin import Session
-    from tuner.workload import Arrays
+    from tuner.tensors import Arrays
 
 
 class Task(ABC):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tuner.dataset import ArraySamples, Dataset, Role
 from tuner.system.code import resolve
-from tuner.workload import ArraySamples, Dataset, Role
 
 KINDS = 10  # classes that the samples are of; the other outputs are there for the shape
 _PER_KIND = 3

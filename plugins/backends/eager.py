@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, TorchSession, loaded, no_torch_device
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
-from tuner.workload import Form, Model, TensorSpec
+from tuner.tensors import TensorSpec
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import ClassVar
 
 from tuner.errors import CandidateError
 from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line
 from tuner.target import Target
-from tuner.workload import Form, Model, TensorSpec
+from tuner.tensors import TensorSpec
 
 _PACKAGE = "model.pt2"
 

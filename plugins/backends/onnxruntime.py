@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, copy
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Session, missing
 from tuner.target import Target
-from tuner.workload import Arrays, Form, Model, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session, missing
 from tuner.system.said import last_line
 from tuner.target import Target
-from tuner.workload import Arrays, Form, Model, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 
 @dataclass(frozen=True)

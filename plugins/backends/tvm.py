@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Session
 from tuner.system.fields import AtLeast
 from tuner.system.files import critical_section
 from tuner.system.said import last_line
 from tuner.target import Target
-from tuner.workload import Arrays, Form, Model, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 _ROUND = 8  # schedules proposed, built and measured together; with fewer a task may end with no valid one
 _FAILED_S = 1e9  # MetaSchedule writes 1e10 s for a schedule that did not build or run

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, fixed_outputs, name_batch, save
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, called_by_name, load, parameters, program
+from tuner.model import Form, Model
 from tuner.plugin import Conversion
 from tuner.system.said import first_line
-from tuner.workload import Form, Model, TensorSpec
+from tuner.tensors import TensorSpec
 
 _OPSET = 17  # of the former exporter
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import ArraySamples, Dataset, Role
 from tuner.system.fields import AtLeast
-from tuner.workload import ArraySamples, Dataset, Role
 
 EVALUATION_SCANS = 719
 CALIBRATION_SCANS = 128

@@ -11,11 +11,12 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import ArraySamples, Dataset, Role, unlabelled
 from tuner.metrics import metric
 from tuner.plugins.datasets.texts import tokens
 from tuner.plugins.models.minilm import folder
 from tuner.system.fields import AtLeast
-from tuner.workload import ArraySamples, Dataset, FreeSpec, Role, unlabelled
+from tuner.tensors import FreeSpec
 
 _LEAST = 80  # characters of the rest
 _CALIBRATION = 64

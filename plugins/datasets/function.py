@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from tuner.dataset import LABEL, ArraySamples, Dataset, Role, Samples, unlabelled
 from tuner.errors import RequestError
 from tuner.system.code import resolve
 from tuner.system.said import first_line
-from tuner.workload import LABEL, ArraySamples, Dataset, Role, Samples, unlabelled
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import Dataset, Role, Samples
 from tuner.errors import RequestError
 from tuner.splits import Split
-from tuner.workload import Arrays, Dataset, FreeSpec, Role, Samples
+from tuner.tensors import Arrays, FreeSpec
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from tuner.dataset import LABEL, ArraySamples, Role, unlabelled
 from tuner.errors import RequestError
 from tuner.splits import Split
-from tuner.workload import LABEL, ArraySamples, Role, unlabelled
 
 _NAME_LENGTHS = slice(26, 30)  # of a member's header in a zip file: of its name, and of what else is said
 _HEADER = 30

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from tuner.dataset import ArraySamples, Dataset, Role, unlabelled
 from tuner.errors import RequestError
 from tuner.plugin import missing
 from tuner.system.fields import AtLeast
-from tuner.workload import ArraySamples, Dataset, Role, unlabelled
 
 _MEAN, _SPREAD = 127.0, 128.0
 _ROLES = {"evaluation": 0, "calibration": 1}

@@ -5,9 +5,10 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from tuner.dataset import ArraySamples, Dataset, Role, unlabelled
 from tuner.errors import RequestError
 from tuner.system.fields import AtLeast
-from tuner.workload import ArraySamples, Dataset, FreeSpec, Role, unlabelled
+from tuner.tensors import FreeSpec
 
 _CALIBRATION = 32
 

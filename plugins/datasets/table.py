@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import LABEL, ArraySamples, Dataset, Role, Samples, unlabelled
 from tuner.errors import RequestError
 from tuner.splits import Split
 from tuner.system.said import first_line
-from tuner.workload import LABEL, Arrays, ArraySamples, Dataset, FreeSpec, Role, Samples, unlabelled
+from tuner.tensors import Arrays, FreeSpec
 
 _SETS = {"evaluation": ("test", "validation", "train"), "calibration": ("train",), "training": ("train",)}
 

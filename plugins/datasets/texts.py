@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from tuner.dataset import ArraySamples, Dataset, Role, Samples, unlabelled
 from tuner.errors import RequestError
 from tuner.plugin import missing
 from tuner.plugins.datasets.table import Table
 from tuner.system.digests import file_digest
 from tuner.system.fields import AtLeast
 from tuner.system.said import first_line
-from tuner.workload import ArraySamples, Dataset, FreeSpec, Role, Samples, unlabelled
+from tuner.tensors import FreeSpec
 
 _TOKENIZER = "tokenizer*.json"
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
+from tuner.dataset import Samples, batches
 from tuner.system.worker import Progress
-from tuner.workload import Samples, batches
 
 SEED = 0
 

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.dataset import Dataset
 from tuner.errors import RequestError
 from tuner.forms.torch import TORCH, save
+from tuner.model import Form, ModelSource
 from tuner.plugin import missing
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, FreeSpec, ModelSource
+from tuner.tensors import FreeSpec
 
 _SIZE = (3, 224, 224)
 

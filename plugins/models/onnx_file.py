@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.dataset import Dataset, evaluation
 from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX, declared
 from tuner.forms.onnx_entry import let_in, require_tensors
+from tuner.model import Form, ModelSource
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, FreeSpec, ModelSource, evaluation
+from tuner.tensors import FreeSpec
 
 
 @dataclass(frozen=True)

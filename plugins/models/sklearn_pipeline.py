@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tuner.dataset import Dataset, Samples, batches, evaluation
 from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX
 from tuner.forms.onnx_entry import let_in
+from tuner.model import Form, ModelSource
 from tuner.plugin import missing
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, FreeSpec, ModelSource, Samples, batches, evaluation
+from tuner.tensors import FreeSpec
 
 _CHECKED = 1000  # samples on which the graph is compared with the pipeline
 _DISAGREE = 0.001  # of them may differ: float32 has other thresholds than float64

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.dataset import Dataset
 from tuner.errors import RequestError
 from tuner.forms.torch import TORCH, save
+from tuner.model import Form, ModelSource
 from tuner.plugin import missing
 from tuner.plugins.models.torch_module import fill_weights
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, FreeSpec, ModelSource
+from tuner.tensors import FreeSpec
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.dataset import Dataset
 from tuner.errors import RequestError
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, form_of, save
+from tuner.model import Form, ModelSource
 from tuner.system.code import resolve, source_digest
 from tuner.system.digests import file_digest
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, ModelSource
 
 _FILES = ("path", "weights")
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.dataset import Dataset, evaluation
 from tuner.errors import RequestError
 from tuner.forms.torch import TORCH, save
+from tuner.model import Form, ModelSource
 from tuner.plugin import missing
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
-from tuner.workload import Dataset, Form, FreeSpec, ModelSource, evaluation
+from tuner.tensors import FreeSpec
 
 _TEXT = ("input_ids", "attention_mask", "token_type_ids")
 _LAST = "last_hidden_state"

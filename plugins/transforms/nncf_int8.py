@@ -6,12 +6,13 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from tuner.dataset import Dataset, Role
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
+from tuner.model import Form, Model, fed
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
-from tuner.workload import Dataset, Form, Model, Role, fed
 
 _MOST_SAMPLES = 300  # NNCF's own default
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tuner.dataset import Dataset
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
+from tuner.model import Form, Model
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
-from tuner.workload import Dataset, Form, Model
 
 
 @dataclass(frozen=True)

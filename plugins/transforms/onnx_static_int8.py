@@ -7,11 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from tuner.dataset import Dataset, Role
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
+from tuner.model import Form, Model, fed
 from tuner.plugin import Quantized, Transform, missing
 from tuner.target import Target
-from tuner.workload import Arrays, Dataset, Form, Model, Role, fed
+from tuner.tensors import Arrays
 
 _BATCH_SIZE = 32
 _MOST_BATCHES = 16  # histograms hold every activation of these in memory

@@ -6,11 +6,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.dataset import Dataset, Role, batches
 from tuner.errors import CandidateError
 from tuner.forms.torch import TORCH, called_by_name, load, save, torch_device
+from tuner.model import Form, Model
 from tuner.plugin import Stage
 from tuner.target import Target
-from tuner.workload import Arrays, Dataset, Form, Model, Role, batches
+from tuner.tensors import Arrays
 
 _SEED = 0
 _BATCH_SIZE = 64

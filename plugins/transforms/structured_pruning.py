@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from tuner.dataset import Dataset, Role
 from tuner.errors import CandidateError
 from tuner.forms.torch import TORCH, called_by_name, load, save
+from tuner.model import Form, Model
 from tuner.plugin import Transform, missing
 from tuner.plugins.transforms.recovery import ANSWERS, Answered, Recovery
 from tuner.system.fields import Above, AtLeast, AtMost, Below
 from tuner.target import Target
-from tuner.workload import Dataset, Form, Model, Role, TensorSpec
+from tuner.tensors import TensorSpec
 
 _RECOVERY_STEPS = 400
 _ROUND_TO = 16

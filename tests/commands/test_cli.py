@@ -95,7 +95,7 @@ def deploy(kind: str, fields: str) -> list[str]:
         (prune(STATIC, "per_channel:3"), "search_space.prune[1].per_channel=3 must be true or false"),
         (prune(STATIC, "per_channel:{low:false,high:true}"), "per_channel.low=False must be"),
         (prune("tuner.plugin.Transform"), "tuner.plugin.Transform is not complete, it lacks apply"),
-        (["dataset._target_=tuner.workload.Dataset"], "tuner.workload.Dataset is not complete, it lacks load"),
+        (["dataset._target_=tuner.dataset.Dataset"], "tuner.dataset.Dataset is not complete, it lacks load"),
         ([f"model._target_={EAGER}"], "is not a ModelSource"),
         (["dataset=digits_distorted", "dataset.noise=-1"], "dataset.noise=-1 must be a number of 0 or more"),
         # what must be given

@@ -13,14 +13,16 @@ import torch
 from tests import outside, study
 from tuner import artifact, catalog
 from tuner.build.routes import conversions
+from tuner.dataset import ArraySamples
 from tuner.forms import batching
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.forms.torch import TORCH
+from tuner.model import Form, Model
 from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
+from tuner.tensors import TensorSpec
 from tuner.testing.fakes import CENTRES, INPUTS, write_linear
 from tuner.testing.workbench import loaded, runner
-from tuner.workload import ArraySamples, Form, Model, TensorSpec
 
 TABLE = """
 import json
@@ -32,7 +34,7 @@ from tuner.testing.fakes import INPUTS, WEIGHTS, Linear, Null, Product, Rounding
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.plugin import Conversion
-from tuner.workload import Form
+from tuner.model import Form
 
 TABLE = Form("table", "model.json")
 

@@ -10,16 +10,18 @@ import torch
 
 from tuner.artifact import Artifact
 from tuner.candidate import Candidate
+from tuner.dataset import ArraySamples
 from tuner.errors import CandidateError, RequestError
 from tuner.forms import onnx as onnx_form
 from tuner.forms import onnx_entry
 from tuner.forms.onnx import ONNX
+from tuner.model import Model
 from tuner.plugins.models.onnx_file import OnnxModel
 from tuner.request.compose import request
+from tuner.tensors import TensorSpec
 from tuner.testing import networks
 from tuner.testing.networks import CLASSES, IMAGE, Patterns, Shelf, trained
 from tuner.testing.workbench import TARGET, loaded, runner
-from tuner.workload import ArraySamples, Model, TensorSpec
 
 
 @pytest.fixture(scope="module")

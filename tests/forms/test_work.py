@@ -8,7 +8,8 @@ import pytest
 
 from tuner.forms.onnx import ONNX
 from tuner.forms.torch import TORCH
-from tuner.workload import Model, TensorSpec, Work
+from tuner.model import Model, Work
+from tuner.tensors import TensorSpec
 
 IMAGE = (TensorSpec("x", (3, 8, 8), "float32"),)
 ROW = (TensorSpec("x", (5,), "float32"),)

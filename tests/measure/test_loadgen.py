@@ -19,8 +19,9 @@ from tuner.plugin import Session
 from tuner.system.launcher import Launcher
 from tuner.target import Target
 from tuner.task import Call
+from tuner.tensors import Arrays
 from tuner.testing.fakes import INPUTS, WEIGHTS, Linear, Null, Points
-from tuner.workload import Arrays, Workload
+from tuner.workload import Workload
 
 BATCH, CALL_MS = 4, 5.0
 

@@ -13,13 +13,13 @@ from tuner.candidate import Candidate
 from tuner.device import Peaks
 from tuner.errors import RequestError
 from tuner.measure.roofline import Standing, standing
+from tuner.model import Work
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.devices import cpu_peaks
 from tuner.plugins.devices.cpu_peaks import last_level_cache
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.target import Target
-from tuner.workload import Work
 
 CONF = Path(__file__).parents[2] / "conf/target"
 PEAKS = Peaks({"f32": 400e9, "int8": 1600e9}, memory_bytes_per_s=20e9, cache_bytes_per_s=200e9, cache_bytes=1_000_000)

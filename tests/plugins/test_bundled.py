@@ -9,7 +9,9 @@ import pytest
 
 from tuner.build.prepare import Prepared, prepare
 from tuner.build.store import Store
+from tuner.dataset import Dataset, batches, evaluation, labelled
 from tuner.errors import RequestError
+from tuner.model import ModelSource
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.datasets.docstrings import Docstrings, recall_at_1
 from tuner.plugins.datasets.photographs import Photographs
@@ -17,7 +19,7 @@ from tuner.plugins.models.efficientnet_lite0 import EfficientNetLite0
 from tuner.plugins.models.minilm import PACKAGE, MiniLM
 from tuner.system.launcher import Launcher
 from tuner.target import Target
-from tuner.workload import Dataset, ModelSource, Workload, batches, evaluation, labelled
+from tuner.workload import Workload
 
 CPU = Target("cpu", "cpu", threads=1)
 

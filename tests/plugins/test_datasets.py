@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tuner.build.samples import Kept, keep
+from tuner.dataset import ROLES, ArraySamples, Dataset, batches, labelled
 from tuner.errors import RequestError
 from tuner.plugins.datasets.function import Function
 from tuner.plugins.datasets.image_folder import ImageFolder
 from tuner.plugins.datasets.npz import Npz
 from tuner.plugins.datasets.table import Table
-from tuner.workload import ROLES, ArraySamples, Dataset, FreeSpec, batches, labelled
+from tuner.tensors import FreeSpec
 
 COUNT = 40
 X = np.random.default_rng(0).normal(size=(COUNT, 3)).astype("float32")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from tuner.dataset import ArraySamples, Dataset, Role
 from tuner.errors import RequestError
 from tuner.metrics import top1
 from tuner.plugins.datasets.digits import Digits, DistortedDigits, scans
 from tuner.plugins.models.digits_networks import cnn, resnet18, train_cnn, train_resnet18
 from tuner.system.loader import build
-from tuner.workload import ArraySamples, Dataset, Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
 DATASETS = [

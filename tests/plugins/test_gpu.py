@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tuner.errors import RequestError
+from tuner.model import Model
 from tuner.plugin import Backend, Session
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.inductor import Inductor
@@ -13,7 +14,6 @@ from tuner.plugins.backends.torch_compile import TorchCompile
 from tuner.request import compose as configure
 from tuner.target import Target
 from tuner.testing.networks import IMAGE, Patterns, Shelf, trained
-from tuner.workload import Model
 
 pytestmark = pytest.mark.gpu
 BACKENDS = [kind(precision) for kind in (Eager, TorchCompile, Inductor) for precision in ("f32", "bf16")]

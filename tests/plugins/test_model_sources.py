@@ -10,7 +10,9 @@ import pytest
 
 from tuner.build.prepare import Prepared, prepare
 from tuner.build.store import Store
+from tuner.dataset import Dataset, batches, evaluation
 from tuner.errors import RequestError
+from tuner.model import ModelSource
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.datasets.npz import Npz
 from tuner.plugins.datasets.table import Table
@@ -20,7 +22,7 @@ from tuner.plugins.models.timm_network import TimmModel
 from tuner.plugins.models.transformers_folder import TransformersModel
 from tuner.system.launcher import Launcher
 from tuner.target import Target
-from tuner.workload import Dataset, ModelSource, Workload, batches, evaluation
+from tuner.workload import Workload
 
 CPU = Target("cpu", "cpu", threads=1)
 X = np.random.default_rng(0).normal(size=(300, 5)).astype("float32")

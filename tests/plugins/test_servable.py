@@ -15,14 +15,15 @@ from tuner.candidate import Candidate
 from tuner.catalog import members
 from tuner.deploy import mlflow_model as servable
 from tuner.forms.onnx import ONNX
+from tuner.model import Model
 from tuner.plugin import Backend
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.system.environment import environment, library_versions
 from tuner.system.launcher import Launcher
+from tuner.tensors import Arrays
 from tuner.testing.networks import IMAGE, PAIR, Pair, Patterns, Shelf, accuracy, trained
 from tuner.testing.variants import plain
 from tuner.testing.workbench import TARGET
-from tuner.workload import Arrays, Model
 
 BATCH = 3
 

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from tuner.build.builder import steps
+from tuner.dataset import ArraySamples, Dataset, Role
 from tuner.errors import CandidateError, RequestError
 from tuner.forms.torch import TORCH
+from tuner.model import Model
 from tuner.plugin import Plugin, encode
 from tuner.plugins.datasets.digits import Digits
 from tuner.plugins.models.digits_networks import cnn, resnet18, train_cnn
 from tuner.plugins.transforms.structured_pruning import StructuredPruning
 from tuner.system.loader import build
 from tuner.target import Target
-from tuner.workload import ArraySamples, Dataset, Model, Role, TensorSpec
+from tuner.tensors import TensorSpec
 
 TARGET = Target("cpu", "cpu")
 

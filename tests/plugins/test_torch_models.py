@@ -11,8 +11,10 @@ import pytest
 from tuner.build.prepare import Prepared, prepare
 from tuner.build.routes import conversions
 from tuner.build.store import Store
+from tuner.dataset import evaluation
 from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX
+from tuner.model import Model
 from tuner.plugin import Backend
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
@@ -20,7 +22,7 @@ from tuner.plugins.datasets.npz import Npz
 from tuner.plugins.models.torch_module import TorchModel
 from tuner.system.launcher import Launcher
 from tuner.target import Target
-from tuner.workload import Model, Workload, evaluation
+from tuner.workload import Workload
 
 NET = """
 import torch

@@ -30,7 +30,8 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.plugins.backends.tvm import TVM
 from tuner.target import Target
-from tuner.workload import Model, TensorSpec
+from tuner.model import Model
+from tuner.tensors import TensorSpec
 directory, out, cache, settings = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
 out.mkdir()
 model = Model(ONNX, directory, (TensorSpec("x", (1, 8, 8), "float32"),))
@@ -48,7 +49,7 @@ if sys.argv[3] == "torch":
 import numpy
 from tuner.plugins.backends.tvm import TVM
 from tuner.target import Target
-from tuner.workload import TensorSpec
+from tuner.tensors import TensorSpec
 before = os.sched_getaffinity(0)
 x = numpy.load(sys.argv[2])
 kept = x.copy()

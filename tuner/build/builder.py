@@ -16,13 +16,14 @@ from tuner.build.routes import conversions
 from tuner.build.store import Store
 from tuner.build.versions import plugin_version, versions
 from tuner.candidate import Candidate
+from tuner.dataset import Dataset
 from tuner.errors import CandidateError
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Conversion, Plugin, Transform, encode
 from tuner.system.deadline import Deadline
 from tuner.system.digests import digest
 from tuner.system.launcher import Launcher
 from tuner.target import Target
-from tuner.workload import Dataset, Form, Model
 
 
 @dataclass(frozen=True)

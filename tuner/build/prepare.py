@@ -12,14 +12,17 @@ from tuner import catalog
 from tuner.build.builder import Source
 from tuner.build.samples import Kept, keep
 from tuner.build.store import Store, content_digest
+from tuner.dataset import ROLES, Dataset, Role, evaluation
 from tuner.errors import CandidateError, RequestError
+from tuner.model import Form, Model
 from tuner.system.code import source_digest
 from tuner.system.digests import digest, files_digest
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
 from tuner.system.worker import Progress, Worker
 from tuner.task import Call
-from tuner.workload import ROLES, Dataset, Form, Model, Role, TensorSpec, Workload, evaluation
+from tuner.tensors import TensorSpec
+from tuner.workload import Workload
 
 _ARRAYS = "arrays"  # the stage of the store
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from tuner import catalog
 from tuner.candidate import Candidate
+from tuner.model import Form
 from tuner.plugin import Conversion
-from tuner.workload import Form
 
 
 def conversions(form: Form, accepted: Sequence[Form]) -> tuple[Conversion, ...] | None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import LABEL, ROLES, ArraySamples, Dataset, Role, Samples, batches
 from tuner.errors import RequestError
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
-from tuner.workload import LABEL, ROLES, Arrays, ArraySamples, Dataset, Role, Samples, batches
+from tuner.tensors import Arrays
 
 _CHUNK_BYTES = 64_000_000
 _ORDER = "order.json"  # the names of the arrays, in order

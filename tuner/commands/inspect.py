@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import catalog
 from tuner.errors import ExitCode, RequestError
+from tuner.model import ModelSource
 from tuner.request import compose
-from tuner.workload import ModelSource
 
 if TYPE_CHECKING:
     from tuner.study.inspection import Description

@@ -11,9 +11,9 @@ from tuner.evaluate.accuracy import no_better
 from tuner.goal import Goal
 from tuner.judging import Judging
 from tuner.measure.statistics import Interval, samples_to_certify
+from tuner.tensors import Shape, TensorSpec
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
-from tuner.workload import Shape, TensorSpec
 
 BUSY = 0.25  # of one core, used by other processes
 DRIFT = 1.3  # the reference's slowest over its fastest trial

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.system.environment import library_versions
-from tuner.workload import Arrays
-from tuner.workload import TensorSpec as Spec
+from tuner.tensors import Arrays
+from tuner.tensors import TensorSpec as Spec
 
 CHAMPION = "champion"  # as `tuner/deploy/mlflow_served.py` asks for it
 RECORD = "record.json"

@@ -14,7 +14,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from tuner import artifact
-from tuner.workload import Arrays
+from tuner.tensors import Arrays
 
 CHAMPION = "champion"
 

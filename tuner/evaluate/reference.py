@@ -14,10 +14,10 @@ from tuner.judging import Scores
 from tuner.measure import host, timing
 from tuner.measure.timing import Timing
 from tuner.measurement import Measurement
+from tuner.model import Model
 from tuner.plugin import Backend, Transform
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
-from tuner.workload import Model
 
 CHECK_BATCH = 32  # samples in a call where only the scores are wanted
 _UNDISTURBED = 25  # the percentile of its calls that tells the machine's speed, not its other users

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tuner import fidelity
 from tuner.artifact import Artifact
+from tuner.dataset import batches, evaluation, labelled
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval
 from tuner.evaluate.reference import CHECK_BATCH, reference_candidate, scored_as
@@ -27,7 +28,7 @@ from tuner.metrics import AUTO, CHOICES, Metric, Truth, find, named, suiting, ty
 from tuner.plugin import Backend
 from tuner.system.code import source_digest
 from tuner.task import Call
-from tuner.workload import Workload, batches, evaluation, labelled
+from tuner.workload import Workload
 
 _TRUTH = "truth"
 _MOST_BYTES = 1_000_000_000  # of an output that is kept only to look at it

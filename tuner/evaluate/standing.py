@@ -12,7 +12,7 @@ from tuner.errors import CandidateError
 from tuner.evaluate.peaks import KnownPeaks
 from tuner.evaluate.rig import Rig
 from tuner.measure.roofline import Standing, standing
-from tuner.workload import Form, Model, Work
+from tuner.model import Form, Model, Work
 
 _LIMIT_S = 120.0
 

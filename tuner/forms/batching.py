@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import Samples
 from tuner.system.said import first_line
-from tuner.workload import Arrays, Samples, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 Answer = Callable[[Arrays], list[NDArray[Any]]]
 """From a batch, as the model takes it, to its outputs. It raises whatever a runtime raises."""

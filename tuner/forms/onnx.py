@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.dataset import Samples
 from tuner.errors import RequestError
-from tuner.workload import Form, FreeSpec, Model, Samples, Shape, TensorSpec, Work
+from tuner.model import Form, Model, Work
+from tuner.tensors import FreeSpec, Shape, TensorSpec
 
 BATCH = "batch"
 _LARGEST_BYTES = 2**31 - 1  # protobuf's limit for one file

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.dataset import Samples
 from tuner.errors import RequestError
 from tuner.forms import batching
 from tuner.forms.batching import Answer, NotFree
@@ -20,7 +21,7 @@ from tuner.forms.onnx import BATCH, GraphInput, Layout, check_inputs, declared_i
 from tuner.forms.onnx_lengths import Lengths
 from tuner.forms.onnx_rewrites import loosened, raised
 from tuner.system.said import first_line
-from tuner.workload import Samples, TensorSpec
+from tuner.tensors import TensorSpec
 
 _INLINE_BYTES = 1_900_000_000  # protobuf refuses a file of 2 GiB
 _MOST_PLACES = 16  # combinations of batch axes that are tried

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tuner.errors import RequestError
 from tuner.forms.onnx import GraphInput
-from tuner.workload import Shape, TensorSpec
+from tuner.tensors import Shape, TensorSpec
 
 
 @dataclass(frozen=True)

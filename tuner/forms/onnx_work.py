@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tuner.workload import TensorSpec, Work
+from tuner.model import Work
+from tuner.tensors import TensorSpec
 
 _WEIGHT_AT = {
     "Conv": 1,

@@ -1,5 +1,5 @@
 """OpenVINO: its intermediate representation, a graph (.xml) with its weights beside it (.bin)."""
 
-from tuner.workload import Form
+from tuner.model import Form
 
 OPENVINO = Form("openvino", "model.xml")

@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from tuner.dataset import Samples
 from tuner.errors import RequestError
 from tuner.forms import batching
+from tuner.model import Form, Model
 from tuner.plugin import Precision, Session, missing
 from tuner.target import Target
-from tuner.workload import Arrays, Form, Model, Samples, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner import artifact
+from tuner.dataset import Samples, batches, evaluation, shaped
 from tuner.device import Device
 from tuner.judging import Labels, Scores
 from tuner.plugin import Session
 from tuner.system import energy
 from tuner.task import Task
-from tuner.workload import Arrays, Samples, Shape, Workload, batches, evaluation, shaped
+from tuner.tensors import Arrays, Shape
+from tuner.workload import Workload
 
 LEAD = 0.2  # of a turn, in units before it that are not recorded
 _POOL = 8  # distinct batches a timing cycles through

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.measure.host import Hosted, hosted
-from tuner.workload import Arrays
+from tuner.tensors import Arrays
 
 _PROBED = 5  # calls that tell LoadGen how many queries to prepare
 _SPARE = 2.0  # it prepares this many times more: a run that uses them up is invalid

@@ -10,10 +10,12 @@ import psutil
 from omegaconf import DictConfig, OmegaConf
 
 from tuner import catalog
+from tuner.dataset import Dataset
 from tuner.errors import RequestError
 from tuner.figures import TABLE, figures
 from tuner.goal import Goal
 from tuner.metrics import AUTO, UNJUDGED, find, named, short
+from tuner.model import Form, ModelSource
 from tuner.plugin import Backend
 from tuner.request.request import Request
 from tuner.request.schema import limit_keys
@@ -28,7 +30,7 @@ from tuner.system.spelling import unknown_name
 from tuner.target import Target
 from tuner.task import Call, Task
 from tuner.trial import TrialLimits
-from tuner.workload import Dataset, Form, ModelSource, Workload
+from tuner.workload import Workload
 
 _CHOICES = {"sampler": ("auto", "gp", "tpe", "nsga2", "random", "brute"), "promote": ("ask", "auto")}
 _FROM_TO = {"n_trials": (1, 10**6), "timeout_s": (1, 10**8), "patience": (1, 10**6), "seed": (0, 2**32 - 1)}

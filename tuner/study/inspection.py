@@ -9,17 +9,20 @@ from tuner.build.prepare import prepare
 from tuner.build.routes import conversions
 from tuner.build.store import Store
 from tuner.candidate import Candidate
+from tuner.dataset import Dataset
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.standing import counted
 from tuner.measure import host
 from tuner.metrics import UNJUDGED
+from tuner.model import Form, Model, ModelSource, Work
 from tuner.plugin import Backend, Plugin, Transform
 from tuner.search.space import Space
 from tuner.system.launcher import Launcher
 from tuner.target import Target
+from tuner.tensors import FreeSpec
 from tuner.trial import TrialLimits
-from tuner.workload import Dataset, Form, FreeSpec, Model, ModelSource, Work, Workload
+from tuner.workload import Workload
 
 TRIED = 16  # the size of a free axis, where the model is only looked at
 _LIMIT_S = 120.0

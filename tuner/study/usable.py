@@ -7,11 +7,11 @@ from tuner.build.prepare import Prepared
 from tuner.build.routes import obstacle
 from tuner.errors import RequestError
 from tuner.evaluate.rig import Rig
+from tuner.model import Model
 from tuner.plugin import Plugin, Transform
 from tuner.request.request import Request
 from tuner.search.recipe import Recipe
 from tuner.search.space import Space
-from tuner.workload import Model
 
 
 def require_fitting(request: Request, model: Model) -> None:

@@ -24,16 +24,17 @@ from hypothesis import strategies as st
 
 from tuner.artifact import Artifact
 from tuner.candidate import Candidate
+from tuner.dataset import batches
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Backend, Plugin, Quantized, Transform, encode
 from tuner.system.digests import files_digest
 from tuner.system.loader import annotations, build
 from tuner.target import Target
+from tuner.tensors import Arrays
 from tuner.testing import networks
 from tuner.testing.networks import IMAGE, PAIR, Patterns, Shelf
 from tuner.testing.variants import fitting, others, plain, unfitting, variants
 from tuner.testing.workbench import TARGET, applied, loaded, modules, need, runner, taken
-from tuner.workload import Arrays, batches
 
 __all__ = [
     "built",
@@ -208,7 +209,7 @@ import numpy
 from tuner.plugin import Backend
 from tuner.system.loader import build
 from tuner.target import Target
-from tuner.workload import TensorSpec
+from tuner.tensors import TensorSpec
 folder, spec, sys.path[1:1] = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
 backend, target = build(spec, Backend, "backend"), Target("cpu", "cpu", threads=1)
 session = backend.load(folder, (TensorSpec("image", (1, 8, 8), "float32"),), 3, target)

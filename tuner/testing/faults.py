@@ -11,13 +11,15 @@ from typing import Any, ClassVar, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import Dataset
 from tuner.errors import CandidateError, RequestError
 from tuner.forms.onnx import ONNX
+from tuner.model import Form, Model, ModelSource
 from tuner.plugin import Session
 from tuner.system.worker import Progress
 from tuner.target import Target
+from tuner.tensors import Arrays, TensorSpec
 from tuner.testing.fakes import WEIGHTS, Null, Product, Rounding, write_linear
-from tuner.workload import Arrays, Dataset, Form, Model, ModelSource, TensorSpec
 
 Fault = Literal["raise", "refuse", "memory_error", "segfault", "exit", "hang", "blow_up", "nan", "constant"]
 KIND: dict[Fault, str] = {  # as the study is to record it

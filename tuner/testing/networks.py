@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from tuner.build.routes import conversions
+from tuner.dataset import ArraySamples, Dataset, Role
 from tuner.forms.torch import TORCH, load, save
 from tuner.metrics import top1
-from tuner.workload import Arrays, ArraySamples, Dataset, Form, Model, Role, TensorSpec
+from tuner.model import Form, Model
+from tuner.tensors import Arrays, TensorSpec
 
 IMAGE = (TensorSpec("image", (1, 8, 8), "float32"),)
 PAIR = (TensorSpec("ids", (4,), "int64"), TensorSpec("scores", (4,), "float32"))

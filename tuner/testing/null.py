@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.dataset import ArraySamples, Dataset, Role
 from tuner.forms.onnx import ONNX
+from tuner.model import Form, Model, ModelSource
 from tuner.plugin import Backend, Session
 from tuner.system.worker import Progress
 from tuner.target import Target
-from tuner.workload import Arrays, ArraySamples, Dataset, Form, Model, ModelSource, Role, TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import yaml
 
 from tuner.build.builder import steps
 from tuner.catalog import members
+from tuner.model import Form, Model
 from tuner.plugin import Backend, Plugin, Session, Transform
 from tuner.system.loader import build
 from tuner.target import Target
 from tuner.testing.networks import Patterns, Shelf
 from tuner.testing.variants import plain
-from tuner.workload import Form, Model
 
 
 def _target() -> Target:

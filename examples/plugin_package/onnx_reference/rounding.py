@@ -7,12 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from tuner.dataset import Dataset
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
+from tuner.model import Form, Model
 from tuner.plugin import Transform, missing
 from tuner.system.fields import AtLeast, AtMost
 from tuner.target import Target
-from tuner.workload import Dataset, Form, Model
 
 
 @dataclass(frozen=True)
