@@ -13,7 +13,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -40,12 +40,13 @@ def members(kind: type[K]) -> tuple[type[K], ...]:
     Those that belong to a narrower kind are not among them: one with a `family` of its own, as conversions have, which
     are transforms too. Raises RequestError where the package of an entry point does not import.
     """
-    classes = (
-        value
-        for value in _public(kind.family)
-        if inspect.isclass(value) and issubclass(value, kind) and not inspect.isabstract(value)
-    )
-    return tuple(dict.fromkeys(member for member in classes if _belongs_to(member) is _belongs_to(kind)))
+    return tuple(dict.fromkeys(_members(kind)))
+
+
+def first(kind: type[K], fits: Callable[[type[K]], bool]) -> type[K] | None:
+    """The first member that fits. Nothing behind it is looked at, and the entry points last: every process of a study
+    asks for its device, and reading what is installed takes longer than its share of a trial may."""
+    return next(filter(fits, _members(kind)), None)
 
 
 @cache
@@ -57,6 +58,13 @@ def values(kind: type[K]) -> tuple[K, ...]:
     return tuple({id(value): value for value in _public(kind.family) if isinstance(value, kind)}.values())
 
 
+def _members(kind: type[K]) -> Iterator[type[K]]:
+    for value in _public(kind.family):
+        complete = inspect.isclass(value) and issubclass(value, kind) and not inspect.isabstract(value)
+        if complete and _belongs_to(value) is _belongs_to(kind):
+            yield value
+
+
 def _belongs_to(member: type) -> type:
     """The nearest base class that names a family."""
     return next(base for base in member.__mro__ if "family" in vars(base))
@@ -66,7 +74,10 @@ def _public(family: str) -> Iterator[Any]:
     """What the modules of a family and of entry points define for others; of the latter, what they hand on too."""
     home = importlib.import_module(family)
     files = [info.name for info in pkgutil.iter_modules(getattr(home, "__path__", ()), f"{family}.")]
-    for module in (home, *map(importlib.import_module, files), *_outside()):
+    yield from _attributes(home)
+    for file in files:
+        yield from _attributes(importlib.import_module(file))
+    for module in _outside():
         yield from _attributes(module)
 
 

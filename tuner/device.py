@@ -133,8 +133,8 @@ class Device(ABC):
 
 def device(name: str) -> Device:
     """The device of that name. Raises RequestError with the names there are."""
-    kinds: tuple[type[Device], ...] = catalog.members(Device)
-    for kind in kinds:
-        if name in (kind.name, *kind.former):
-            return kind()
-    raise RequestError(f"target.device={name!r} must be one of {', '.join(sorted(kind.name for kind in kinds))}")
+    kind = catalog.first(Device, lambda kind: name in (kind.name, *kind.former))
+    if kind is None:
+        names = sorted(kind.name for kind in catalog.members(Device))
+        raise RequestError(f"target.device={name!r} must be one of {', '.join(names)}")
+    return kind()
