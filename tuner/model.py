@@ -82,7 +82,8 @@ class Model:
     batch. `batch_size` is the only one that it takes, and `fixed` says why in a line; None is any. `quantized`: it came
     as int8 already, and is taken as it is. `shapes` are those of inputs of variable lengths, and `inputs` then the
     largest; where it is empty there is but one. `key` stands for its content in the keys of what is made of it.
-    `output_names` are there where the form has any.
+    `output_names` are there where the form has any. `former` is the identity that the version before gave it, where it
+    gave another: with it champions are registered.
     """
 
     form: Form
@@ -95,6 +96,7 @@ class Model:
     quantized: bool = False
     shapes: tuple[Shape, ...] = ()
     output_names: tuple[str, ...] = ()
+    former: str = ""
 
     @property
     def path(self) -> Path:

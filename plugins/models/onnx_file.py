@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from tuner.dataset import Dataset, evaluation
 from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX, declared
-from tuner.forms.onnx_entry import let_in, require_tensors
+from tuner.forms.onnx_entry import let_in
+from tuner.forms.onnx_read import require_tensors
 from tuner.model import Form, ModelSource
 from tuner.system.worker import Progress
 from tuner.tensors import FreeSpec

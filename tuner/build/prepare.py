@@ -47,6 +47,10 @@ class Prepared:
         output = {} if self.workload.metric_output is None else {"output": self.workload.metric_output}
         return {**content, "metric": metric, "code": source_digest(metric), **task, **output}
 
+    def same_model(self, key: str) -> bool:
+        """Whether that is the model's key, or was in the version before."""
+        return key in (self.source.model.key, self.source.model.former)
+
     @property
     def digests(self) -> dict[str, str]:
         """The model and the data, each by what is in its files."""
@@ -75,10 +79,16 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
             form = next((form for form in catalog.values(Form) if (folder / form.file).exists()), source.form)
             model = Model(form, folder, inputs)
             model, identity = worker.run(_described, model, dataset)
-            content = digest({"model": identity, "inputs": [spec.to_json() for spec in model.inputs]})
+            content, former = (_content(name, model) for name in (identity, model.former))
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
-    return Prepared(workload, Source(replace(model, key=content), dataset), samples, content_digest(kept))
+    return Prepared(
+        workload, Source(replace(model, key=content, former=former), dataset), samples, content_digest(kept)
+    )
+
+
+def _content(identity: str, model: Model) -> str:
+    return digest({"model": identity, "inputs": [spec.to_json() for spec in model.inputs]})
 
 
 def _kept(

@@ -123,7 +123,7 @@ class Succession:
             model = None if record is None else json.loads(record.read_text())["terms"]["model"]
         except (RequestError, OSError, ValueError, LookupError):  # nothing is known of it
             return
-        if model not in (None, self._prepared.content["model"]):
+        if model is not None and not self._prepared.same_model(model):
             yield Doubt(
                 "registered_of_another_model",
                 f"{self._name} version {versions[-1]} is of another model: unless this is the same one trained anew, "

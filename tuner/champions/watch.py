@@ -13,7 +13,7 @@ machine lengthens the others, and not by the same factor. It has regressed where
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Watch:
             label=record["candidate"],
             accuracy_recorded=record["accuracy"],
             changed=_changes(record["surroundings"], self._surroundings(candidate)),
-            differing=tuple(name for name, value in self._terms().items() if record["terms"].get(name) != value),
+            differing=tuple(self._differing(record["terms"])),
         )
         if "model" in examined.differing:
             return examined
@@ -143,6 +143,12 @@ class Watch:
             "target": digest(target),
             "limits": digest(request.goal.to_json()),
         }
+
+    def _differing(self, recorded: Mapping[str, str]) -> Iterator[str]:
+        for name, value in self._terms().items():
+            same = self._rig.prepared.same_model if name == "model" else value.__eq__
+            if name not in recorded or not same(recorded[name]):
+                yield name
 
     def _surroundings(self, candidate: Candidate) -> dict[str, str]:
         """What may change under a champion: the machine, the driver, the libraries of it and of the reference."""

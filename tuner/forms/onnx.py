@@ -4,6 +4,7 @@ The batch axis of every input and output is called "batch"; where it is not the 
 own metadata say so (`Layout`).
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +15,14 @@ from typing import Any, ClassVar
 from tuner.dataset import Samples
 from tuner.errors import RequestError
 from tuner.model import Form, Model, Work
+from tuner.system.digests import digest
 from tuner.tensors import FreeSpec, Shape, TensorSpec
 
 BATCH = "batch"
 _LARGEST_BYTES = 2**31 - 1  # protobuf's limit for one file
 _PROBE = 3  # a batch size no exporter picks by itself
 _QUANTIZED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}
+INLINE_BYTES = 1_900_000_000  # of weights within the graph: protobuf refuses a file of 2 GiB
 _LAYOUT = "inference_tuner.layout"  # the key of `Layout` among a graph's metadata
 _BATCH_NAMES = ("b", "n", "bs")  # what exporters and people call a batch axis, besides "batch…"
 
@@ -114,13 +117,18 @@ class Layout:
         ]
         return cls(inputs, tuple(outputs), size, why)
 
-    def write(self, proto: Any) -> None:
-        """Into the graph's metadata."""
+    def write(self, proto: Any, former: str) -> None:
+        """Into the graph's metadata, with its `former_identity`."""
         from onnx.helper import set_model_props
 
         kept = {entry.key: entry.value for entry in proto.metadata_props}
         said: dict[str, Any] = {"inputs": [spec.to_json() for spec in self.inputs], "outputs": self.outputs}
-        said |= {"size": self.size, "why": self.why, "shapes": [shape.to_json() for shape in self.shapes]}
+        said |= {
+            "former": former,
+            "size": self.size,
+            "why": self.why,
+            "shapes": [shape.to_json() for shape in self.shapes],
+        }
         set_model_props(proto, kept | {_LAYOUT: json.dumps(said)})
 
     @classmethod
@@ -140,6 +148,7 @@ class Layout:
             batch_size=said["size"],
             fixed=said["why"],
             shapes=tuple(map(Shape.from_json, said["shapes"])),
+            former=said.get("former", ""),
         )
 
 
@@ -225,6 +234,25 @@ def name_batch(proto: Any, model: Model) -> None:
         if axis is not None:
             value.type.tensor_type.shape.dim[axis].dim_param = BATCH
     del proto.graph.value_info[:]
+
+
+def former_identity(proto: Any) -> str:
+    """What the version before, which took the first axis of everything for the batch, called this graph as a user's
+    file has it: champions are registered with that. Empty where it took no such graph."""
+    import onnx
+
+    if proto.ByteSize() > INLINE_BYTES:
+        return ""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(proto)
+    for value in [*real_inputs(plain), *plain.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        if not dims:
+            return ""
+        dims[0].dim_param = BATCH
+    del plain.graph.value_info[:]
+    content = hashlib.sha256(plain.SerializeToString()).hexdigest()
+    return digest({ONNX.file: digest({ONNX.file: content})})
 
 
 def fixed_outputs(proto: Any) -> list[str]:

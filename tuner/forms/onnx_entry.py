@@ -3,8 +3,6 @@
 Whatever is changed of the graph, a check shows that its answers are the same.
 """
 
-import contextlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
@@ -17,13 +15,22 @@ from tuner.dataset import Samples
 from tuner.errors import RequestError
 from tuner.forms import batching
 from tuner.forms.batching import Answer, NotFree
-from tuner.forms.onnx import BATCH, GraphInput, Layout, check_inputs, declared_inputs, real_inputs, save
+from tuner.forms.onnx import (
+    BATCH,
+    GraphInput,
+    Layout,
+    check_inputs,
+    declared_inputs,
+    former_identity,
+    real_inputs,
+    save,
+)
 from tuner.forms.onnx_lengths import Lengths
+from tuner.forms.onnx_read import draw_in, read, refuse_what_is_no_tensor
 from tuner.forms.onnx_rewrites import loosened, raised
 from tuner.system.said import first_line
 from tuner.tensors import TensorSpec
 
-_INLINE_BYTES = 1_900_000_000  # protobuf refuses a file of 2 GiB
 _MOST_PLACES = 16  # combinations of batch axes that are tried
 _ROUNDS_EACH_BATCH = {"DynamicQuantizeLinear"}  # its scale is that of all samples of a call
 _ROUNDING = 0.05
@@ -43,9 +50,10 @@ def let_in(
     Raises RequestError naming `model.path`, or the input, where it cannot be taken.
     """
     where = f"model.path={source}"
-    proto = _read(source, where)
-    _refuse_what_is_no_tensor(proto, where)
-    _draw_in(proto, source, out.parent, where)
+    proto = read(source, where)
+    refuse_what_is_no_tensor(proto, where)
+    draw_in(proto, source, out.parent, where)
+    former = former_identity(proto)
     graph_inputs = declared_inputs(proto)
     sample = batching.rows(samples, 1)[0]
     specs = tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in sample.items())
@@ -57,7 +65,7 @@ def let_in(
     placed = _placed(specs, graph_inputs, declared)
     proto, layout, shapes = trials.best([lengths.largest(inputs) for inputs in placed])
     layout = trials.at_every_length(proto, layout)
-    layout.write(proto)
+    layout.write(proto, former)
     for value, axis, shape in zip(proto.graph.output, layout.outputs, shapes, strict=True):
         if not layout.shapes:
             _set_shape(value, shape, axis, layout.size)
@@ -187,79 +195,6 @@ class _Trials:
         finally:
             file.unlink()
         return lambda inputs: session.run(None, inputs)
-
-
-def _read(source: Path, where: str) -> Any:
-    """The graph, its weights where they are. Raises RequestError."""
-    import onnx
-
-    if not source.is_file():
-        raise RequestError(f"{where}: no such file")
-    try:
-        onnx.checker.check_model(str(source))
-        return onnx.load(str(source), format="protobuf", load_external_data=False)
-    except (onnx.checker.ValidationError, OSError) as error:
-        said = first_line(error, lines=2)
-        raise RequestError(
-            f"{where} is not a valid ONNX model: {said}; export it again, its external data files beside it"
-        ) from error
-
-
-def require_tensors(source: Path) -> None:
-    """Refuses strings, maps and sequences before any sample is read; what cannot be read at all is told later."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    with contextlib.suppress(DecodeError, OSError):
-        _refuse_what_is_no_tensor(onnx.load(str(source), load_external_data=False), f"model.path={source}")
-
-
-def _refuse_what_is_no_tensor(proto: Any, where: str) -> None:
-    """Strings, and the maps and sequences that some exporters end with."""
-    from onnx import TensorProto
-
-    if not real_inputs(proto):
-        raise RequestError(f"{where} has no inputs; export it again with its weights as initializers")
-    for kind, values in (("input", real_inputs(proto)), ("output", proto.graph.output)):
-        for value in values:
-            if not value.type.HasField("tensor_type"):
-                raise RequestError(
-                    f"{where}: {kind} {value.name!r} is a {value.type.WhichOneof('value')[:-5]}, not a tensor; "
-                    "export it again without (scikit-learn: options={'zipmap': False})"
-                )
-            if value.type.tensor_type.elem_type == TensorProto.STRING:
-                mend = {
-                    "input": "drop the encoder from the graph, and give the codes that it makes",
-                    "output": "export it again with class numbers, or without that output",
-                }[kind]
-                raise RequestError(f"{where}: {kind} {value.name!r} holds strings, which cannot be tuned; {mend}")
-
-
-def _draw_in(proto: Any, source: Path, folder: Path, where: str) -> None:
-    """Weights of external files go into the graph, or, where they are too many for one file, their files into the
-    folder."""
-    from onnx.external_data_helper import load_external_data_for_model, uses_external_data
-
-    tensors = [tensor for tensor in _tensors(proto.graph) if uses_external_data(tensor)]
-    files = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
-    size = proto.ByteSize() + sum((source.parent / file).stat().st_size for file in files)
-    if size <= _INLINE_BYTES:
-        load_external_data_for_model(proto, str(source.parent))
-        return
-    for file in files:
-        place = folder / file
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.parent / file, place)
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    from onnx.external_data_helper import _get_all_tensors
-
-    class Wrapped:
-        def __init__(self) -> None:
-            self.graph, self.functions = graph, ()
-
-    yield from _get_all_tensors(Wrapped())
 
 
 def _placed(
