@@ -7,6 +7,7 @@ from tuner.judging import Judging
 from tuner.metrics import AUTO, UNJUDGED
 from tuner.model import ModelSource
 from tuner.task import Call, Task
+from tuner.tensors import Arrays as Arrays  # the code of registered MLflow models has it from here
 
 
 @dataclass(frozen=True)

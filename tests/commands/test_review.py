@@ -51,7 +51,7 @@ def test_show_knows_the_nearest_name_and_what_has_not_finished(
 ) -> None:
     for name, file in (("digits-cpu-001", "result.json"), ("begun", "request.json")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text('{"command": "tune latency_ms=3"}')
+        (tmp_path / name / file).write_text('{"key": "k", "id": "i", "command": "tune latency_ms=3"}')
     assert main(["show", f"out_dir={tmp_path}", "study=digits-cpu-01"]) == 2
     assert "did you mean digits-cpu-001?" in capsys.readouterr().err
     assert main(["show", f"out_dir={tmp_path}", "study=begun"]) == 2
