@@ -58,6 +58,12 @@ def values(kind: type[K]) -> tuple[K, ...]:
     return tuple({id(value): value for value in _public(kind.family) if isinstance(value, kind)}.values())
 
 
+def files(family: str) -> tuple[str, ...]:
+    """The names of a family's modules, its own first; none but that is imported."""
+    home = importlib.import_module(family)
+    return (family, *(info.name for info in pkgutil.iter_modules(getattr(home, "__path__", ()), f"{family}.")))
+
+
 def _members(kind: type[K]) -> Iterator[type[K]]:
     for value in _public(kind.family):
         complete = inspect.isclass(value) and issubclass(value, kind) and not inspect.isabstract(value)
@@ -72,10 +78,7 @@ def _belongs_to(member: type) -> type:
 
 def _public(family: str) -> Iterator[Any]:
     """What the modules of a family and of entry points define for others; of the latter, what they hand on too."""
-    home = importlib.import_module(family)
-    files = [info.name for info in pkgutil.iter_modules(getattr(home, "__path__", ()), f"{family}.")]
-    yield from _attributes(home)
-    for file in files:
+    for file in files(family):
         yield from _attributes(importlib.import_module(file))
     for module in _outside():
         yield from _attributes(module)

@@ -123,9 +123,9 @@ class ModelSource(Checked, ABC):
     @abstractmethod
     def name(self) -> str: ...
 
-    @abstractmethod
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         """What decides the result of `write`, as JSON, where that is costly and worth keeping; else None."""
+        return None
 
     def declares(self) -> tuple[FreeSpec, ...]:
         """What the model declares that it takes; nothing where only samples tell. Called in a worker."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tuner.dataset import Dataset
 from tuner.errors import RequestError
@@ -24,9 +24,6 @@ class EfficientNetLite0(ModelSource):
     @property
     def name(self) -> str:
         return "efficientnet_lite0"
-
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
 
     def declares(self) -> tuple[FreeSpec, ...]:
         return (FreeSpec("image", _SIZE, "float32"),)

@@ -49,9 +49,6 @@ class OnnxModel(ModelSource):
     def name(self) -> str:
         return self.label or Path(self.path).stem
 
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
-
     def declares(self) -> tuple[FreeSpec, ...]:
         require_tensors(Path(self.path))
         largest = {name: max(_calls(sizes)) for name, sizes in self.axes.items()}

@@ -52,9 +52,6 @@ class SklearnModel(ModelSource):
     def name(self) -> str:
         return self.label or Path(self.path).stem
 
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
-
     def declares(self) -> tuple[FreeSpec, ...]:
         pipeline = self._loaded()
         names = getattr(pipeline, "feature_names_in_", None)

@@ -35,9 +35,6 @@ class TimmModel(ModelSource):
     def name(self) -> str:
         return self.label or self.architecture.partition(".")[0]
 
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
-
     def declares(self) -> tuple[FreeSpec, ...]:
         return (FreeSpec("image", tuple(self._network().default_cfg["input_size"]), "float32"),)
 

@@ -45,9 +45,6 @@ class TransformersModel(ModelSource):
     def name(self) -> str:
         return self.label or Path(self.path).resolve().name
 
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
-
     def declares(self) -> tuple[FreeSpec, ...]:
         config = json.loads((Path(self.path) / "config.json").read_text())
         size = config.get("image_size")

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from tuner.build.prepare import prepare
 from tuner.build.store import Store
+from tuner.catalog import files
 from tuner.decide import doubts
+from tuner.device import Device
 from tuner.errors import ExitCode, RequestError
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.settling import settled
+from tuner.model import Form
 from tuner.report.console import Console
 from tuner.request.request import Request
 from tuner.search.storage import storage
@@ -52,7 +55,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitC
         storage(request.tracking.storage, request.out_dir / "optuna.journal")  # refused now rather than later
     machine_doubts = list(doubts.about_machine(machine.load_before()))
     store = Store(request.cache_dir)
-    preload(*CHILDREN_NEED)
+    preload(*CHILDREN_NEED, *files(Form.family), *files(Device.family))
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     # a terminated study is decided and saved like an interrupted one
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -51,9 +51,6 @@ class Linear(ModelSource):
     def name(self) -> str:
         return "linear"
 
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
-
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         write_linear(out, CENTRES.T)
 

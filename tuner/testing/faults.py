@@ -123,9 +123,6 @@ class Unloadable(ModelSource):
     def name(self) -> str:
         return "unloadable"
 
-    def key(self, dataset: Dataset) -> dict[str, Any] | None:
-        return None
-
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         raise RequestError("model.path=net.bin: it was written by a version from before the flood")
 
