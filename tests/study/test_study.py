@@ -350,7 +350,8 @@ class Running:
     def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder
         self._mark = uuid.uuid4().hex
-        self.process = study.process(folder, *more, env=os.environ | {"TUNER_TEST": self._mark})
+        marked = {"TUNER_TEST": self._mark, "PYTHONFAULTHANDLER": "1"}
+        self.process = study.process(folder, *more, env=os.environ | marked)
 
     def begun(self) -> int:
         """How many trials have an owner in the journal by now."""
@@ -358,7 +359,13 @@ class Running:
         return path.read_text().count('"owner"') if path.exists() else 0
 
     def ended(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=120)
+        try:
+            out, err = self.process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            alive = [psutil.Process(pid).as_dict(["pid", "ppid", "name", "cmdline", "status"]) for pid in self.alive()]
+            self.process.send_signal(signal.SIGABRT)  # it tells where it waits
+            self.sweep()
+            pytest.fail(f"it did not end; alive were {alive}\n{''.join(self.process.communicate())}")
         return self.process.returncode, out, err
 
     def kill(self) -> None:

@@ -60,18 +60,23 @@ class Hosted:
         """Of a round."""
         return len(self.pool[0])
 
-    def timed(self) -> tuple[NDArray[Any], Mapping[str, float]]:
+    def timed(self) -> tuple[list[float], Mapping[str, float]]:
         """One unit for each batch of the next round: how long each took, ms, and what the task found out last."""
         batches = self.pool[self.units % len(self.pool)]
         self.units += 1
-        wall_ms = np.empty(len(batches))
+        wall_ms = []  # no array: a turn may have ten thousand rounds
         more: Mapping[str, float] = {}
-        for number, batch in enumerate(batches):
+        for batch in batches:
             inputs = _copied(batch)  # a runtime may overwrite what it is given
             start = self.session.now()
             more = self.perform(inputs)
-            wall_ms[number] = (self.session.now() - start) * 1e3
+            wall_ms.append((self.session.now() - start) * 1e3)
         return wall_ms, more
+
+    def timed_ms(self) -> float:
+        """The mean over the next round."""
+        wall_ms, _ = self.timed()
+        return sum(wall_ms) / len(wall_ms)
 
 
 _hosted: Hosted | None = None
@@ -106,10 +111,10 @@ def warm_up(limit_s: float) -> float:
     here = hosted()
     now = here.session.now
     end = now() + limit_s
-    units = [float(here.timed()[0].mean())]
+    units = [here.timed_ms()]
     before = float("inf")
     while now() < end:
-        window = [float(here.timed()[0].mean()) for _ in range(_WINDOW) if now() < end]
+        window = [here.timed_ms() for _ in range(_WINDOW) if now() < end]
         if not window:
             break
         units += window
@@ -145,23 +150,27 @@ def turn(seconds: float, least_units: int) -> Turn:
         here.timed()
         if now() >= began + LEAD * seconds:
             break
-    rows: list[tuple[NDArray[Any], Mapping[str, float]]] = []
+    units_ms: list[float] = []
+    findings: list[Mapping[str, float]] = []
     counted = seconds >= _MOVES * here.hardware.energy_step_s
     before = here.hardware.energy() if counted else ()
     end = now() + seconds
     # over the whole turn: the kernel adds up other threads' time only at its ticks
     cpu = time.process_time()
-    while len(rows) < least_units or now() < end:
-        rows.append(here.timed())
+    while len(units_ms) < least_units * here.calls or now() < end:
+        round_ms, more = here.timed()
+        units_ms += round_ms
+        if more:
+            findings.append(more)
     cpu_s = time.process_time() - cpu
     used_j = energy.used(before, here.hardware.energy()) if counted else None
-    wall_ms = np.array([wall_ms for wall_ms, _ in rows])
+    wall_ms = np.array(units_ms)
     return Turn(
-        wall_ms if here.calls > 1 else wall_ms[:, 0],
+        wall_ms.reshape(-1, here.calls) if here.calls > 1 else wall_ms,
         cpu_s * 1e3 / wall_ms.size,
         None if used_j is None else used_j / wall_ms.size,
         now() - began,
-        medians([more for _, more in rows]),
+        medians(findings),
     )
 
 
