@@ -134,6 +134,20 @@ def test_a_killed_fork_server_takes_its_children_along_and_another_is_started(lo
         assert worker.run(double, 4) == 8
 
 
+def test_a_fork_server_that_is_killed_while_it_starts_a_child_costs_that_child(log: Path) -> None:
+    with FORKED.open(log) as worker:
+        server = worker.run(os.getppid)
+    os.kill(server, signal.SIGSTOP)  # it takes no request any more
+    killer = threading.Timer(0.5, os.kill, (server, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(CandidateError) as caught:
+        FORKED.open(log)
+    killer.join()
+    assert caught.value.kind == "killed"
+    with FORKED.open(log) as worker:
+        assert worker.run(double, 4) == 8
+
+
 def _kind_of_death(worker: Worker) -> str:
     """The kind of error that a worker's death is."""
     with pytest.raises(CandidateError) as caught:

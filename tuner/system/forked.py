@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from tuner.errors import CandidateError
 from tuner.system.child import end_with_parent, serve
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -30,16 +31,22 @@ def preload(*modules: str) -> None:
 
 
 class Forked:
-    """A child of the fork server. `variables` are set before anything heavy is imported."""
+    """A child of the fork server. `variables` are set before anything heavy is imported.
+
+    Raises CandidateError where somebody kills the server meanwhile; the next child has a new one.
+    """
 
     def __init__(self, log: Path, variables: Mapping[str, str]) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         arguments = (theirs, str(log), dict(variables), list(sys.path))
         self._process = _CONTEXT.Process(target=_begin, args=arguments, daemon=False)
-        with _without_main(), _single_threaded_server():
-            self._process.start()
-        theirs.close()
-        self._server = psutil.Process(_fork_server()._forkserver_pid)
+        try:
+            with theirs, _without_main(), _single_threaded_server():
+                self._process.start()
+            self._server = psutil.Process(_fork_server()._forkserver_pid)
+        except (EOFError, ConnectionError, psutil.NoSuchProcess) as error:
+            self.connection.close()
+            raise CandidateError("killed", "the process that starts its own was killed from outside") from error
 
     @property
     def pid(self) -> int:

@@ -45,14 +45,18 @@ class Child(Protocol):
 class Worker:
     """One child process that runs functions one after the other, in a `with` block.
 
-    `memory_mb` limits the resident memory of the child and its own children together.
+    `memory_mb` limits the resident memory of the child and its own children together. Raises CandidateError where the
+    child is gone already.
     """
 
     def __init__(self, child: Child, memory_mb: float) -> None:
         self._child = child
         self._memory_mb = memory_mb
-        self._seen = psutil.Process(child.pid)
         self._tree_checked = 0.0
+        try:
+            self._seen = psutil.Process(child.pid)
+        except psutil.NoSuchProcess:
+            raise self._death() from None
 
     def run(
         self,
