@@ -49,7 +49,9 @@ def describe(arguments: Sequence[str]) -> "Description":
         terminal.line(f"output   {name}  {dtype} {tuple(shape)} for a batch of {found.batch_size}")
     for axis in found.free:
         terminal.line(f"free     {axis}: tried at {sized.axes.get(axis, TRIED)}")
-    terminal.line(f"a call   {found.call_ms:.3g} ms with a batch of {found.batch_size} on the reference backend")
+    terminal.line(
+        f"a call   {float(f'{found.call_ms:.3g}'):,g} ms with a batch of {found.batch_size} on the reference backend"
+    )
     reasons = takers(found.model, request.space, request.target)
     terminal.line(f"taken by {', '.join(plugin.label for plugin, why in reasons.items() if why is None)}")
     for plugin, why in reasons.items():

@@ -20,6 +20,8 @@ DRIFT = 1.3  # the reference's slowest over its fastest trial
 NOISY = 0.1
 FEW = 100  # samples, of which resampling says little
 _LEAST_SHARE = 1e-3  # of a metric's value, that somebody would limit its loss to
+PLAUSIBLE = 30.0  # times as fast as the float model is more than compilers and compression together are known for
+_FAR = 4.0  # times as fast: what a compiler or a quantizer usually makes of it
 _REASONS = 3  # of failures, the commonest
 
 
@@ -49,6 +51,20 @@ def about_metric(judging: Judging, value: float, goal: Goal) -> Iterator[Doubt]:
             "limit_unit",
             f"accuracy_drop={limit:g} beside a {judging.title} of {value:.4g}: it is in the metric's own "
             "unit; was it meant so?",
+        )
+
+
+def about_reach(call_ms: float, batch_size: int, goal: Goal) -> Iterator[Doubt]:
+    """Whether the limit on latency is far from what a call of the float model takes, with its least batch."""
+    limit = goal.limits.get("latency_ms")
+    if limit is not None and call_ms > _FAR * limit:
+        least = f"the float model takes {float(f'{call_ms:.3g}'):,g} ms at batch {batch_size}"
+        yield Doubt(
+            "latency_out_of_reach",
+            f"{least}, {call_ms / limit:,.0f} times latency_ms={limit:g}: that takes a larger limit or a smaller model"
+            if call_ms > PLAUSIBLE * limit
+            else f"{least}, {call_ms / limit:.1f} times latency_ms={limit:g}: only a candidate that is so much faster "
+            "is within it",
         )
 
 

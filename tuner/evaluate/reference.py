@@ -1,5 +1,6 @@
 """The float model on its reference backend: what every candidate is timed beside and scored against."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from tuner.evaluate.accuracy import with_accuracy
 from tuner.evaluate.rig import Rig
 from tuner.judging import Scores
 from tuner.measure import host, timing
-from tuner.measure.timing import Timing
+from tuner.measure.timing import Timing, device_lock
 from tuner.measurement import Measurement
 from tuner.model import Model
 from tuner.plugin import Backend, Transform
@@ -22,6 +23,7 @@ from tuner.system.worker import Worker
 CHECK_BATCH = 32  # samples in a call where only the scores are wanted
 _UNDISTURBED = 25  # the percentile of its calls that tells the machine's speed, not its other users
 _PRECISION = 0.01  # timing may end when the median is known within ±1 %
+_CALL = "call_ms.json"
 _FIRST_S = 0.5  # of timing that tells how fast the machine was when the study began
 
 
@@ -54,6 +56,7 @@ class Reference:
         self._worker: Worker | None = None
         self._scores: Scores | None = None
         self._first_ms = 0.0  # of a call, when the study began
+        self._least_ms = 0.0  # of one, as its process warmed up
 
     def __enter__(self) -> "Reference":
         """Scores the float model. Raises CandidateError where it does not run."""
@@ -77,6 +80,21 @@ class Reference:
             return measured
         metric = self._rig.prepared.workload.judge.function
         return with_accuracy(measured, metric, scores, self.scores, limit)
+
+    def call_ms(self) -> float:
+        """The least duration of one of its calls, ms. Kept for the machine and the target, so that whoever goes on with
+        a study decides by the same. Raises CandidateError."""
+        rig, deadline = self._rig, self._rig.deadline()
+
+        def fill(out: Path) -> None:
+            rig.builder(self._log).compiled(self.candidate, deadline)
+            with device_lock(rig.device_lock, deadline.stopped):
+                self._running(deadline)
+            (out / _CALL).write_text(json.dumps(self._least_ms))
+
+        where = {"machine": rig.target.check(), "threads": rig.target.cores, "task": rig.prepared.workload.task.key()}
+        made_from = {**scored_as(rig, rig.prepared.source.model, self.candidate), **where}
+        return float(json.loads((rig.store.make("call", made_from, fill, deadline.stopped) / _CALL).read_text()))
 
     def scores_after(self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path) -> Scores:
         """The evaluation scores of the model after those transforms, on the reference backend of its form. `log` is
@@ -116,7 +134,7 @@ class Reference:
         if self._worker is None or not self._worker.alive:
             artifact = self._rig.builder(self._log).compiled(self.candidate, deadline)
             self._worker = self._rig.hosting(artifact, self.candidate, deadline, self._log)
-            self._worker.run_for(deadline.left_s(), host.warm_up, 1.0)
+            self._least_ms = self._worker.run_for(deadline.left_s(), host.warm_up, 1.0)
             self._worker.pause()
             if not self._first_ms:
                 turns = timing.take_turns({"": self._worker}, limit_s=_FIRST_S, timeout_s=deadline.left_s())

@@ -80,6 +80,18 @@ class Space:
                 kept.append(replace(recipe, batch_size=size))
         return Space(kept)
 
+    def up_to(self, size: int) -> "Space":
+        """The points at that batch size and below."""
+        kept = []
+        for recipe in self.recipes.values():
+            batch = recipe.batch_size
+            sizes = [value for value in _batch_sizes(recipe) if value <= size]
+            if sizes and isinstance(batch, Range):
+                batch = replace(batch, high=sizes[-1]) if len(sizes) > 1 else sizes[0]
+            if sizes:
+                kept.append(replace(recipe, batch_size=batch))
+        return Space(kept)
+
     def sample(self, trial: Trial) -> Candidate:
         """The candidate a trial stands for. Ranges the recipe does not use are asked for, and ignored."""
         recipe = self.recipes[trial.suggest_categorical(RECIPE, list(self.recipes))]
@@ -128,9 +140,10 @@ class Space:
 
     def batch_sizes(self) -> list[int]:
         """The batch sizes that occur, in order."""
-        sizes: set[int] = set()
-        for recipe in self.recipes.values():
-            batch = recipe.batch_size
-            grid = (batch.values() or [batch.low, batch.high]) if isinstance(batch, Range) else [batch]
-            sizes.update(int(value) for value in grid)
-        return sorted(sizes)
+        return sorted({size for recipe in self.recipes.values() for size in _batch_sizes(recipe)})
+
+
+def _batch_sizes(recipe: Recipe) -> list[int]:
+    batch = recipe.batch_size
+    grid = (batch.values() or [batch.low, batch.high]) if isinstance(batch, Range) else [batch]
+    return [int(value) for value in grid]

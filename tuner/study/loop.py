@@ -58,7 +58,7 @@ class Loop:
                 self._learn(bar)
                 under_way = self._search.under_way() - self._tally.outcomes.keys()
                 if len(self._tally.outcomes) + len(under_way) >= self._plan.wanted:
-                    return "search_space" if self._plan.wanted < self._request.n_trials else "n_trials"
+                    return self._plan.ended_by
                 proposal = self._propose(under_way)
                 self._learn(bar)
             if proposal is None:

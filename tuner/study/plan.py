@@ -22,21 +22,25 @@ _EARLIER = 5  # candidates that earlier studies suggest
 
 @dataclass
 class Plan:
-    """`wanted` candidates at most, proposed by the `sampler`. `untried` are the points left of a space that can be
-    counted, in a random order; none of another."""
+    """`wanted` candidates at most, proposed by the `sampler`; where so many were tried, `ended_by` is the key that
+    ended it. `untried` are the points left of a space that can be counted, in a random order; none of another."""
 
     sampler: SamplerName
     wanted: int
     untried: list[tuple[Params, Candidate]]
+    ended_by: str = "n_trials"
 
     @classmethod
-    def of(cls, request: Request, space: Space) -> "Plan":
+    def of(cls, request: Request, space: Space, trials: int) -> "Plan":
+        """For so many trials at most."""
         points = space.points()
         size = None if points is None else len(points)
         untried = points or []
         np.random.default_rng(request.seed).shuffle(untried)
-        wanted = request.n_trials if size is None else min(request.n_trials, size)
-        return cls(chosen(request.sampler, request.n_trials, size), wanted, untried)
+        wanted = trials if size is None else min(trials, size)
+        return cls(
+            chosen(request.sampler, trials, size), wanted, untried, "search_space" if wanted < trials else "n_trials"
+        )
 
     def next_untried(self, tried: Collection[Candidate]) -> Params | None:
         """A point that is not among those tried, which is untried no more; None where none is left."""

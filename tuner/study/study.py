@@ -15,6 +15,7 @@ from tuner.evaluate.reference import Reference
 from tuner.evaluate.standing import standings
 from tuner.result import Result
 from tuner.study.baselines import eager_backend, measure_baselines
+from tuner.study.fitting import fitting
 from tuner.study.loop import Loop
 from tuner.study.plan import Plan, open_search
 from tuner.study.record import Recorder, record
@@ -50,14 +51,17 @@ class Study:
         recorder.describe()
         throttled = machine.throttle_count()
         with contextlib.ExitStack() as stack:
-            self._open(reference, stack)
+            call_ms = self._open(reference, stack)
             succession = stack.enter_context(
                 Succession(request, session.rig, reference, session.folder.name, session.tracker, console.say)
             )
             self._doubts += succession.doubts
             console.doubts(succession.doubts)
+            fit = fitting(request, space.batch_sizes(), call_ms, session.prepared.samples["evaluation"])
+            console.left_out(fit.left_out)
+            space, left_out = space.up_to(fit.most_batch), {**left_out, **fit.left_out}
             self._clock.search()
-            plan = Plan.of(request, space)
+            plan = Plan.of(request, space, fit.trials)
             search = open_search(session, space, plan)
             try:
                 Loop(session, search, plan, evaluator, self._tally).run()
@@ -86,12 +90,13 @@ class Study:
         record(session, self._tally, result)
         return ExitCode.INTERRUPTED if interrupted else result.exit_code
 
-    def _open(self, reference: Reference, stack: contextlib.ExitStack) -> None:
+    def _open(self, reference: Reference, stack: contextlib.ExitStack) -> float:
         """Scores the float model, which is the base of every accuracy drop, and keeps its process until `stack` ends.
-        Raises RequestError where it does not run."""
+        Returns what one of its calls takes, ms. Raises RequestError where it does not run."""
         session, request = self._session, self._session.request
         try:
             stack.enter_context(reference)
+            call_ms = reference.call_ms()
         except CandidateError as error:
             raise RequestError(
                 f"model {request.workload.name}: the float model does not run on "
@@ -107,7 +112,9 @@ class Study:
         self._doubts = [*doubts.about_made_up(judged), *self._guessing, *about_metric, *self._doubts]
         self._doubts += doubts.about_samples(reference.scores.samples, prepared.samples["evaluation"], request.goal)
         self._doubts += [*doubts.about_lengths(model.shapes), *doubts.about_batch(model.inputs)]
+        self._doubts += doubts.about_reach(call_ms, reference.candidate.batch_size, request.goal)
         session.console.doubts(self._doubts)
+        return call_ms
 
     def _decided_elsewhere(self) -> Result | None:
         """The result, where another process decided this study since this one began."""
