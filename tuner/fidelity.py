@@ -71,6 +71,23 @@ def suiting(true: NDArray[Any]) -> str:
     return "agreement" if shares else "cosine"
 
 
+Outputs = Sequence[NDArray[Any]]
+
+
+def unlikeness(answers: Sequence[Outputs], true: Sequence[Outputs]) -> float:
+    """How far the outputs for some batches, all of one size, are from the float model's: the root mean square of the
+    difference over that of the float model's about their mean over the samples. The largest of any output of
+    floating-point numbers; what is the same for all samples counts for nothing."""
+    largest = 0.0
+    for n, first in enumerate(true[0]):
+        if first.dtype.kind == "f":
+            mine, theirs = (np.stack([outputs[n] for outputs in batches]) for batches in (answers, true))
+            spread = np.square(theirs - theirs.mean(axis=(0, 1)[: theirs.ndim])).sum()  # of batches, then of samples
+            if spread > 0:
+                largest = max(largest, float(np.sqrt(np.square(mine - theirs).sum() / spread)))
+    return largest
+
+
 def _true(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     """What the float model answered, as long as the output: an answer that was shorter than others was filled up."""
     assert truth[0] is not None, "a single output is judged only where it has samples"

@@ -53,6 +53,20 @@ def test_int8_that_does_not_pay_is_told() -> None:
     assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)]))
 
 
+def test_int8_that_keeps_no_limit_as_it_comes_is_told_with_what_is_more_careful() -> None:
+    goal = Goal({"accuracy_drop": 0.01})
+
+    def losing(transform: OnnxStaticInt8, drop: float) -> Outcome:
+        return Outcome(Candidate((transform,), Null(), 1), "stopped_early", Measurement(accuracy_drop=drop))
+
+    lost = [losing(OnnxStaticInt8(), 0.08)]
+    [doubt] = doubts.about_quantized(lost, goal)
+    assert doubt.name == "int8_loses" and "0.0800" in doubt.sentence and "search_space=careful" in doubt.sentence
+    assert not list(doubts.about_quantized([losing(OnnxStaticInt8(), 0.005), *lost], goal))
+    assert not list(doubts.about_quantized([*lost, losing(OnnxStaticInt8(max_error=0.1), 0.02)], goal))
+    assert not list(doubts.about_quantized(lost, Goal()))
+
+
 def test_a_machine_that_changes_speed_is_told() -> None:
     candidates = [Candidate((), Null(), batch) for batch in range(1, 11)]
     steady = [outcome(c, 100) for c in candidates]

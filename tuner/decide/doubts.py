@@ -169,6 +169,20 @@ def about_trials(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
             )
 
 
+def about_quantized(outcomes: Sequence[Outcome], goal: Goal) -> Iterator[Doubt]:
+    """That int8, as it comes, keeps the accuracy limit nowhere: there is more to be had than was tried."""
+    limit = goal.limits.get("accuracy_drop")
+    alone = [o for o in outcomes if o.candidate.transforms and all(t.usual for t in o.candidate.transforms)]
+    lost = [o.measurement.accuracy_drop for o in alone if o.measurement.accuracy_drop is not None]
+    careful = any(t.quantizes and not t.usual for o in outcomes for t in o.candidate.transforms)
+    if limit is not None and lost and min(lost) > limit and not careful:
+        yield Doubt(
+            "int8_loses",
+            f"quantized as it comes, the model loses {min(lost):.4f} or more (accuracy_drop={limit:g}); "
+            "search_space=careful leaves those layers in float that lose most",
+        )
+
+
 def about_failures(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
     """What was never seen to run, so that nobody knows how fast it would be, and why."""
     failures = [o.failure for o in outcomes if o.failure is not None]

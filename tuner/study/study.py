@@ -136,6 +136,7 @@ class Study:
             guessing = doubts.about_guessing(judging, "the champion's", measured.accuracy, ends)
             self._doubts = [*guessing, *self._doubts]
         self._doubts = [*doubts.about_failures(outcomes), *self._doubts, *doubts.about_trials(outcomes)]
+        self._doubts += doubts.about_quantized(outcomes, session.request.goal)
         self._doubts += doubts.about_race(verdict.noise)
         return verdict
 
