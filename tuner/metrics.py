@@ -103,7 +103,10 @@ def named(reference: str) -> str:
             f"metric={reference!r}: no such metric{nearest(reference, NAMES)}; there are {', '.join(NAMES)}, and your "
             "own as package.module:function"
         )
-    return f"{'tuner.fidelity' if reference in _FIDELITY else __name__}:{reference}"
+    module = (
+        "tuner.fidelity" if reference in _FIDELITY else "tuner.structured" if reference in _STRUCTURED else __name__
+    )
+    return f"{module}:{reference}"
 
 
 def find(reference: str) -> Metric:
@@ -275,6 +278,9 @@ def unjudged(outputs: Sequence[NDArray[Any]], truth: Any) -> NDArray[Any]:
 
 UNJUDGED = "tuner.metrics:unjudged"
 _FIDELITY = ("fidelity", "cosine", "agreement", "relative_error")  # they need no labels
-NAMES = ("top1", "binary_probability", "binary_logit", "f1", "auc", "rmse", "mae", "correlation", *_FIDELITY)
+_STRUCTURED = ("map", "wer", "recall_at_1", "recall_at_5", "recall_at_10")
+NAMES = (
+    "top1", "binary_probability", "binary_logit", "f1", "auc", "rmse", "mae", "correlation", *_STRUCTURED, *_FIDELITY,
+)  # fmt: skip
 CHOICES = f"metric={', '.join(NAMES)}, or package.module:function"
 ACCURACIES = NAMES[:3]  # the share of right answers

@@ -42,7 +42,7 @@ def test_a_model_is_described(folder: Path, capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().out
     assert "model: onnx" in said and "12 weights" in said
     assert "input    x  float32 (batch, 4)" in said
-    assert "(1, 3) for a batch of 1" in said
+    assert "output   scores  float32 (1, 3) for a batch of 1" in said
     assert "taken by onnxruntime, int8-static" in said
     assert sorted(folder.iterdir()) == before
 

@@ -104,4 +104,4 @@ def _launcher(folder: Path) -> Launcher:
 
 
 def _called(model: Model, number: int) -> str:
-    return f"output {number}"
+    return model.output_names[number] if number < len(model.output_names) else f"output {number}"
