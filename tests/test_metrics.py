@@ -161,7 +161,7 @@ def test_infinity_is_by_design_where_the_float_model_has_it() -> None:
 
 def guessed(outputs: NDArray[Any], labels: NDArray[Any], by: str = "auto") -> bool:
     judging, scores = settled([outputs], labels, by=by)
-    return no_better(judging, scores.value, value_interval(scores))
+    return no_better(judging, scores.value, value_interval(judging.function, scores))
 
 
 def test_what_is_no_better_than_guessing_is_known() -> None:
@@ -284,7 +284,7 @@ def word_errors(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Any:
 def test_a_metric_over_the_set_gives_one_number_and_its_interval_by_resampling() -> None:
     judging, scores = settled([logits(DIGITS, 10, 0.9)], DIGITS, by=here("word_errors"))
     assert scores.value == pytest.approx(20 / 1100) and scores.samples is None
-    low, high = value_interval(scores) or (np.nan, np.nan)
+    low, high = value_interval(judging.function, scores) or (np.nan, np.nan)
     assert low < scores.value < high < 3 * scores.value
     output = logits(DIGITS, 10, 0.8)
     worse = judging.scores([([output[:150]], DIGITS[:150]), ([output[150:]], DIGITS[150:])])
@@ -297,7 +297,7 @@ def test_the_pairs_are_told_apart_where_the_values_are_not() -> None:
     judging, scores = settled([logits(DIGITS, 10, 0.5)], DIGITS, by="f1")
     one_more = judging.scores([([logits(DIGITS, 10, 0.495)], DIGITS)])
     low, high = lost_interval(judging.function, one_more, scores) or (np.nan, np.nan)
-    wide = value_interval(scores) or (0.0, 0.0)
+    wide = value_interval(judging.function, scores) or (0.0, 0.0)
     assert high - low < (wide[1] - wide[0]) / 5
 
 

@@ -27,7 +27,7 @@ def fidelity(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     return np.asarray(np.min(per_output, axis=0))
 
 
-@metric(against="float", single=True, within=(0, 1))
+@metric(against="float", single=True, within=(0, 1), graded=True)
 def cosine(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     """The cosine of all numbers of a sample, 0 where it is less, and where one is infinite that should not be."""
     one, other = _rows(outputs[0]), _rows(_true(outputs, truth))
@@ -50,7 +50,7 @@ def agreement(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     return np.asarray((output.argmax(axis=1) == true.argmax(axis=1)).reshape(len(true), -1).mean(axis=1))
 
 
-@metric(against="float", single=True, better="less", within=(0, 1))
+@metric(against="float", single=True, better="less", within=(0, 1), graded=True)
 def relative_error(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     """How far the numbers of a sample are off, as a share of how far the float model's are spread; at most 1."""
     off = np.abs(_rows(outputs[0]) - _rows(_true(outputs, truth))).mean(axis=1)

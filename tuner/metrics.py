@@ -36,6 +36,7 @@ class Metric:
 
     `single` metrics judge `outputs[0]`, and are given the one that suits them. `guess` is what an answer that never
     looks at its input reaches with those labels, and `within` are the least and the greatest value, where there are.
+    Scores of a `graded` one lie anywhere between; of another, nothing but 0 and 1 is right or wrong.
     """
 
     function: Function
@@ -45,6 +46,7 @@ class Metric:
     single: bool = False
     guess: Callable[[NDArray[Any]], float] | None = None
     within: tuple[float, float] | None = None
+    graded: bool = False
 
     def __call__(self, outputs: Sequence[NDArray[Any]], labels: Any) -> Any:
         return self.function(outputs, labels)

@@ -16,6 +16,8 @@ from tuner.system import machine
 from tuner.testing.fakes import Null
 from tuner.trial import Failure, Outcome
 
+TOP1 = Judging("tuner.metrics:top1")
+
 
 def outcome(candidate: Candidate, rate: float, reference_ms: float = 1.0) -> Outcome:
     latency = Latency(1.0, 1.0, 1.0, 1.0, (1.0, 1.0))
@@ -27,15 +29,24 @@ def outcome(candidate: Candidate, rate: float, reference_ms: float = 1.0) -> Out
 
 @pytest.mark.parametrize(("count", "raised"), [(50, True), (99, True), (380, True), (1000, False)])
 def test_too_few_samples_are_told(count: int, raised: bool) -> None:
-    told = list(doubts.about_samples(np.ones(count), count, Goal({"accuracy_drop": 0.01})))
+    told = list(doubts.about_samples(TOP1, np.ones(count), count, Goal({"accuracy_drop": 0.01})))
     assert [d.name for d in told] == ["evaluation_too_small"] * raised
 
 
 @pytest.mark.parametrize("scores", [None, np.full(99, 0.5)])
 def test_too_few_to_resample_are_told(scores: Any) -> None:
     goal = Goal({"accuracy_drop": 0.01})
-    assert [d.name for d in doubts.about_samples(scores, 99, goal)] == ["evaluation_too_small"]
-    assert not list(doubts.about_samples(scores, 1000, goal)) and not list(doubts.about_samples(scores, 99, Goal()))
+    assert [d.name for d in doubts.about_samples(TOP1, scores, 99, goal)] == ["evaluation_too_small"]
+    assert not list(doubts.about_samples(TOP1, scores, 1000, goal)) and not list(
+        doubts.about_samples(TOP1, scores, 99, Goal())
+    )
+
+
+@pytest.mark.parametrize(("metric", "itself"), [("cosine", np.ones), ("relative_error", np.zeros)])
+def test_what_the_float_model_scores_beside_itself_says_not_how_many_samples_certify(metric: str, itself: Any) -> None:
+    judging, goal = Judging(f"tuner.fidelity:{metric}"), Goal({"accuracy_drop": 0.01})
+    assert not list(doubts.about_samples(judging, itself(320), 320, goal))
+    assert [d.name for d in doubts.about_samples(judging, itself(99), 99, goal)] == ["evaluation_too_small"]
 
 
 def test_a_limit_far_below_what_the_metric_measures_is_told_and_so_is_fidelity() -> None:

@@ -72,6 +72,13 @@ def test_a_perfect_score_has_an_interval_too() -> None:
     assert 0.95 < low < 1 and high == pytest.approx(1)
 
 
+def test_graded_scores_that_are_all_the_same_are_not_right_or_wrong_by_chance() -> None:
+    same = np.ones(320)
+    assert drop_interval(same, same)[1] > 0.01 and drop_interval(same, same, graded=True) == (0, 0)
+    assert samples_to_certify(same, same, 0.01, graded=True) == 320 < (samples_to_certify(same, same, 0.01) or 0)
+    assert score_interval(same, graded=True) == (1, 1)
+
+
 def test_students_t_widens_for_few_values() -> None:
     assert t95(0) == math.inf and t95(2) == pytest.approx(4.303) and t95(1000) == pytest.approx(1.962, abs=1e-3)
     assert mean_interval([1.0]) == (-math.inf, math.inf)

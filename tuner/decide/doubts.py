@@ -78,13 +78,17 @@ def about_made_up(judged: bool) -> Iterator[Doubt]:
         )
 
 
-def about_samples(float_scores: NDArray[np.float64] | None, count: int, goal: Goal) -> Iterator[Doubt]:
+def about_samples(
+    judging: Judging, float_scores: NDArray[np.float64] | None, count: int, goal: Goal
+) -> Iterator[Doubt]:
     """Whether the `count` evaluation samples can decide the declared accuracy limit at all; the scores are None where
     they have none of their own."""
     limit = goal.limits.get("accuracy_drop")
     if limit is None:
         return
-    if float_scores is None or not np.isin(float_scores, (0, 1)).all():
+    # beside itself the float model scores nothing but 1, or 0: that does not make right or wrong of others' scores
+    known = float_scores if judging.function.against == "labels" else None
+    if known is None or not np.isin(known, (0, 1)).all():
         if count < FEW:
             sentence = (
                 f"resampling {count} evaluation samples does not see what goes wrong with one in {count}; take {FEW}"
@@ -95,7 +99,7 @@ def about_samples(float_scores: NDArray[np.float64] | None, count: int, goal: Go
         sentence = f"one of {count} evaluation samples weighs {1 / count:.4f}, more than accuracy_drop={limit:g}"
         yield Doubt("evaluation_too_small", sentence)
         return
-    needed = samples_to_certify(float_scores, float_scores, limit)
+    needed = samples_to_certify(known, known, limit)
     if needed is not None and needed > count:
         yield Doubt(
             "evaluation_too_small",

@@ -20,23 +20,23 @@ def with_accuracy(
         measured,
         accuracy=scores.value,
         accuracy_drop=metric.lost(scores.value, float_scores.value),
-        accuracy_ci95=value_interval(scores),
+        accuracy_ci95=value_interval(metric, scores),
         accuracy_drop_ci95=lost_interval(metric, scores, float_scores),
         samples_to_certify=None if limit is None else needed(metric, scores, float_scores, limit),
     )
 
 
-def value_interval(scores: Scores) -> Interval | None:
+def value_interval(metric: Metric, scores: Scores) -> Interval | None:
     """A 95 % interval of the metric's value."""
     if scores.samples is not None:
-        return score_interval(scores.samples)
+        return score_interval(scores.samples, metric.graded)
     return None if scores.resampled is None else resampled_interval(scores.resampled)
 
 
 def lost_interval(metric: Metric, scores: Scores, float_scores: Scores) -> Interval | None:
     """A 95 % interval of what `scores` lose against those of the float model, of the same samples in the same order."""
     if scores.samples is not None and float_scores.samples is not None:
-        return drop_interval(*_difference(metric, scores.samples, float_scores.samples))
+        return drop_interval(*_difference(metric, scores.samples, float_scores.samples), metric.graded)
     if scores.resampled is None or float_scores.resampled is None:
         return None
     both = min(len(scores.resampled), len(float_scores.resampled))  # a slow metric stops at another place
@@ -56,7 +56,7 @@ def needed(metric: Metric, scores: Scores, float_scores: Scores, limit: float) -
     """How many samples would settle that the loss is within the limit, as far as that can be told."""
     if scores.samples is None or float_scores.samples is None:
         return None
-    return samples_to_certify(*_difference(metric, scores.samples, float_scores.samples), limit)
+    return samples_to_certify(*_difference(metric, scores.samples, float_scores.samples), limit, metric.graded)
 
 
 def _difference(metric: Metric, scores: NDArray[Any], float_scores: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

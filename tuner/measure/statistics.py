@@ -54,10 +54,15 @@ def gap_interval(values: Sequence[float], others: Sequence[float]) -> Interval:
     return gap - half, gap + half
 
 
-def score_interval(scores: NDArray[Any]) -> Interval:
+def right_or_wrong(*scores: NDArray[Any], graded: bool = False) -> bool:
+    """Whether all scores are 0 or 1, and those of `graded` answers not by chance."""
+    return not graded and all(bool(np.isin(each, (0, 1)).all()) for each in scores)
+
+
+def score_interval(scores: NDArray[Any], graded: bool = False) -> Interval:
     """A 95 % interval of the mean of independent scores: Wilson's for 0/1 scores, else the normal one."""
     count, mean = len(scores), float(scores.mean())
-    if np.isin(scores, (0, 1)).all():
+    if right_or_wrong(scores, graded=graded):
         centre = (mean + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
         half = Z95 / (1 + Z95**2 / count) * math.sqrt(mean * (1 - mean) / count + Z95**2 / (4 * count**2))
         return centre - half, centre + half
@@ -65,13 +70,13 @@ def score_interval(scores: NDArray[Any]) -> Interval:
     return mean - half, mean + half
 
 
-def drop_interval(reference: NDArray[Any], scores: NDArray[Any]) -> Interval:
+def drop_interval(reference: NDArray[Any], scores: NDArray[Any], graded: bool = False) -> Interval:
     """A 95 % interval of the mean of `reference - scores`, scores of the same samples in the same order.
 
     For 0/1 scores it is Tango's score interval of paired proportions (Statistics in Medicine 17, 1998), which
     keeps its coverage when few samples, or none, are scored differently. Otherwise a paired bootstrap.
     """
-    if np.isin(reference, (0, 1)).all() and np.isin(scores, (0, 1)).all():
+    if right_or_wrong(reference, scores, graded=graded):
         lost = int(((reference == 1) & (scores == 0)).sum())
         won = int(((reference == 0) & (scores == 1)).sum())
         return paired_proportions(lost, won, len(scores))
@@ -108,7 +113,7 @@ def paired_proportions(lost: float, won: float, count: float) -> Interval:
     return low, high
 
 
-def samples_to_certify(reference: NDArray[Any], scores: NDArray[Any], limit: float) -> int | None:
+def samples_to_certify(reference: NDArray[Any], scores: NDArray[Any], limit: float, graded: bool = False) -> int | None:
     """How many samples in all would bring the interval's bad end within `limit`, if they came out as these did.
 
     None where the estimate itself is not below the limit: more samples would not settle it that way, nor would a
@@ -118,8 +123,8 @@ def samples_to_certify(reference: NDArray[Any], scores: NDArray[Any], limit: flo
     estimate = float(np.mean(reference - scores))
     if estimate >= limit:
         return None
-    if not (np.isin(reference, (0, 1)).all() and np.isin(scores, (0, 1)).all()):
-        half = drop_interval(reference, scores)[1] - estimate
+    if not right_or_wrong(reference, scores, graded=graded):
+        half = drop_interval(reference, scores, graded)[1] - estimate
         return max(count, math.ceil(count * (half / (limit - estimate)) ** 2))
     lost = float(((reference == 1) & (scores == 0)).mean())
     won = float(((reference == 0) & (scores == 1)).mean())

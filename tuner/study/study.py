@@ -104,13 +104,18 @@ class Study:
                 f"the log is {session.folder.logs / 'float.log'}"
             ) from error
         judging, prepared = session.prepared.workload.judge, session.prepared
-        value, ends, model = reference.scores.value, value_interval(reference.scores), prepared.source.model
+        value, ends, model = (
+            reference.scores.value,
+            value_interval(judging.function, reference.scores),
+            prepared.source.model,
+        )
         judged = prepared.workload.judged
         session.console.float_model(judging.title, value if judged else None, prepared.samples, model.quantized)
         self._guessing = list(doubts.about_guessing(judging, "the float model's", value, ends))
         about_metric = doubts.about_metric(judging, value, request.goal) if judged else ()
         self._doubts = [*doubts.about_made_up(judged), *self._guessing, *about_metric, *self._doubts]
-        self._doubts += doubts.about_samples(reference.scores.samples, prepared.samples["evaluation"], request.goal)
+        count = prepared.samples["evaluation"]
+        self._doubts += doubts.about_samples(judging, reference.scores.samples, count, request.goal)
         self._doubts += [*doubts.about_lengths(model.shapes), *doubts.about_batch(model.inputs)]
         self._doubts += doubts.about_reach(call_ms, reference.candidate.batch_size, request.goal)
         session.console.doubts(self._doubts)
