@@ -4,7 +4,7 @@ A dataset is a small frozen value that pickles; arrays come into being only in t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol, cast
 
@@ -80,6 +80,8 @@ class Dataset(Checked, ABC):
     """What judges answers for it where the configuration says nothing."""
     made_up: ClassVar[bool] = False
     """Whether its samples are noise, so that nothing is claimed of accuracy."""
+    suffixes: ClassVar[Mapping[str, str]] = {}
+    """By the suffix of a `path` that no other dataset takes, the name of its YAML in conf/dataset."""
 
     @abstractmethod
     def load(self, role: Role) -> Samples | None:

@@ -1,6 +1,7 @@
 """Samples in a file of `numpy.savez`, or in a folder of `.npy` files."""
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ class Npz(Split):
     one as long. What is not compressed stays on disk, mapped into memory."""
 
     folders: ClassVar[bool] = True
+    suffixes: ClassVar[Mapping[str, str]] = {".npz": "npz"}
 
     def read(self, path: Path, field: str, role: Role) -> ArraySamples:
         arrays = _arrays(path, f"{field}={path}")

@@ -15,6 +15,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from tuner import catalog
+from tuner.dataset import Dataset
 from tuner.errors import RequestError
 from tuner.request import former
 from tuner.request.checked import from_config
@@ -30,6 +32,8 @@ from tuner.system.spelling import unknown_name
 _SPACE = "search_space."
 _ABSENT = object()
 _OPEN = re.compile(r"^(model|dataset)\.\w+\.")  # a field that is a mapping: what it may have, the plugin knows
+
+_DATASET = re.compile(r"[+~]*dataset(@[\w.]+)?=")
 
 
 def request(overrides: Sequence[str]) -> Request:
@@ -61,7 +65,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """conf/ with the overrides applied. Raises RequestError for a key, value, group or type that does not fit."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself
     _register()
-    overrides = [_OPEN.sub(r"++\g<0>", override) for override in former.present(overrides)]
+    overrides = [*_told_by_file(overrides), *former.present(overrides)]
+    overrides = [_OPEN.sub(r"++\g<0>", override) for override in overrides]
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
         _check_overrides(overrides)
         try:
@@ -78,6 +83,17 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     if lacking := [key for key in keys() if key not in config]:
         raise RequestError(f"~{lacking[0]}: the key must stay; {lacking[0]}=… gives it another value")
     return config
+
+
+def _told_by_file(overrides: Sequence[str]) -> list[str]:
+    """The kind of dataset that the suffix of its file tells, where none is named: a model may pick another by
+    itself."""
+    path = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("dataset.path=")), None)
+    if path is None or any(_DATASET.match(override) for override in overrides):
+        return []
+    suffix = Path(path.strip("'\"")).suffix.lower()
+    kind = catalog.first(Dataset, lambda kind: suffix in kind.suffixes)
+    return [] if kind is None else [f"dataset={kind.suffixes[suffix]}"]
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
