@@ -18,6 +18,7 @@ class Eager(Backend):
 
     precision: Precision = "f32"
 
+    variable: ClassVar[bool] = True
     accepts: ClassVar[tuple[Form, ...]] = (TORCH, SCRIPT, EXPORTED)
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.errors import CandidateError
+from tuner.forms.lengths import variable
 from tuner.forms.onnx import BATCH, ONNX, fixed_outputs, name_batch, save
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, called_by_name, load, parameters, program
 from tuner.model import Form, Model
@@ -55,8 +56,8 @@ class TorchToOnnx(Conversion):
         export: Any = torch.export  # untyped
         free = export.ShapesCollection()
         for spec in model.inputs:
-            if model.batch_size is None:
-                free[samples[spec.name]] = {spec.batch_axis: export.Dim(BATCH)}
+            batch = {spec.batch_axis: export.Dim(BATCH)} if model.batch_size is None else {}
+            free[samples[spec.name]] = batch | dict.fromkeys(variable(model.shapes, spec.name), export.Dim.DYNAMIC)
         shapes = free.dynamic_shapes(module, args, kwargs)
         return _exported(module, args, kwargs=kwargs, input_names=list(samples), dynamic_shapes=shapes)
 
@@ -94,7 +95,10 @@ class ScriptToOnnx(TorchToOnnx):
         module = load(model.path)
         by_name = called_by_name(module, samples)
         names = [name for name in parameters(module) if name in samples] if by_name else list(samples)
-        axes = {} if model.batch_size else {spec.name: {spec.batch_axis or 0: BATCH} for spec in model.inputs}
+        axes: dict[str, dict[int, str]] = {}
+        for spec in model.inputs:
+            axes[spec.name] = {} if model.batch_size else {spec.batch_axis or 0: BATCH}
+            axes[spec.name] |= {place: f"{spec.name}_{place}" for place in variable(model.shapes, spec.name)}
         graph = io.BytesIO()
         try:
             with torch.no_grad(), warnings.catch_warnings():

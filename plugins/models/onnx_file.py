@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tuner.dataset import Dataset, evaluation
 from tuner.errors import RequestError
+from tuner.forms import lengths
 from tuner.forms.onnx import ONNX, declared
 from tuner.forms.onnx_entry import let_in
 from tuner.forms.onnx_read import require_tensors
@@ -37,13 +38,7 @@ class OnnxModel(ModelSource):
             axis = given.get("batch_axis") if isinstance(given, dict) and len(given) == 1 else None
             if type(axis) is not int or axis < 0:
                 raise RequestError(f"model.inputs.{name}={given}: it takes batch_axis=, a whole number of 0 or more")
-        for name, sizes in self.axes.items():
-            calls = _calls(sizes)
-            if not calls or not all(type(n) is int and n > 0 for n in (*calls, *calls.values())):
-                raise RequestError(
-                    f"model.axes.{name}={sizes}: it takes sizes, [32,128], or how many calls of a round have each, "
-                    "{32:7,128:3}; whole numbers of 1 or more"
-                )
+        lengths.declared(self.axes)
 
     @property
     def name(self) -> str:
@@ -51,7 +46,7 @@ class OnnxModel(ModelSource):
 
     def declares(self) -> tuple[FreeSpec, ...]:
         require_tensors(Path(self.path))
-        largest = {name: max(_calls(sizes)) for name, sizes in self.axes.items()}
+        largest = {name: max(sizes) for name, sizes in lengths.declared(self.axes).items()}
         return tuple(
             replace(spec, axes=tuple(largest.get(str(axis), axis) for axis in spec.axes))
             for spec in declared(Path(self.path), self._batch_axes)
@@ -62,12 +57,5 @@ class OnnxModel(ModelSource):
         return {name: given["batch_axis"] for name, given in self.inputs.items()}
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        calls = {name: _calls(sizes) for name, sizes in self.axes.items()}
-        let_in(Path(self.path), out / self.form.file, evaluation(dataset), self._batch_axes, calls)
-
-
-def _calls(sizes: Any) -> dict[int, int]:
-    """How many calls of a round have each size; empty for what is no such thing."""
-    if isinstance(sizes, list):
-        return dict.fromkeys(sizes, 1)
-    return sizes if isinstance(sizes, dict) else {}
+        axes = lengths.declared(self.axes)
+        let_in(Path(self.path), out / self.form.file, evaluation(dataset), self._batch_axes, axes)

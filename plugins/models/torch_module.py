@@ -3,15 +3,16 @@
 import importlib.metadata
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.dataset import Dataset
 from tuner.errors import RequestError
+from tuner.forms import lengths
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, form_of, save
 from tuner.model import Form, ModelSource
-from tuner.system.code import resolve, source_digest
+from tuner.system.code import module_of, resolve, source_digest
 from tuner.system.digests import file_digest
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
@@ -24,10 +25,11 @@ class TorchModel(ModelSource):
     """A torch module made by `factory`, with the `weights` of a file where that is given, and trained by `train` on
     first use where that is given; or the file `path`: TorchScript, or a program of `torch.export`.
 
-    `factory` is `module:function` taking no argument; `train` is `module:function(module, samples, progress)`,
-    which trains in place. Its result is kept until the code of either module file, the weights or the dataset change.
-    `weights` are a state dict: safetensors, or of `torch.save`. A module that was pickled whole runs whatever code its
-    file names: it is read as `path` only with `trust`.
+    `factory` is `module:function` or `folder/file.py:function`, taking no argument; `train` is
+    `module:function(module, samples, progress)`, which trains in place. Its result is kept until the code of either
+    module file, the weights or the dataset change. `weights` are a state dict: safetensors, or of `torch.save`. A
+    module that was pickled whole runs whatever code its file names: it is read as `path` only with `trust`. `axes` has
+    the sizes of axes of variable length, as for an ONNX file; in the samples each is found by its longest.
     """
 
     factory: str | None = None
@@ -36,6 +38,7 @@ class TorchModel(ModelSource):
     path: str | None = None
     weights: str | None = None
     trust: bool = False
+    axes: dict[str, Any] = field(default_factory=dict)
 
     form: ClassVar[Form] = TORCH
     files: ClassVar[Mapping[str, str]] = dict.fromkeys((".pt2", ".pt", ".pth", ".ts"), "torch")
@@ -47,28 +50,32 @@ class TorchModel(ModelSource):
                 "model=torch needs one of model.factory=package.module:function, which returns the module, and "
                 "model.path=, a file of TorchScript or of torch.export"
             )
-        for field in _FILES:
-            if (value := getattr(self, field)) is not None and not Path(value).is_file():
-                raise RequestError(f"model.{field}={value}: no such file")
-        for field in ("train", "weights"):
-            if self.factory is None and getattr(self, field) is not None:
-                raise RequestError(f"model.{field} needs model.factory=package.module:function, which makes the module")
+        for name in _FILES:
+            if (value := getattr(self, name)) is not None and not Path(value).is_file():
+                raise RequestError(f"model.{name}={value}: no such file")
+        for name in ("train", "weights"):
+            if self.factory is None and getattr(self, name) is not None:
+                raise RequestError(f"model.{name} needs model.factory=package.module:function, which makes the module")
+        lengths.declared(self.axes)
+        self.modules()  # of a file: every process is to find it
 
     @property
     def name(self) -> str:
         return self.label or (Path(self.path).stem if self.path else str(self.factory).rpartition(":")[2])
 
     def modules(self) -> tuple[str, ...]:
-        return () if self.factory is None else (self.factory.partition(":")[0],)
+        return () if self.factory is None else (module_of(self.factory),)
 
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         if self.train is None or self.factory is None:
             return None
         code = {ref: source_digest(ref) for ref in (self.factory, self.train)}
         weights = {} if self.weights is None else {"weights": file_digest(Path(self.weights))}
-        return {"code": code, "dataset": dataset.key(), "torch": importlib.metadata.version("torch"), **weights}
+        axes = {"axes": self.axes} if self.axes else {}
+        return {"code": code, "dataset": dataset.key(), "torch": importlib.metadata.version("torch"), **weights, **axes}
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        lengths.keep(lengths.declared(self.axes), out)
         if self.path is not None:
             self._read(Path(self.path), out)
             return

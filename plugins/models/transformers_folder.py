@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner.dataset import Dataset, evaluation
 from tuner.errors import RequestError
+from tuner.forms import lengths
 from tuner.forms.torch import TORCH, save
 from tuner.model import Form, ModelSource
 from tuner.plugin import missing
@@ -16,6 +17,7 @@ from tuner.system.worker import Progress
 from tuner.tensors import FreeSpec
 
 _TEXT = ("input_ids", "attention_mask", "token_type_ids")
+_SEQUENCE = "sequence"
 _LAST = "last_hidden_state"
 
 
@@ -25,13 +27,15 @@ class TransformersModel(ModelSource):
 
     `output` is what it answers: the name of a field of transformers' output, or null for `logits` where there are any,
     else the last hidden state. `pool` makes an embedding of a hidden state: the mean over the tokens of the mask, of
-    length 1. Nothing is downloaded, and no code of the folder is run.
+    length 1. Nothing is downloaded, and no code of the folder is run. `axes` has the sizes of `sequence` where
+    texts are to be tuned at several lengths.
     """
 
     path: str
     output: str | None = None
     pool: bool = False
     label: str | None = None
+    axes: dict[str, Any] = field(default_factory=dict)
 
     form: ClassVar[Form] = TORCH
     files: ClassVar[Mapping[str, str]] = {"/": "transformers"}
@@ -40,6 +44,7 @@ class TransformersModel(ModelSource):
         super().__post_init__()
         if not (Path(self.path) / "config.json").is_file():
             raise RequestError(f"model.path={self.path}: no folder with the config.json of a transformers model")
+        lengths.declared(self.axes)
 
     @property
     def name(self) -> str:
@@ -52,9 +57,11 @@ class TransformersModel(ModelSource):
             height, width = (size, size) if isinstance(size, int) else size
             return (FreeSpec("pixel_values", (int(config.get("num_channels", 3)), height, width), "float32"),)
         names = _TEXT if config.get("type_vocab_size", 0) > 1 else _TEXT[:2]
-        return tuple(FreeSpec(name, ("sequence",), "int64") for name in names)
+        sizes = lengths.declared(self.axes).get(_SEQUENCE)
+        return tuple(FreeSpec(name, (max(sizes) if sizes else _SEQUENCE,), "int64") for name in names)
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
+        lengths.keep(lengths.declared(self.axes), out)
         inputs, _ = evaluation(dataset)[0]
         save(self._module(list(inputs)), out)
 

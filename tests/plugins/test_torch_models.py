@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,24 @@ def local():
     return Local()
 
 
+class Words(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.a = torch.nn.Linear(4, 3)
+
+    def forward(self, words, mask):
+        return (torch.relu(self.a(words)) * mask[:, :, None]).sum(1)
+
+
+def words():
+    return Words()
+
+
+def scripted_words():
+    return torch.jit.script(Words())
+
+
 def number():
     return 3
 """
@@ -113,18 +132,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             torch.export.save(torch.export.export(net, samples, dynamic_shapes=free), name)
         random = np.random.default_rng(0)
         arrays = {"upper": random.normal(size=(20, 4)), "lower": random.normal(size=(20, 2))}
+        longest = {"words": random.normal(size=(20, 9, 4)), "mask": np.ones((20, 9))}
+        np.savez("words.npz", **{n: a.astype("float32") for n, a in longest.items()}, label=np.arange(20) % 3)
         np.savez("eval.npz", **{n: a.astype("float32") for n, a in arrays.items()}, label=np.arange(20) % 3)
         yield folder
     sys.modules.pop("pairnet", None)
 
 
-def prepared(way: dict[str, Any], folder: Path) -> Prepared:
+def prepared(way: dict[str, Any], folder: Path, samples: str = "eval.npz") -> Prepared:
     store = Store(folder / "cache")
     launcher = Launcher(2000.0, CPU.environment, store.environments)
     scratch = folder / f"model-{len(list(folder.iterdir()))}"
     scratch.mkdir()
     store.root.mkdir(exist_ok=True)
-    return prepare(Workload(TorchModel(**way), Npz("eval.npz")), store, scratch, launcher, lambda *_: None)
+    return prepare(Workload(TorchModel(**way), Npz(samples)), store, scratch, launcher, lambda *_: None)
 
 
 def answers(backend: Backend, model: Model, inputs: dict[str, Any], folder: Path) -> Any:
@@ -151,6 +172,63 @@ def test_it_answers_as_the_module_does(way: str, files: Path, tmp_path: Path) ->
     conversion.convert(model, tmp_path / "graph")
     graph = Model(ONNX, tmp_path / "graph", model.inputs)
     np.testing.assert_allclose(answers(OnnxRuntime(), graph, inputs, tmp_path), right, atol=1e-6)
+
+
+@pytest.mark.parametrize("factory", ["words", "scripted_words"])
+def test_it_answers_at_every_declared_length(factory: str, files: Path, tmp_path: Path) -> None:
+    import pairnet
+    import torch
+
+    way = {"factory": f"pairnet:{factory}", "axes": {"length": {5: 3, 9: 1}}}
+    model = prepared(way, tmp_path, "words.npz").source.model
+    lengths = [(shape.calls, [spec.shape for spec in shape.inputs]) for shape in model.shapes]
+    assert lengths == [(3, [(5, 4), (5,)]), (1, [(9, 4), (9,)])]
+    (conversion,) = conversions(model.form, (ONNX,)) or ()
+    (tmp_path / "graph").mkdir()
+    conversion.convert(model, tmp_path / "graph")
+    graph = replace(model, form=ONNX, directory=tmp_path / "graph")
+    with np.load("words.npz") as samples:
+        whole = {name: samples[name][:4] for name in ("words", "mask")}
+    for backend, form in ((Eager(), model), (OnnxRuntime(), graph)):
+        for shape in model.shapes:
+            inputs = {spec.name: np.ascontiguousarray(spec.cut(whole[spec.name])) for spec in shape.inputs}
+            with torch.no_grad():
+                right = getattr(pairnet, factory)()(*map(torch.tensor, inputs.values())).numpy()
+            folder = tmp_path / f"{backend.label}-{inputs['mask'].shape[1]}"
+            folder.mkdir()
+            np.testing.assert_allclose(answers(backend, form, inputs, folder), right, atol=1e-6)
+
+
+def test_lengths_make_another_model(files: Path, tmp_path: Path) -> None:
+    one, other = ({"factory": "pairnet:words", "axes": {"length": [low, 9]}} for low in (3, 5))
+    assert len({prepared(way, tmp_path, "words.npz").source.model.key for way in (one, other)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        (
+            {"length": [5, 8]},
+            "model.axes.length: the samples have no axis of 8 (words (9, 4), mask (9,))",
+        ),
+        ({"width": [2, 4]}, "model.axes: the model does not run at {'words': (9, 2), 'mask': (9,)}"),
+        ({"length": [0, 9]}, "model.axes.length=[0, 9]: it takes sizes"),
+        ({"length": [5, 9], "again": [7, 9]}, "model.axes.length: the samples have no axis of 9"),
+    ],
+)
+def test_lengths_that_are_not_there_are_refused(axes: Any, message: str, files: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as refused:
+        prepared({"factory": "pairnet:words", "axes": axes}, tmp_path, "words.npz")
+    assert message in str(refused.value)
+
+
+def test_a_factory_may_be_named_by_its_file(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/apart.py").write_text(NET)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    way = {"factory": str(tmp_path / "elsewhere/apart.py:seeded")}
+    assert prepared(way, tmp_path).source.model.form.name == "torch"
+    assert TorchModel(**way).modules() == ("apart",)
 
 
 @pytest.mark.parametrize("way", ["scripted", "local class", "exported"])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.dataset import Samples
+from tuner.model import Model
 from tuner.system.said import first_line
 from tuner.tensors import Arrays, TensorSpec
 
@@ -30,6 +31,20 @@ def places(specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, ...]]:
     options = [[replace(spec, batch_axis=axis) for axis in range(len(spec.shape) + 1)] for spec in specs]
     ways = sorted(itertools.product(*options), key=lambda way: sum(spec.batch_axis or 0 for spec in way))
     yield from itertools.islice(ways, _MOST_PLACES)
+
+
+def placed(model: Model, answer: Answer, samples: Sequence[Arrays]) -> Model:
+    """The model with its batch where these samples get together what each gets alone; else of one sample at a time. As
+    it is where it does not run at all."""
+    fixed = ""
+    for inputs in places(model.inputs):
+        try:
+            return replace(model, inputs=inputs, outputs=output_axes(answer, inputs, samples))
+        except NotFree as error:
+            fixed = fixed or (str(error) if inputs == model.inputs else "")
+        except Exception:  # of a single sample
+            continue
+    return replace(model, batch_size=1, fixed=fixed) if fixed else model
 
 
 def rows(samples: Samples, count: int = ROWS) -> list[Arrays]:

@@ -15,6 +15,7 @@ from tuner.dataset import Samples
 from tuner.errors import RequestError
 from tuner.forms import batching
 from tuner.forms.batching import Answer, NotFree
+from tuner.forms.lengths import Axes, Lengths, require_running
 from tuner.forms.onnx import (
     BATCH,
     GraphInput,
@@ -25,7 +26,6 @@ from tuner.forms.onnx import (
     real_inputs,
     save,
 )
-from tuner.forms.onnx_lengths import Lengths
 from tuner.forms.onnx_read import draw_in, read, refuse_what_is_no_tensor
 from tuner.forms.onnx_rewrites import loosened, raised
 from tuner.system.said import first_line
@@ -41,7 +41,7 @@ def let_in(
     out: Path,
     samples: Samples,
     declared: Mapping[str, int],
-    axes: Mapping[str, Mapping[int, int]] | None = None,
+    axes: Axes | None = None,
 ) -> None:
     """Writes the user's file as `out`, with its weights, `Layout` and all. `samples` are those that judge it,
     `declared` the batch axes of inputs where they are known, and `axes` the variable ones by name: how many of every
@@ -58,7 +58,7 @@ def let_in(
     sample = batching.rows(samples, 1)[0]
     specs = tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in sample.items())
     check_inputs(graph_inputs, specs)
-    lengths = Lengths.of(graph_inputs, axes or {})
+    lengths = Lengths.of({name: each.dims or () for name, each in graph_inputs.items()}, axes or {})
     if unknown := set(declared) - set(graph_inputs):
         raise RequestError(f"model.inputs.{min(unknown)}: the model has no such input; it takes {sorted(graph_inputs)}")
     trials = _Trials(proto, out.parent, where, samples, lengths)
@@ -132,12 +132,8 @@ class _Trials:
         """The layout with the shapes that variable lengths give. Raises RequestError where the graph does not run at
         one of them."""
         shapes = self._lengths.shapes(layout.inputs)
-        for shape in shapes:
-            try:
-                self._running(proto)(batching.stacked(shape.inputs, batching.rows(self._samples, layout.size or 1)))
-            except Exception as error:
-                sizes = {spec.name: spec.shape for spec in shape.inputs}
-                raise RequestError(f"model.axes: the model does not run at {sizes}: {first_line(error)}") from error
+        if shapes:
+            require_running(self._running(proto), shapes, batching.rows(self._samples, layout.size or 1))
         return replace(layout, shapes=shapes)
 
     def _graphs(self, specs: tuple[TensorSpec, ...]) -> Iterator[Any]:

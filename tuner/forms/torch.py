@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tuner.dataset import Samples
 from tuner.errors import RequestError
-from tuner.forms import batching
+from tuner.forms import batching, lengths
 from tuner.model import Form, Model
 from tuner.plugin import Precision, Session, missing
 from tuner.target import Target
@@ -43,18 +43,14 @@ class TorchForm(Form):
         What does not run at all is told when the reference is."""
         import torch
 
-        asked, cpu, fixed = batching.rows(samples), Target("cpu", "cpu"), ""
+        asked, cpu = batching.rows(samples), Target("cpu", "cpu")
         call = loaded(model.path, model.inputs, "f32", cpu)
         session = TorchSession(call, [spec.name for spec in model.inputs], "f32", cpu)
-        for inputs in batching.places(model.inputs):
-            try:
-                with torch.random.fork_rng(devices=[]):
-                    return replace(model, inputs=inputs, outputs=batching.output_axes(session.run, inputs, asked))
-            except batching.NotFree as error:
-                fixed = fixed or (str(error) if inputs == model.inputs else "")
-            except Exception:  # of a single sample
-                continue
-        return replace(model, batch_size=1, fixed=fixed) if fixed else model
+        with torch.random.fork_rng(devices=[]):
+            model = batching.placed(model, session.run, asked)
+            shapes = lengths.Lengths.by_size(model.inputs, lengths.kept(model.directory)).shapes(model.inputs)
+            lengths.require_running(session.run, shapes, asked[: model.batch_size])
+        return replace(model, shapes=shapes)
 
     def identity(self, model: Model) -> str:
         """By its structure, weights and code: its file differs between runs."""
@@ -68,6 +64,8 @@ class TorchForm(Form):
         files = {_source(type(part)) for part in module.modules()}
         for file in sorted(f for f in files if f and "/torch/" not in f):
             seen.update(Path(file).read_bytes())
+        for name, calls in lengths.kept(model.directory).items():
+            seen.update(f"{name} {calls}".encode())
         return seen.hexdigest()[:16]
 
 

@@ -10,13 +10,19 @@ from typing import Any, cast
 from tuner.errors import RequestError
 from tuner.system.said import first_line
 
+_FILE = ".py"
+
 
 def resolve(reference: str, key: str) -> Callable[..., Any]:
-    """The function that `module:function` names; RequestError names `key` where there is none."""
-    module_name, _, attribute = reference.partition(":")
-    if not attribute:
-        raise RequestError(f"{key}={reference!r} must read package.module:function")
+    """The function that `module:function` names, or `folder/file.py:function`; RequestError names `key` where there is
+    none."""
+    where, _, attribute = reference.rpartition(":")
+    if not where or not attribute:
+        raise RequestError(f"{key}={reference!r} must read package.module:function, or folder/file.py:function")
+    if where.endswith(_FILE) and not Path(where).is_file():
+        raise RequestError(f"{key}={reference!r}: there is no file {where}")
     importable()
+    module_name = module_of(reference)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -27,9 +33,22 @@ def resolve(reference: str, key: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # whatever an author's module does
         said = first_line(f"{type(error).__name__}: {error}")
         raise RequestError(f"{key}={reference!r}: {module_name!r} does not import ({said}); mend it") from error
+    if where.endswith(_FILE) and Path(str(module.__file__)).resolve() != Path(where).resolve():
+        raise RequestError(f"{key}={reference!r}: {module.__file__} goes by the same name; give the file another")
     if not callable(found := getattr(module, attribute, None)):
         raise RequestError(f"{key}={reference!r}: {module_name!r} has no function {attribute!r}")
     return cast(Callable[..., Any], found)
+
+
+def module_of(reference: str) -> str:
+    """The name of the module in `module:function`. In `folder/file.py:function` it is the file's, whose folder becomes
+    the first of the import path: processes that are started later find it too."""
+    where = reference.rpartition(":")[0] or reference
+    if not where.endswith(_FILE):
+        return where
+    file = Path(where).absolute()
+    sys.path[:] = [str(file.parent), *(entry for entry in sys.path if entry != str(file.parent))]
+    return file.stem
 
 
 def importable() -> None:
@@ -39,9 +58,9 @@ def importable() -> None:
 
 
 def source_digest(reference: str) -> str:
-    """SHA-256 of the file of the module that `module` or `module:function` names."""
+    """SHA-256 of the file of the module that `module` names, or a reference as `resolve` takes it."""
     importable()
-    spec = importlib.util.find_spec(reference.partition(":")[0])
+    spec = importlib.util.find_spec(module_of(reference))
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():  # some are built into Python
         raise RequestError(f"{reference!r}: no such module")
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
