@@ -89,10 +89,13 @@ def one_core_loaded() -> Iterator[None]:
         os.waitpid(child, 0)
 
 
+def machine() -> str:
+    return f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
+
+
 def save(name: str, figures: dict[str, Any]) -> None:
     """Prints the figures, and writes them with the date and the machine to benchmarks/results/."""
-    machine = f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
-    result = {"benchmark": name, "date": datetime.date.today().isoformat(), "machine": machine, **figures}
+    result = {"benchmark": name, "date": datetime.date.today().isoformat(), "machine": machine(), **figures}
     text = json.dumps(result, indent=2)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")

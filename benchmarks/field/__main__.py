@@ -3,10 +3,15 @@
 The champion's answers are held against the original's, which come from a process that knows only ONNX Runtime or torch,
 and its speed-up against the original at the same batch is timed again by another clock, in turns.
 
-    python -m benchmarks.field [NAME …]        about a minute each; two_gb needs 8 GB of memory
+    python -m benchmarks.field [NAME …]        a minute or three each; two_gb needs 8 GB of memory and 40 of disk
+
+Each is kept in benchmarks/results/field.json as soon as it is done, beside those of other days, with the day, the
+machine and how busy that was. Where it was disturbed, the two speed-ups are there, and say nothing of one another.
 """
 
+import datetime
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,21 +20,25 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import save
+from benchmarks.common import RESULTS, machine, save
 from benchmarks.field.networks import FIELD
 
 ROOT = Path(__file__).parents[2]
+KEPT = RESULTS / "field.json"
 TURNS, TURN_S = 8, 0.25
+DISTURBED = {"busy_machine", "drifting_machine", "noisy_race"}  # doubts of a study
 QUICK = ("target.threads=1", "search_space=quick", "n_trials=8", "latency_ms=10000", "trial.measure_s=0.5")
 
 
 def main() -> None:
-    figures: dict[str, Any] = {}
     for name in sys.argv[1:] or FIELD:
+        before = os.getloadavg()[0]
         with tempfile.TemporaryDirectory(prefix=f"field-{name}-") as folder:
-            figures[name] = _tuned(name, Path(folder))
-        print(name, json.dumps(figures[name]), flush=True)
-    save("field", {"models": figures})
+            figures = _tuned(name, Path(folder))
+        load = [round(before, 1), round(os.getloadavg()[0], 1)]
+        kept = json.loads(KEPT.read_text())["models"] if KEPT.exists() else {}
+        entry = {"date": datetime.date.today().isoformat(), "machine": machine(), "load": load, **figures}
+        save("field", {"models": kept | {name: entry}})
 
 
 def _tuned(name: str, folder: Path) -> dict[str, Any]:
@@ -40,12 +49,16 @@ def _tuned(name: str, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "tuner.cli", *arguments, *options, *places]
     study = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if study.returncode != 0:
-        return {"exit_code": study.returncode, "said": study.stderr.strip().splitlines()[-1]}
+        return {"exit_code": study.returncode, "said": (study.stderr or study.stdout).strip().splitlines()[-1]}
     result = json.loads((folder / "out/field/result.json").read_text())
     champion = result["champion"]
     model = next(a for a in arguments if a.startswith(("model.path=", "model.factory="))).partition("=")[2]
+    doubts = [doubt["name"] for doubt in result["doubts"]]
     return {
+        "seconds": round(result["seconds"]["total"]),
         "verdict": result["verdict"],
+        "doubts": doubts,
+        "disturbed": not DISTURBED.isdisjoint(doubts),
         "metric": result["metric"],
         "float": result["float_accuracy"],
         "champion": champion["label"],

@@ -1,4 +1,5 @@
-"""A champion by itself: it writes the inputs of its example, and answers them in turns as the original does.
+"""A champion by itself: it writes the inputs of its example, cut to each length that was declared, and answers them in
+turns as the original does.
 
 python -m benchmarks.field.champion FOLDER INPUTS.npz OUTPUTS.npz SECONDS
 """
@@ -10,20 +11,26 @@ from pathlib import Path
 import numpy as np
 
 from tuner import artifact
+from tuner.tensors import Shape
 
 
 def main(folder: str, inputs_file: str, outputs_file: str, seconds: str) -> None:
     deployed = artifact.load(Path(folder))
     with np.load(Path(folder) / artifact.EXAMPLE) as example:
-        inputs = {spec.name: example[f"input:{spec.name}"] for spec in deployed.inputs}
-    np.savez(inputs_file, **inputs)
-    outputs = deployed.run(inputs)
+        whole = {spec.name: example[f"input:{spec.name}"] for spec in deployed.inputs}
+    rounds = []
+    for shape in deployed.shapes or (Shape(deployed.inputs),):
+        cuts = {spec.name: tuple(map(slice, spec.full(deployed.batch_size))) for spec in shape.inputs}
+        rounds.append({name: np.ascontiguousarray(whole[name][cut]) for name, cut in cuts.items()})
+    np.savez(inputs_file, **{f"{n}/{name}": array for n, inputs in enumerate(rounds) for name, array in inputs.items()})
+    outputs = [output for inputs in rounds for output in deployed.run(inputs)]
     times = []
     print("ready", flush=True)
     for _ in sys.stdin:
         end = time.perf_counter() + float(seconds)
         while (start := time.perf_counter()) < end:
-            deployed.run(inputs)
+            for inputs in rounds:
+                deployed.run(inputs)
             times.append((time.perf_counter() - start) * 1e3)
         print("done", flush=True)
     np.savez(outputs_file, ms=times, **{f"output_{n}": output for n, output in enumerate(outputs)})

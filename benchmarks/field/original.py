@@ -2,8 +2,8 @@
 
     python -m benchmarks.field.original MODEL INPUTS.npz OUTPUTS.npz SECONDS
 
-Writes what the model answers, and `ms`: the time of every call with one thread. It answers once, then waits for a line
-on its standard input before each turn of SECONDS.
+Writes what the model answers, and `ms`: the time of every round of calls, one for each length, with one thread. It
+answers once, then waits for a line on its standard input before each turn of SECONDS.
 """
 
 import importlib.util
@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-Answer = Callable[[], list[Any]]
+Arrays = dict[str, Any]
+Answer = Callable[[Arrays], list[Any]]
 
 
-def onnx(path: Path, inputs: dict[str, Any]) -> Answer:
+def onnx(path: Path) -> Answer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    feed = {name: inputs[name] for name in names}
-    return lambda: session.run(None, feed)
+    return lambda inputs: list(session.run(None, {name: inputs[name] for name in names}))
 
 
-def torch_factory(reference: str, inputs: dict[str, Any]) -> Answer:
+def torch_factory(reference: str) -> Answer:
     import torch
 
     torch.set_num_threads(1)
@@ -39,46 +39,48 @@ def torch_factory(reference: str, inputs: dict[str, Any]) -> Answer:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     net = getattr(module, factory)().eval()
-    tensors = [torch.from_numpy(array) for array in inputs.values()]
 
-    def answer() -> list[Any]:
+    def answer(inputs: Arrays) -> list[Any]:
         with torch.inference_mode():
-            return [net(*tensors).numpy()]
+            return [net(*map(torch.from_numpy, inputs.values())).numpy()]
 
     return answer
 
 
-def pretrained(folder: Path, inputs: dict[str, Any]) -> Answer:
+def pretrained(folder: Path) -> Answer:
     import torch
     from transformers import AutoModelForSequenceClassification
 
     torch.set_num_threads(1)
     net = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
 
-    def answer() -> list[Any]:
+    def answer(inputs: Arrays) -> list[Any]:
         with torch.inference_mode():
-            return [net(**tensors).logits.numpy()]
+            return [net(**{name: torch.from_numpy(array) for name, array in inputs.items()}).logits.numpy()]
 
     return answer
 
 
 def main(model: str, inputs_file: str, outputs_file: str, seconds: str) -> None:
+    rounds: dict[str, Arrays] = {}
     with np.load(inputs_file) as file:
-        inputs = dict(file)
+        for key in file:
+            number, _, name = key.partition("/")
+            rounds.setdefault(number, {})[name] = file[key]
     if Path(model).is_dir():
-        answer = pretrained(Path(model), inputs)
+        answer = pretrained(Path(model))
     elif ".py:" in model:
-        answer = torch_factory(model, inputs)
+        answer = torch_factory(model)
     else:
-        answer = onnx(Path(model), inputs)
-    outputs = answer()
+        answer = onnx(Path(model))
+    outputs = [output for inputs in rounds.values() for output in answer(inputs)]
     times: list[float] = []
     print("ready", flush=True)
     for _ in sys.stdin:
         end = time.perf_counter() + float(seconds)
         while (start := time.perf_counter()) < end:
-            answer()
+            for inputs in rounds.values():
+                answer(inputs)
             times.append((time.perf_counter() - start) * 1e3)
         print("done", flush=True)
     np.savez(outputs_file, ms=times, **{f"output_{n}": output for n, output in enumerate(outputs)})
