@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tuner.build.store import Store
 from tuner.errors import CandidateError
 from tuner.system.deadline import Deadline
-from tuner.system.digests import files_digest
+from tuner.system.digests import SEAL, files_digest
 
 KEY: dict[str, Any] = {"model": "m", "libraries": {"b": 2, "a": [1, None]}}
 
@@ -192,3 +192,23 @@ def test_a_digest_tells_names_and_contents_apart(files: dict[str, bytes], tmp_pa
     assert files_digest(folder) == before
     (folder / "another").write_bytes(b"")
     assert files_digest(folder) != before
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_large_file_that_several_entries_have_lies_there_once(linked: bool, tmp_path: Path) -> None:
+    store, size = Store(tmp_path), 2**26
+
+    def fill(folder: Path) -> None:
+        (folder / "deep").mkdir()
+        for name in ("deep/weights", "note"):
+            with (folder / name).open("wb") as file:
+                file.truncate(size if name == "deep/weights" else 1000)
+
+    one, other = (store.make("stage", {"batch": batch}, fill, linked=linked) for batch in (1, 2))
+    assert (one / "deep/weights").samefile(other / "deep/weights") == linked
+    assert not (one / "note").samefile(other / "note")
+    assert {path.name for path in other.rglob("*")} == {"deep", "weights", "note", SEAL}
+    kept_mb = sum(entry.size_mb for entry in store.entries())
+    assert kept_mb == pytest.approx((size if linked else 2 * size) / 1e6, rel=0.01)
+    store.forget("stage", {"batch": 1})
+    assert Store(tmp_path).get("stage", {"batch": 2}) == other and (other / "deep/weights").stat().st_size == size

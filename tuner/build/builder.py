@@ -144,7 +144,8 @@ class Builder:
                 function, arguments = work(draft)
                 worker.run_for(left_s, function, *arguments)
 
-        return self._store.make(stage, made_from, fill, deadline.stopped)
+        # of one model at several batch sizes; what is yet to be read as a model stays whole, for onnx refuses links
+        return self._store.make(stage, made_from, fill, deadline.stopped, linked=stage == "artifact")
 
 
 def _compile(

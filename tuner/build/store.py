@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tuner.system.digests import SEAL, digest, digests
 from tuner.system.files import critical_section
 
 _DRAFT = ".draft-"
+_LARGE_BYTES = 64 * 2**20  # of a file that is worth sharing
 _IN_USE_S = 3600.0  # an entry asked for within this time may belong to a running study
 
 
@@ -92,9 +93,12 @@ class Store:
         key: dict[str, Any],
         fill: Callable[[Path], None],
         waiting: Waiting = contextlib.nullcontext,
+        *,
+        linked: bool = False,
     ) -> Path:
         """The entry, filled by `fill(folder)` where it is not there yet. Whatever `fill` raises passes through.
-        `waiting` is entered while another process makes it."""
+        `waiting` is entered while another process makes it. `linked`: a large file that another entry of the stage has
+        too is a hard link to that one."""
         if found := self.get(stage, key):
             return found
         path = self._path(stage, key)
@@ -107,6 +111,8 @@ class Store:
             try:
                 fill(draft)
                 seal = {"key": key, "files": digests(draft)}
+                if linked:
+                    _link(draft, seal["files"], path.parent)
                 (draft / SEAL).write_text(json.dumps(seal, indent=1))
                 draft.rename(path)
             finally:
@@ -126,7 +132,9 @@ class Store:
                     used_s = (
                         max((f.st_mtime for f in files), default=path.stat().st_mtime) if own else seal.stat().st_mtime
                     )
-                    entries.append(Entry(path.parent.name, path, sum(f.st_size for f in files) / 1e6, used_s))
+                    entries.append(
+                        Entry(path.parent.name, path, sum(f.st_size / f.st_nlink for f in files) / 1e6, used_s)
+                    )
         return sorted(entries, key=lambda entry: entry.used_s)
 
     def trim(self, max_mb: float | None, max_age_s: float | None) -> list[Entry]:
@@ -153,6 +161,19 @@ class Store:
 def content_digest(entry: Path) -> str:
     """One digest of all the files of an entry, whatever it was made from."""
     return digest(json.loads((entry / SEAL).read_text())["files"])
+
+
+def _link(draft: Path, files: Mapping[str, str], stage: Path) -> None:
+    """Large files of a draft that an entry of its stage has too become hard links to those."""
+    large = {name for name in files if (draft / name).stat().st_size >= _LARGE_BYTES}
+    for seal in stage.glob(f"*/{SEAL}") if large else ():
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):  # torn, or removed meanwhile
+            there = {digest: name for name, digest in json.loads(seal.read_text())["files"].items()}
+            for name in [name for name in large if files[name] in there]:
+                link = draft / f"{name}{_DRAFT}"
+                link.hardlink_to(seal.parent / there[files[name]])
+                link.replace(draft / name)
+                large.remove(name)
 
 
 def _remove(path: Path) -> None:
