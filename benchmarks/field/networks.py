@@ -298,9 +298,9 @@ def two_gb(folder: Path) -> list[str]:
     with (folder / "net.onnx.data").open("wb") as data:
         for _ in range(outputs):
             data.write(np.resize(weights, wide).tobytes())
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, (wide, outputs), b"", raw=True)
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
+    weight = TensorProto(
+        name="weight", data_type=TensorProto.FLOAT, dims=(wide, outputs), data_location=TensorProto.EXTERNAL
+    )
     for key, value in (("location", "net.onnx.data"), ("offset", "0"), ("length", str(wide * outputs * 4))):
         entry = weight.external_data.add()
         entry.key, entry.value = key, value
