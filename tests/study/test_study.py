@@ -487,6 +487,21 @@ def test_a_process_that_is_killed_leaves_its_trial_to_the_others(place: Path) ->
     assert sorted(Counter(logged(place, "candidate", "mine")).values()) == [1] * 8
 
 
+def test_what_is_under_way_when_the_time_is_over_is_cut_short_and_tried_again(place: Path) -> None:
+    held = Held(place, after=2)
+    more = [JUST_MISSED, "patience=null", "study=mine", *held.space()]
+    assert tune(place, *more, "n_trials=2") == 3
+    assert tune(place, *more, "timeout_s=2") == 3
+    cut_short = study.result(place, "mine")
+    assert (cut_short["trials"]["failed"], len(logged(place, "candidate", "mine"))) == (0, 2)
+    [why] = cut_short["left_out"].values()
+    assert "timeout_s=2 was over" in why
+    held.go()
+    assert tune(place, *more) == 3
+    assert study.result(place, "mine")["left_out"] == {}
+    assert len(set(logged(place, "candidate", "mine"))) == 8
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_thirty_kills_change_nothing_of_what_is_tried(place: Path, shared: Path, tmp_path_factory: Any) -> None:

@@ -19,19 +19,20 @@ class Evaluator:
         self._reference = reference
         self._goal = goal
 
-    def evaluate(self, candidate: Candidate, to_beat: float | None = None) -> Outcome:
+    def evaluate(self, candidate: Candidate, to_beat: float | None = None, most_s: float | None = None) -> Outcome:
         """The outcome of one trial; a candidate that cannot be had is an outcome too.
 
         `to_beat` is the score of the best feasible candidate so far; None where there is none, and where a candidate
-        is measured however far it is behind. A trial whose process somebody killed is tried once more.
+        is measured however far it is behind. A trial whose process somebody killed is tried once more. `most_s` is a
+        limit on its time besides its own.
         """
-        outcome = self._evaluated(candidate, to_beat)
+        outcome = self._evaluated(candidate, to_beat, most_s)
         if outcome.failure is not None and outcome.failure.kind == "killed":
-            outcome = self._evaluated(candidate, to_beat)
+            outcome = self._evaluated(candidate, to_beat, most_s)
         return outcome
 
-    def _evaluated(self, candidate: Candidate, to_beat: float | None) -> Outcome:
-        trial = Ladder(candidate, self._rig, self._reference, self._goal)
+    def _evaluated(self, candidate: Candidate, to_beat: float | None, most_s: float | None) -> Outcome:
+        trial = Ladder(candidate, self._rig, self._reference, self._goal, most_s)
         try:
             with contextlib.closing(trial.climb()) as stages:
                 for _ in stages:

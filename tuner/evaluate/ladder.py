@@ -35,9 +35,11 @@ _PROBE_S = 0.3
 
 
 class Ladder:
-    """One trial of a candidate. `measured` is what is known of it so far."""
+    """One trial of a candidate, of `most_s` at the most. `measured` is what is known of it so far."""
 
-    def __init__(self, candidate: Candidate, rig: Rig, reference: Reference, goal: Goal) -> None:
+    def __init__(
+        self, candidate: Candidate, rig: Rig, reference: Reference, goal: Goal, most_s: float | None = None
+    ) -> None:
         self._candidate = candidate
         self._rig = rig
         self._reference = reference
@@ -45,7 +47,7 @@ class Ladder:
         self._log = rig.log(candidate)
         self._builder = rig.builder(self._log)
         self._rungs = candidate.backend.rungs()
-        self._deadline = rig.deadline()
+        self._deadline = rig.deadline(most_s)
         self._clock = _StageClock()
         self._lost_at = 0.0  # by how much the accuracy limit may be broken for now, in units of it
         self.measured = Measurement()

@@ -91,6 +91,11 @@ class Search:
         proposal.trial.set_user_attr(OUTCOME, written(outcome))
         self._study.tell(proposal.trial, self._values(outcome, others))
 
+    def give_up(self, proposal: Proposal) -> None:
+        """Ends a trial of which nothing is told: whoever goes on with the study tries it again."""
+        self._study.enqueue_trial(proposal.trial.params)
+        self._study.tell(proposal.trial, state=TrialState.FAIL)
+
     def outcomes(self) -> list[tuple[int, Outcome]]:
         """What was told so far, by trial number, by whichever process."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):

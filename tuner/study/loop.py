@@ -74,7 +74,7 @@ class Loop:
                 self._search.tell(proposal, outcome)
                 continue
             bar.started(proposal.candidate, end - time.monotonic())
-            self._try(proposal)
+            self._try(proposal, end)
 
     def _exhausted(self, end: float) -> str | None:
         """The key by which it is enough, whatever would be proposed next."""
@@ -95,8 +95,14 @@ class Loop:
                 self._search.enqueue([params])
         return self._search.ask()
 
-    def _try(self, proposal: Proposal) -> None:
-        outcome = self._evaluator.evaluate(proposal.candidate, self._tally.best)
+    def _try(self, proposal: Proposal, end: float) -> None:
+        """One trial. The search's end is its end too, but for the first: something must have been measured."""
+        most_s = end - time.monotonic() if self._tally.outcomes else None
+        outcome = self._evaluator.evaluate(proposal.candidate, self._tally.best, most_s)
+        if outcome.failure is not None and outcome.failure.kind == "timeout" and most_s and time.monotonic() >= end:
+            self._search.give_up(proposal)
+            self._tally.cut_short = proposal.candidate
+            return
         if outcome.failure is not None:
             require_left(self._request.cache_dir)  # else it says nothing of the candidate, which is tried again
         self._search.tell(proposal, outcome)

@@ -26,6 +26,8 @@ from tuner.study.usable import usable
 from tuner.system import machine
 from tuner.verdict import Doubt, Verdict
 
+_CUT_SHORT = "timeout_s={:g} was over before its trial; the same command goes on with it"
+
 
 class Study:
     """A study whose model is prepared, whose folder is held and whose record is open."""
@@ -65,6 +67,10 @@ class Study:
             search = open_search(session, space, plan)
             try:
                 Loop(session, search, plan, evaluator, self._tally).run()
+                if self._tally.cut_short is not None:
+                    unfinished = {self._tally.cut_short.label: _CUT_SHORT.format(request.timeout_s)}
+                    console.left_out(unfinished)
+                    left_out = {**left_out, **unfinished}
                 if (result := self._decided_elsewhere()) is not None:
                     console.verdict(result, session.folder)
                     return result.exit_code

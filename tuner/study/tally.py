@@ -12,7 +12,8 @@ _PROGRESS = 0.01  # of a score, a logarithm: one per cent
 class Tally:
     """What a running study counts. `numbers` are Optuna's and MLflow's, baselines have none; `best` is the score of the
     best feasible candidate, and `since_best` how many were tried since there was a better one; `ended_by` is the key
-    that ended the search; `stage_seconds` are this process's."""
+    that ended the search; `stage_seconds` are this process's. `cut_short` is what was being tried when its time was
+    over."""
 
     outcomes: dict[Candidate, Outcome] = field(default_factory=dict)
     numbers: dict[Candidate, int] = field(default_factory=dict)
@@ -21,6 +22,7 @@ class Tally:
     best: float | None = None
     since_best: int = 0
     ended_by: str = "interrupt"
+    cut_short: Candidate | None = None
 
     def add(self, number: int, outcome: Outcome, score: float | None) -> None:
         """`score` is None where it is not feasible."""
