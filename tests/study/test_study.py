@@ -360,12 +360,13 @@ class Running:
 
     def ended(self) -> tuple[int, str, str]:
         try:
-            out, err = self.process.communicate(timeout=120)
+            out, err = self.process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             alive = [psutil.Process(pid).as_dict(["pid", "ppid", "name", "cmdline", "status"]) for pid in self.alive()]
             self.process.send_signal(signal.SIGABRT)  # it tells where it waits
+            time.sleep(2)
             self.sweep()
-            pytest.fail(f"it did not end; alive were {alive}\n{''.join(self.process.communicate())}")
+            pytest.fail(f"it did not end; alive were {alive}\n{''.join(self.process.communicate(timeout=10))}")
         return self.process.returncode, out, err
 
     def kill(self) -> None:
