@@ -58,6 +58,19 @@ def labelled(labels: NDArray[Any]) -> bool:
     return not (labels.dtype.kind == "f" and bool(np.isnan(labels).all()))
 
 
+def not_finite(samples: Samples) -> str:
+    """The first of their numbers that is NaN or infinite, for a sentence; empty where there is none."""
+    done = 0
+    for inputs, labels in batches(samples, 256):
+        for name, array in inputs.items():
+            if array.dtype.kind == "f" and not (finite := np.isfinite(array).reshape(len(array), -1).all(axis=1)).all():
+                return (
+                    f"input {name!r} of evaluation sample {done + int(finite.argmin())} is not finite: mend the dataset"
+                )
+        done += len(labels)
+    return ""
+
+
 def batches(samples: Samples, batch_size: int) -> Iterator[tuple[Arrays, NDArray[Any]]]:
     """Stacks samples in order; the last batch may be short."""
     for start in range(0, len(samples), batch_size):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import CandidateError, RequestError
 from tuner.metrics import Metric, Truth, find, short
-from tuner.system.said import last_line
+from tuner.system.code import authored
 
 RESAMPLES = 400  # of the samples, for a metric that gives one number for all of them
 _LEAST_RESAMPLES, _RESAMPLING_S = 50, 20.0  # so many at least, however long that takes
@@ -134,18 +134,15 @@ class Judging:
         """Finite scores of those samples, or one number. Raises CandidateError."""
         name, count = short(self.metric), _count(labels)
         try:
-            given = metric(outputs, _copied(labels))
-            scores = np.asarray(given, dtype=np.float64)
-        except (RequestError, CandidateError) as error:
-            raise CandidateError("error", getattr(error, "sentence", str(error))) from error
-        except Exception as error:  # whatever an author's function raises
-            said = f"{type(error).__name__}: {last_line(error)}"
-            raise CandidateError("error", f"metric {name} could not judge the outputs ({said})") from error
+            with authored(f"metric {name} could not judge the outputs"):
+                scores = np.asarray(metric(outputs, _copied(labels)), dtype=np.float64)
+        except RequestError as error:
+            raise CandidateError("error", str(error)) from error
         if scores.shape not in ((), (count,)):
             wanted = f"one score for each of {count} samples"
             raise CandidateError("error", f"metric {name} gives an array of shape {scores.shape}; it must be {wanted}")
         if not np.isfinite(scores).all():
-            raise CandidateError("numerics", f"metric {name} gives NaN or infinity")
+            raise CandidateError("error", f"metric {name} gives NaN or infinity")
         return scores
 
     def _resampled(

@@ -10,10 +10,10 @@ import numpy as np
 
 from tuner.dataset import LABEL, ArraySamples, Dataset, Role, Samples
 from tuner.errors import RequestError
-from tuner.system.code import resolve, source_digest
+from tuner.system.code import authored, resolve, source_digest
 from tuner.system.digests import file_digest, files_digest
 from tuner.system.fields import AtLeast, Below
-from tuner.system.said import first_line
+from tuner.system.files import require_file
 from tuner.tensors import Arrays
 
 HELD_OUT = 256  # samples for calibration, at most
@@ -43,11 +43,8 @@ class Split(Dataset):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in _PATHS:
-            value = getattr(self, field)
-            if value is None or Path(value).is_file() or (self.folders and Path(value).is_dir()):
-                continue
-            what = "file or folder" if self.folders else "file"
-            raise RequestError(f"dataset.{field}={value}: no such {what}")
+            if (value := getattr(self, field)) is not None:
+                require_file(value, f"dataset.{field}", folder=self.folders)
         if self.training_path is not None and self.training_share:
             raise RequestError("dataset.training_share is of dataset.path, and dataset.training_path is given too")
 
@@ -124,11 +121,8 @@ class Preprocessed:
     def __getitem__(self, index: int) -> tuple[Arrays, Any]:
         """Raises RequestError where the function fails, or gives something else."""
         inputs, label = self.samples[index]
-        try:
+        with authored(f"dataset.preprocess={self.reference} fails for sample {index}"):
             made = self.function({**inputs, LABEL: label})
-        except Exception as error:  # a function of the user's raises whatever it likes
-            said = first_line(f"{type(error).__name__}: {error}")
-            raise RequestError(f"dataset.preprocess={self.reference} fails for sample {index}: {said}") from error
         if not isinstance(made, Mapping) or not made:
             raise RequestError(
                 f"dataset.preprocess={self.reference} gave a {type(made).__name__}; it must return a mapping of the "

@@ -8,8 +8,7 @@ import numpy as np
 
 from tuner.dataset import LABEL, ArraySamples, Dataset, Role, Samples, unlabelled
 from tuner.errors import RequestError
-from tuner.system.code import resolve
-from tuner.system.said import first_line
+from tuner.system.code import authored, resolve
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,8 @@ class Function(Dataset):
 
     def load(self, role: Role) -> Samples | None:
         where = f"dataset.function={self.function}"
-        try:
+        with authored(f"{where} fails for role {role!r}"):
             given = resolve(self.function, "dataset.function")(role)
-        except Exception as error:  # a function of the user's raises whatever it likes
-            said = first_line(f"{type(error).__name__}: {error}")
-            raise RequestError(f"{where} fails for role {role!r}: {said}") from error
         if given is None:
             return None
         if not isinstance(given, Mapping):
@@ -66,7 +62,8 @@ class Pairs:
         return len(self.given)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        sample = self.given[index]
+        with authored(f"{self.where} fails for sample {index}"):
+            sample = self.given[index]
         if isinstance(sample, Mapping):
             sample = ({name: value for name, value in sample.items() if name != LABEL}, sample.get(LABEL, np.nan))
         if not (isinstance(sample, tuple | list) and len(sample) == 2 and isinstance(sample[0], Mapping)):

@@ -53,7 +53,9 @@ def _arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
     try:
         if path.is_dir():
             return {file.stem: np.load(file, mmap_mode="r") for file in sorted(path.glob("*.npy"))}
-        with np.load(path) as file:
+        if isinstance(opened := np.load(path, mmap_mode="r"), np.ndarray):
+            raise RequestError(f"{where}: one array without a name; give it one: numpy.savez('eval.npz', x=…, label=…)")
+        with opened as file:
             names = file.files
             with zipfile.ZipFile(path) as archive:
                 mapped = {name: _mapped(path, archive, name) for name in names}

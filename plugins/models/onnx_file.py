@@ -10,8 +10,9 @@ from tuner.errors import RequestError
 from tuner.forms import lengths
 from tuner.forms.onnx import ONNX, declared
 from tuner.forms.onnx_entry import let_in
-from tuner.forms.onnx_read import require_tensors
+from tuner.forms.onnx_read import require_usable
 from tuner.model import Form, ModelSource
+from tuner.system.files import require_file
 from tuner.system.worker import Progress
 from tuner.tensors import FreeSpec
 
@@ -32,8 +33,7 @@ class OnnxModel(ModelSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not Path(self.path).is_file():
-            raise RequestError(f"model.path={self.path}: no such file")
+        require_file(self.path, "model.path")
         for name, given in self.inputs.items():
             axis = given.get("batch_axis") if isinstance(given, dict) and len(given) == 1 else None
             if type(axis) is not int or axis < 0:
@@ -45,7 +45,7 @@ class OnnxModel(ModelSource):
         return self.label or Path(self.path).stem
 
     def declares(self) -> tuple[FreeSpec, ...]:
-        require_tensors(Path(self.path))
+        require_usable(Path(self.path), f"model.path={self.path}")
         largest = {name: max(sizes) for name, sizes in lengths.declared(self.axes).items()}
         return tuple(
             replace(spec, axes=tuple(largest.get(str(axis), axis) for axis in spec.axes))

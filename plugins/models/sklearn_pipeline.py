@@ -14,6 +14,7 @@ from tuner.forms.onnx import ONNX
 from tuner.forms.onnx_entry import let_in
 from tuner.model import Form, ModelSource
 from tuner.plugin import missing
+from tuner.system.files import require_file
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
 from tuner.tensors import FreeSpec
@@ -40,8 +41,7 @@ class SklearnModel(ModelSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not Path(self.path).is_file():
-            raise RequestError(f"model.path={self.path}: no such file")
+        require_file(self.path, "model.path")
         if not self.trust:
             raise RequestError(
                 f"model.path={self.path}: a file of joblib may run any code when it is read; where you trust it, say "

@@ -10,6 +10,7 @@ from tuner.forms.torch import TORCH, save
 from tuner.model import Form, ModelSource
 from tuner.plugin import missing
 from tuner.plugins.models.torch_module import fill_weights
+from tuner.system.files import require_file
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
 from tuner.tensors import FreeSpec
@@ -28,8 +29,7 @@ class TimmModel(ModelSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not Path(self.weights).is_file():
-            raise RequestError(f"model.weights={self.weights}: no such file")
+        require_file(self.weights, "model.weights")
 
     @property
     def name(self) -> str:

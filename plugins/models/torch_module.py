@@ -12,8 +12,9 @@ from tuner.errors import RequestError
 from tuner.forms import lengths
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, form_of, save
 from tuner.model import Form, ModelSource
-from tuner.system.code import module_of, resolve, source_digest
+from tuner.system.code import called, module_of, source_digest
 from tuner.system.digests import file_digest
+from tuner.system.files import require_file
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
 
@@ -51,8 +52,8 @@ class TorchModel(ModelSource):
                 "model.path=, a file of TorchScript or of torch.export"
             )
         for name in _FILES:
-            if (value := getattr(self, name)) is not None and not Path(value).is_file():
-                raise RequestError(f"model.{name}={value}: no such file")
+            if (value := getattr(self, name)) is not None:
+                require_file(value, f"model.{name}")
         for name in ("train", "weights"):
             if self.factory is None and getattr(self, name) is not None:
                 raise RequestError(f"model.{name} needs model.factory=package.module:function, which makes the module")
@@ -81,7 +82,7 @@ class TorchModel(ModelSource):
             return
         import torch
 
-        module = resolve(str(self.factory), "model.factory")()
+        module = called(str(self.factory), "model.factory")
         if not isinstance(module, torch.nn.Module):
             kind = type(module).__name__
             raise RequestError(f"model.factory={self.factory} returned a {kind}; it must return a torch.nn.Module")
@@ -91,7 +92,7 @@ class TorchModel(ModelSource):
             samples = dataset.load("training")
             if samples is None:
                 raise RequestError(f"model.train={self.train} needs a dataset with training samples")
-            resolve(self.train, "model.train")(module, samples, progress)
+            called(self.train, "model.train", module, samples, progress)
         save(module, out)
 
     def _read(self, path: Path, out: Path) -> None:

@@ -219,6 +219,7 @@ LABELS = np.zeros(12, np.int64)
             "has shape (batch, 4) in the model, the batch among its axes, but (9,)",
         ),
         ({"x": np.array([None] * 12), "label": LABELS}, "holds Python objects"),
+        ({"x": X + np.nan, "label": LABELS}, "input 'x' of evaluation sample 0 is not finite"),
     ],
 )
 def test_samples_that_do_not_fit_are_told_with_the_mend(

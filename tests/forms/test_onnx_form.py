@@ -15,6 +15,7 @@ from tuner.errors import CandidateError, RequestError
 from tuner.forms import onnx as onnx_form
 from tuner.forms import onnx_entry
 from tuner.forms.onnx import ONNX
+from tuner.forms.onnx_read import require_usable
 from tuner.model import Model
 from tuner.plugins.models.onnx_file import OnnxModel
 from tuner.request.compose import request
@@ -245,6 +246,33 @@ def test_a_users_graph_is_refused_with_the_mend(content: Any, complaint: str, gr
     assert str(caught.value).startswith("model.path=")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "out").iterdir())
+
+
+def _custom(graph: Any) -> None:
+    graph.node.add(op_type="Mine", domain="com.mine", input=[graph.input[0].name], output=["mine"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda model: setattr(model.opset_import[0], "version", 999), "its opset 999 is newer than"),
+        (lambda model: _custom(model.graph), "operator com.mine:Mine is none of ONNX or ONNX Runtime"),
+        (lambda model: model.graph.ClearField("output"), "has no outputs"),
+        (lambda model: setattr(_first_value(model.graph), "elem_type", 8), "holds strings"),
+        (lambda model: model.graph.node[0].ClearField("op_type"), "is not a valid ONNX model"),
+    ],
+)
+def test_what_the_file_alone_tells_is_told_before_any_sample_is_read(
+    edit: Any, complaint: str, graph: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(str(graph))
+    require_usable(graph, "model.path=user.onnx")
+    edit(model)
+    model.opset_import.add(domain="com.mine", version=1)
+    (tmp_path / "user.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(RequestError, match=complaint) as caught:
+        require_usable(tmp_path / "user.onnx", "model.path=user.onnx")
+    assert str(caught.value).startswith("model.path=user.onnx") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

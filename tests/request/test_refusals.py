@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.study import Refused, literal
 from tuner.errors import RequestError
-from tuner.request import compose
+from tuner.request import compose, reading
 from tuner.request.members import members
 from tuner.request.schema import keys
 from tuner.search.space import Space
@@ -151,7 +151,46 @@ def test_a_study_takes_no_folder_that_is_somebody_elses(tmp_path: Path, refused:
     assert "target.threads" in refused("study=left", out_dir, NO_STUDY), "one that was cut short at once goes on"
 
 
+@pytest.mark.parametrize(
+    ("override", "mend"),
+    [
+        ("hydra.searchpath=[file:///no/such]", "file:///no/such is no folder"),
+        ("hydra.searchpath=[file://no_such]", "file://no_such is no folder"),
+        ("hydra.searchpath=[no_such]", "no_such is no folder"),
+        ("hydra.searchpath=[pkg://no.such]", "pkg://no.such is no package"),
+        ("hydra.searchpath=[http://x]", "must begin with file:// or pkg://"),
+        ("hydra.searchpath=conf", "must be a list of folders"),
+        ("hydra.searchpath=[5]", "must be a list of folders"),
+        ("hydra.run.dir=x", "hydra.run.dir=x: of Hydra's own keys only hydra.searchpath is taken"),
+        ("+hydra.job.name=x", "only hydra.searchpath is taken"),
+        ("hydra/launcher=basic", "only hydra.searchpath is taken"),
+        ("~hydra.sweep", "only hydra.searchpath is taken"),
+    ],
+)
+def test_hydras_own_keys_do_nothing_without_a_word(override: str, mend: str) -> None:
+    assert mend in sentence(override, NO_STUDY)
+
+
 # --- what would never end
+
+
+REPEATED = {
+    "anchors": ("*a{0}", "a{1}: &a{1} [{2}]"),
+    "interpolations": ('"${{search_space.a{0}}}"', "a{1}: [{2}]"),
+}
+
+
+@pytest.mark.parametrize("kind", REPEATED)
+def test_a_few_lines_that_stand_for_more_than_any_memory_holds_are_refused(
+    kind: str, group: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LIMIT_S", 1.0)
+    once, line = REPEATED[kind]
+    lines = [line.format("", n, ", ".join([once.format(n - 1)] * 9 if n else "x")) for n in range(10)]
+    (group / "search_space").mkdir()
+    (group / "search_space/laughs.yaml").write_text("\n".join(lines))
+    told = sentence(f"hydra.searchpath=[file://{group}]", "search_space=laughs", NO_STUDY)
+    assert "search_space=laughs" in told and "too large to be read" in told
 
 
 @pytest.mark.parametrize(

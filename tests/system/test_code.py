@@ -1,12 +1,14 @@
 """Functions that a person names: by their module, or by their file."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from tuner.errors import RequestError
-from tuner.system.code import module_of, resolve, source_digest
+from tuner.system.code import authored, called, module_of, resolve, source_digest
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +41,34 @@ def test_what_is_not_there_is_told_by_its_key(reference: str, said: str, tmp_pat
     with pytest.raises(RequestError) as refused:
         resolve(reference.format(folder=tmp_path), "metric")
     assert str(refused.value).startswith("metric=") and said.format(folder=tmp_path) in str(refused.value)
+
+
+RAISED = {
+    "raise ValueError('out of order')": "ValueError: out of order",
+    "raise KeyboardInterrupt": "KeyboardInterrupt",
+    "import sys; sys.exit(7)": "SystemExit: 7",
+    "assert False": "AssertionError",
+    "def (": "SyntaxError",
+}
+
+
+@pytest.mark.parametrize("text", RAISED)
+@pytest.mark.parametrize("place", ["on import", "when called"])
+def test_what_it_raises_is_one_sentence_with_the_key(
+    text: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"authored_{abs(hash((text, place)))}"
+    body = f"def f(): exec({text!r})" if place == "when called" else text
+    (tmp_path / f"{name}.py").write_text(f"\n{body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError) as refusal:
+        called(f"{name}:f", "model.factory")
+    told = str(refusal.value)
+    assert told.startswith("model.factory=") and name in told and RAISED[text] in told and "\n" not in told
+    assert f"({name}.py, line 2)" in told or "SyntaxError" in told
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_is_still_ctrl_c() -> None:
+    with pytest.raises(KeyboardInterrupt), authored("a long import"):
+        os.kill(os.getpid(), signal.SIGINT)

@@ -183,7 +183,9 @@ def test_what_a_field_takes_is_said_in_words() -> None:
     assert words(bool | None) == "true or false, or null"
 
 
-@pytest.mark.parametrize("text", ["def (", "raise SystemExit(7)", "1 / 0", "import no_such_module"])
+@pytest.mark.parametrize(
+    "text", ["def (", "raise SystemExit(7)", "1 / 0", "import no_such_module", "raise KeyboardInterrupt"]
+)
 def test_a_module_that_does_not_import_is_told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_paint.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

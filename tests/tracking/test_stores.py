@@ -9,8 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from tests import study
 from tests.study import Refused
@@ -128,6 +131,29 @@ def test_a_path_that_mlflow_would_read_otherwise_is_refused_or_read_rightly(tmp_
             tracking({}, tmp_path / name)
     assert tracking({"uri": "sqlite:///a%20b/x.db"}, tmp_path).uri == "sqlite:///a b/x.db"
     assert tracking({}, tmp_path / "a b#").uri == f"sqlite:///{tmp_path}/a b#/mlflow.db"
+
+
+def test_a_store_that_is_lost_under_a_study_is_told_and_the_same_command_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = ["latency_ms=20", "search_space.batch_size=[4]"]
+    alive, real = iter(range(2)), MlflowClient.log_batch
+
+    def dying(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        if next(alive, None) is None:
+            raise MlflowException("API request failed with exception: Read timed out. (read timeout=30)")
+        return real(client, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", dying)
+        assert study.tune(place, *line) == 2
+    told = capfd.readouterr().err
+    assert told.count("tune: ") == 1 and "Traceback" not in told
+    assert "does not answer within 30 s" in told and "out/linear-cpu-001, and the same command goes on" in told
+    assert study.tune(place, *line) == 0
+    assert {path.name for path in (place / "out").glob("linear-*")} == {"linear-cpu-001"}
+    _, trials = study.runs(place)
+    assert sorted(run.data.tags["trial"] for run in trials) == ["0", "1"], "what was not told is told now"
 
 
 def test_a_refused_study_leaves_no_folder(tmp_path: Path, refused: Refused) -> None:

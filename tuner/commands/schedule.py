@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from tuner.errors import ExitCode, RequestError
 from tuner.schedule.cron import Cron
 from tuner.schedule.runs import History, Run, Schedule
+from tuner.system.files import folder, taken_back
 
 _SHOWN = 20  # runs in the table of the history
 
@@ -27,11 +28,16 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(own)
     if of_tune is not None and options.command != "add":
         raise RequestError(f"tune schedule {options.command} takes nothing after --")
-    state = options.state_dir.expanduser().absolute()
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--state-dir={state}: cannot be written ({error.strerror}); choose another") from error
+    state = folder(str(options.state_dir))
+    with taken_back(state):
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"--state-dir={state}: cannot be written ({error.strerror}); choose another") from error
+        return _run(options, state, of_tune)
+
+
+def _run(options: argparse.Namespace, state: Path, of_tune: tuple[str, ...] | None) -> int:
     if options.command == "add":
         _add(options, state, of_tune or ())
     elif options.command == "history":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tuner import fidelity
 from tuner.artifact import Artifact
-from tuner.dataset import batches, evaluation, labelled
+from tuner.dataset import batches, evaluation, labelled, not_finite
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval
 from tuner.evaluate.reference import CHECK_BATCH, reference_candidate, scored_as
@@ -33,6 +33,10 @@ from tuner.workload import Workload
 _TRUTH = "truth"
 _MOST_BYTES = 1_000_000_000  # of an output that is kept only to look at it
 Parts = Callable[[Labels], Answers]
+
+
+class _AnswersNothing(RequestError):
+    """NaN, or the same for all samples: no metric would help."""
 
 
 def settled(rig: Rig, backends: Mapping[str, Backend], log: Path) -> Rig:
@@ -95,6 +99,7 @@ def settle(
     )
     fitting: dict[Judging, Scores] = {}
     reasons: dict[str, str] = {}
+    answers_nothing = True
     known = labelled(labels)
     if not known and metric != AUTO and find(metric).against == "labels":
         raise RequestError(
@@ -111,9 +116,12 @@ def settle(
             fitting[judging] = judging.scores(parts(truth))
         except (RequestError, CandidateError) as error:
             said = error.sentence if isinstance(error, CandidateError) else str(error)
+            answers_nothing &= isinstance(error, CandidateError) and error.kind == "numerics"
             reasons[said] = f"{reasons[said]}, {called[place or 0]}" if said in reasons else called[place or 0]
     if not fitting:
         why = "; ".join(f"{of}: {said}" for said, of in reasons.items()) if len(outputs) > 1 else next(iter(reasons))
+        if answers_nothing:
+            raise _AnswersNothing(f"the float model answers nothing that could be judged: {why}")
         raise RequestError(f"metric={typed(metric)} cannot judge the float model's answers: {why}. There are {CHOICES}")
     (judging, scores), *others = fitting.items()
     if any(not _same(scores, other) for _, other in others):
@@ -224,7 +232,13 @@ def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
     # what is kept of outputs of several lengths, or without an axis of samples, is not what was answered
     odd = bool(model.shapes) or any(not output.ndim or len(output) != len(labels) for output in outputs)
     asked = (workload.metric, workload.metric_output, names)
-    judging, scores = settle(*asked, outputs, labels, answered_again if odd else None)
+    try:
+        judging, scores = settle(*asked, outputs, labels, answered_again if odd else None)
+    except _AnswersNothing as error:
+        unclean = not_finite(samples) or "look at its weights, and at how the samples are prepared"
+        raise RequestError(f"model {workload.name}: {error}; {unclean}") from error
+    if not odd and any(judging.infinite or ()) and (unclean := not_finite(samples)):
+        raise RequestError(f"model {workload.name}: the float model answers infinity; {unclean}")
     (out / "judging.json").write_text(json.dumps(judging.to_json()))
     scores.save(out / "scores.npz")
     if judging.function.against != "float":

@@ -1,6 +1,5 @@
 """A user's ONNX file as it is read: refused where it is none that can be tuned, its weights drawn in."""
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,14 @@ from typing import Any
 from tuner.errors import RequestError
 from tuner.forms.onnx import INLINE_BYTES, real_inputs
 from tuner.system.said import first_line
+
+_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training"} | {
+    "com.microsoft",
+    "com.microsoft.experimental",
+    "com.microsoft.nchwc",
+    "com.ms.internal.nhwc",
+    "org.pytorch.aten",
+}
 
 
 def read(source: Path, where: str) -> Any:
@@ -27,19 +34,39 @@ def read(source: Path, where: str) -> Any:
         ) from error
 
 
-def require_tensors(source: Path) -> None:
-    """Refuses strings, maps and sequences before any sample is read; what cannot be read at all is told later."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+def require_usable(source: Path, where: str) -> None:
+    """Refuses, before any sample is read, what the file alone tells: what cannot be read, operators and versions that
+    nothing here knows, strings, maps and sequences."""
+    proto = read(source, where)
+    refuse_what_is_no_tensor(proto, where)
+    _refuse_unknown(proto, where)
 
-    with contextlib.suppress(DecodeError, OSError):
-        refuse_what_is_no_tensor(onnx.load(str(source), load_external_data=False), f"model.path={source}")
+
+def _refuse_unknown(proto: Any, where: str) -> None:
+    """Operators of a library that ONNX Runtime does not have, and sets of operators that ONNX does not know yet."""
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if versions := [opset.version for opset in proto.opset_import if not opset.domain and opset.version > newest]:
+        raise RequestError(
+            f"{where}: its opset {versions[0]} is newer than {newest}, the newest that is known here; "
+            "export it again with an older one"
+        )
+    own = {(function.domain, function.name) for function in proto.functions}
+    for node in proto.graph.node:
+        if node.domain not in _DOMAINS and (node.domain, node.op_type) not in own:
+            raise RequestError(
+                f"{where}: its operator {node.domain}:{node.op_type} is none of ONNX or ONNX Runtime; "
+                "export it again without custom operators"
+            )
 
 
 def refuse_what_is_no_tensor(proto: Any, where: str) -> None:
     """Strings, and the maps and sequences that some exporters end with."""
     from onnx import TensorProto
 
+    if not proto.graph.output:
+        raise RequestError(f"{where} has no outputs; export it again with what it is to answer")
     if not real_inputs(proto):
         raise RequestError(f"{where} has no inputs; export it again with its weights as initializers")
     for kind, values in (("input", real_inputs(proto)), ("output", proto.graph.output)):

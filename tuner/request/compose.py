@@ -20,6 +20,7 @@ from tuner.dataset import Dataset
 from tuner.errors import RequestError
 from tuner.request import former
 from tuner.request.checked import from_config
+from tuner.request.reading import check_hydra, limited
 from tuner.request.request import Request
 from tuner.request.schema import GROUPS, keys, schema, truths
 from tuner.request.spelling import explained, group_options, known_keys
@@ -67,7 +68,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     _register()
     overrides = [*_told_by_file(overrides), *former.present(overrides)]
     overrides = [_OPEN.sub(r"++\g<0>", override) for override in overrides]
-    with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
+    with initialize_config_module(config_module="tuner.conf", version_base="1.3"), limited(overrides):
+        check_hydra(overrides)
         _check_overrides(overrides)
         try:
             config = compose("config", overrides=[o for o in overrides if not o.startswith(_SPACE)])
@@ -99,7 +101,9 @@ def _told_by_file(overrides: Sequence[str]) -> list[str]:
 def _check_overrides(overrides: Sequence[str]) -> None:
     """What Hydra would take, and do something else with. Raises RequestError."""
     for override in overrides:
-        key, _, value = override.partition("=")
+        key, mark, value = override.partition("=")
+        if mark and not key.strip("+~ "):
+            raise RequestError(f"{override!r} is no override; overrides read key=value")
         if key in GROUPS and (value in ("", "null") or value.startswith(("{", "["))):
             raise RequestError(f"{override}: must be one of {', '.join(group_options(key))}; {key}.NAME=… sets a field")
         if key in truths() and re.fullmatch(r"[+-]?[\d.]+", value) and value not in ("0", "1"):

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from tuner.errors import RequestError
+from tuner.request.reading import check_hydra, limited
 from tuner.request.spelling import group_options, yaml_fault
 from tuner.system.said import first_line
 from tuner.system.spelling import unknown_name
@@ -80,7 +81,8 @@ def _named_sweep(name: str, given: Sequence[str]) -> list[str]:
     """conf/sweep/NAME.yaml as overrides; a list is a choice."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     searchpath = [o for o in given if o.startswith("hydra.searchpath=")]
-    with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
+    check_hydra(searchpath)
+    with initialize_config_module(config_module="tuner.conf", version_base="1.3"), limited([f"sweep={name}"]):
         try:
             overrides = OmegaConf.to_container(compose(overrides=[*searchpath, f"+sweep={name}"]).sweep)
         except Exception as error:  # of Hydra, OmegaConf, YAML

@@ -64,6 +64,8 @@ class Schedules:
 
     def all(self) -> list[tuple[Schedule, datetime]]:
         """Every schedule and when it is next due."""
+        if not _file(self._state).exists():
+            return []  # opening it would make it
         return [(_schedule(job), job.next_run_time) for job in _opened(self._state).get_jobs()]
 
     def get(self, name: str) -> Schedule:
@@ -159,8 +161,12 @@ class _Scheduler(BaseScheduler):  # type: ignore[misc]
         super().shutdown(wait)
 
 
+def _file(state: Path) -> Path:
+    return state / "schedules.db"
+
+
 def _opened(state: Path) -> _Scheduler:
-    url, patient = f"sqlite:///{state / 'schedules.db'}", {"connect_args": {"timeout": 60}}
+    url, patient = f"sqlite:///{_file(state)}", {"connect_args": {"timeout": 60}}
     scheduler = _Scheduler(
         jobstores={"default": _Store(url, engine_options=patient), "once": MemoryJobStore()},
         executors={"default": ThreadPoolExecutor(50)},

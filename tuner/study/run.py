@@ -20,13 +20,13 @@ from tuner.search.storage import storage
 from tuner.study.folder import study_folder
 from tuner.study.session import Clock, Session
 from tuner.study.study import Study
-from tuner.study.usable import require_fitting
+from tuner.study.usable import require_fitting, usable
 from tuner.system import machine
 from tuner.system.files import full, require_place, require_room, taken_back
 from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
-from tuner.tracking.stores import reachable
+from tuner.tracking.stores import FAILURES, lost, reachable
 from tuner.tracking.tracker import Tracker
 
 CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder")
@@ -61,11 +61,12 @@ def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitC
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(store.scratch()))
-        with console.training(request.workload.name) as progress:
+        with store.tentative(), console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, store, scratch, launcher, progress)
             require_fitting(request, prepared.source.model)
             rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
             rig = settled(rig, request.reference, store.root / f"{slug(request.workload.name)}.log")
+            fitting = usable(request, rig)
         folder = stack.enter_context(study_folder(request, rig.prepared.content))
         with folder.critical_section():
             tracker = Tracker(
@@ -76,7 +77,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitC
                 artifacts=request.out_dir / "mlartifacts",
             )
         rig = replace(rig, logs=folder.logs)
-        study = Study(Session(request, device, rig, folder, tracker, console), clock, machine_doubts)
+        study = Study(Session(request, device, rig, folder, tracker, console), clock, machine_doubts, *fitting)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
         try:
@@ -86,12 +87,19 @@ def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitC
             status = "KILLED"
             console.say("interrupted while deciding: nothing is lost, the same command decides")
             raise
-        except Exception as error:  # of a database too, which has its own words for it
-            for name in ("out_dir", "cache_dir"):
-                if full(getattr(request, name)):
-                    raise RequestError(
-                        f"{name}: the disk is full; what is done is kept in {folder.path}; free some and repeat the "
-                        "command"
-                    ) from error
+        except Exception as error:
+            if (complaint := _complaint(error, request, folder.path)) is not None:
+                raise complaint from error
             raise
         return code
+
+
+def _complaint(error: Exception, request: Request, folder: Path) -> RequestError | None:
+    """About what a study cannot do without and lost under way: room on a disk, for which a database has words of its
+    own too, or its store. None where it is something else."""
+    for name in ("out_dir", "cache_dir"):
+        if full(getattr(request, name)):
+            return RequestError(
+                f"{name}: the disk is full; what is done is kept in {folder}; free some and repeat the command"
+            )
+    return lost(request.tracking.uri, error, folder) if isinstance(error, FAILURES) else None

@@ -14,6 +14,7 @@ from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.standing import standings
 from tuner.result import Result
+from tuner.search.space import Space
 from tuner.study.baselines import eager_backend, measure_baselines
 from tuner.study.fitting import fitting
 from tuner.study.loop import Loop
@@ -22,7 +23,6 @@ from tuner.study.record import Recorder, record
 from tuner.study.result import Ending, concluded
 from tuner.study.session import Clock, Session
 from tuner.study.tally import Tally
-from tuner.study.usable import usable
 from tuner.system import machine
 from tuner.verdict import Doubt, Verdict
 
@@ -32,11 +32,16 @@ _CUT_SHORT = "timeout_s={:g} was over before its trial; the same command goes on
 class Study:
     """A study whose model is prepared, whose folder is held and whose record is open."""
 
-    def __init__(self, session: Session, clock: Clock, doubts: list[Doubt]) -> None:
-        """`doubts` are those about the machine, before the study used it."""
+    def __init__(
+        self, session: Session, clock: Clock, doubts: list[Doubt], space: Space, left_out: dict[str, str]
+    ) -> None:
+        """`doubts` are those about the machine, before the study used it; `space` is what can run here, and `left_out`
+        why the rest cannot, by plugin."""
         self._session = session
         self._clock = clock
         self._doubts = doubts
+        self._space = space
+        self._left_out = left_out
         self._guessing: list[Doubt] = []
         self._tally = Tally()
 
@@ -45,7 +50,7 @@ class Study:
         session, console, request = self._session, self._session.console, self._session.request
         session.rig.logs.mkdir(exist_ok=True)
         console.begin(request, session.folder.name, session.device)
-        space, left_out = usable(request, session.rig)
+        space, left_out = self._space, self._left_out
         console.left_out(left_out)
         reference = Reference(session.rig, request.reference)
         evaluator = Evaluator(session.rig, reference, request.goal)

@@ -38,7 +38,7 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
         again = [p for p in request.space.plugins if isinstance(p, Transform) and p.quantizes]
         dropped |= dict.fromkeys(again, "the model is quantized already, and taken as it is")
     plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
-    dropped |= unavailable(plugins, request.target, rig.store, rig.launcher, rig.logs / "doctor.log")
+    dropped |= unavailable(plugins, request.target, rig.store, rig.launcher, rig.store.root / "doctor.log")
     reasons = {plugin.label: reason for plugin, reason in dropped.items()}
     space = request.space.without(set(dropped))
     recipes, unreachable = _reachable(space, rig.prepared)

@@ -58,7 +58,7 @@ def _reply(connection: Connection) -> tuple[Any, ...]:
         return "candidate", error.kind, error.sentence
     except RequestError as error:
         return "request", str(error)
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # Ctrl-C is ignored here
         # the one place that catches everything: a plugin's bug costs its trial, not the study
         traceback.print_exc()
         name = type(error).__name__

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from tuner.errors import RequestError
 from tuner.system.deadline import Waiting
+from tuner.system.fields import shown
 from tuner.system.said import first_line
 
 _FULL_MB = 20
@@ -19,8 +20,27 @@ _NEEDED_MB = 1000  # free space before a study starts: builds are written to dis
 
 
 def folder(name: str) -> Path:
-    """The folder that a person names, absolute."""
-    return Path(name).expanduser().absolute()
+    """The folder that a person names, absolute. Raises RequestError where no path can be so."""
+    try:
+        path = Path(name).expanduser().absolute()
+        if "\0" in name:
+            raise ValueError("it has a NUL")
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a home that nobody has, a NUL
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise RequestError(f"{shown(name)[1:-1]}: no folder can be called so ({why}); name another") from error
+    return path
+
+
+def require_file(name: str, key: str, *, folder: bool = False) -> None:
+    """Raises RequestError, naming `key`, unless that is a file that can be read, or with `folder` may be a folder."""
+    there = False
+    with contextlib.suppress(OSError):  # too long a name
+        there = Path(name).is_file() or (folder and Path(name).is_dir())
+    if not there:
+        raise RequestError(f"{key}={shown(name)[1:-1]}: no such {'file or folder' if folder else 'file'}")
+    if not os.access(name, os.R_OK):
+        raise RequestError(f"{key}={name}: it cannot be read; give this user the right to")
 
 
 def take_lock(file: IO[Any], *, wait: bool = True, shared: bool = False) -> bool:
@@ -97,11 +117,18 @@ def taken_back(*folders: Path) -> Iterator[None]:
 
 
 def _remove_idle(folder: Path, cited: str) -> None:
-    """Removes a folder in which there are locks, logs that are not `cited`, and empty folders only."""
-    files = [path for path in folder.rglob("*") if not path.is_dir()] if folder.is_dir() else []
-    if any(str(file) in cited or not (file.name.startswith(".") or file.suffix == ".log") for file in files):
+    """Removes a folder in which there are only locks, logs and empty folders, but for the logs that are `cited`."""
+    paths = sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else []
+    files = [path for path in paths if not path.is_dir()]
+    if any(not (file.name.startswith(".") or file.suffix == ".log") for file in files):
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # somebody else was first
+        for file in files:
+            if str(file) not in cited:
+                file.unlink()
+    for path in (*(path for path in paths if path.is_dir()), folder):
+        with contextlib.suppress(OSError):  # what is cited lies in it
+            path.rmdir()
 
 
 def write_whole(path: Path, text: str) -> None:

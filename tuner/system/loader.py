@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 
 from tuner.errors import RequestError
 from tuner.system import former
+from tuner.system.code import authored
 from tuner.system.fields import bounds, options, shown, words
 from tuner.system.said import first_line
 from tuner.system.spelling import unknown_name
@@ -61,13 +62,16 @@ def resolved(spec: Any, kind: type[T], where: str) -> type[T]:
         raise RequestError(f"{where} must be a mapping with _target_; it is {shown(spec)}")
     path = former.present(str(spec["_target_"]))
     module_name, _, class_name = path.rpartition(".")
-    try:
-        named_class: Any = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RequestError(f"{where}._target_={path}: no such class ({error})") from error
-    except (Exception, SystemExit) as error:  # whatever an author's module raises
-        reason = first_line(f"{type(error).__name__}: {error}")
-        raise RequestError(f"{where}._target_={path}: its module does not import ({reason})") from error
+    if not module_name or not all(part.isidentifier() for part in path.split(".")):
+        raise RequestError(f"{where}._target_={_printed(path)}: no such class; it must read package.module.Class")
+    with authored(f"{where}._target_={path}: its module does not import"):
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise RequestError(f"{where}._target_={path}: no such class ({first_line(error)})") from error
+    named_class: Any = getattr(module, class_name, None)
+    if named_class is None:
+        raise RequestError(f"{where}._target_={path}: no such class ({module_name} has no {class_name})")
     if not (isinstance(named_class, type) and issubclass(named_class, kind)):
         raise RequestError(f"{where}._target_={path} is not a {kind.__name__}")
     if inspect.isabstract(named_class) or not is_dataclass(named_class):

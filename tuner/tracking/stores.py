@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tuner.system.secret import masked
 # what the environment has of its own stands
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a request that fails is told by us, once; at once, where nothing listens
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds, instead of 120, of a server that dies under a study
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a study tells nobody else
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -28,6 +30,8 @@ for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
 for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+FAILURES = (MlflowException, sqlite3.Error, SQLAlchemyError)
+"""What a store raises that does not do what it is asked."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 _REGISTRY = "MLFLOW_REGISTRY_URI"
 _MAGIC = b"SQLite format 3\0"
@@ -55,7 +59,7 @@ def _asked(uri: str) -> None:
     if file is not None and not file.exists():
         return
     alone = database.alone(uri, "tracking.uri") if uri.startswith("postgresql") else contextlib.nullcontext()
-    with alone, _impatient():
+    with alone, impatient():
         try:
             client = MlflowClient(tracking_uri=uri)
             if not client.search_experiments(max_results=1) and uri.startswith("http"):
@@ -70,8 +74,8 @@ def _asked(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """While it is only asked whether somebody answers."""
+def impatient() -> Iterator[None]:
+    """While it is only asked whether somebody answers, or told what need not arrive."""
     before = {name: os.environ.get(name) for name in PATIENCE}
     os.environ.update(PATIENCE)
     try:
@@ -122,13 +126,18 @@ def unusable(uri: str, error: Exception) -> RequestError:
     return RequestError(f"tracking.uri={masked(uri)}: the MLflow store cannot be used: {_reason(error)}; {mend}")
 
 
+def lost(uri: str, error: Exception, folder: Path) -> RequestError:
+    """The complaint about a store that was usable when the work began whose results are in `folder`."""
+    return RequestError(f"{unusable(uri, error)}; what is done is kept in {folder}, and the same command goes on")
+
+
 def _reason(error: Exception) -> str:
     """Why, in a few words."""
     text = str(error)
     if match := re.search(r"too many (\d+) error responses", text):
         return f"it answers with an error ({match.group(1)})"
     if "timed out" in text:
-        return f"it does not answer within {PATIENCE['MLFLOW_HTTP_REQUEST_TIMEOUT']} s"
+        return f"it does not answer within {os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT']} s"
     if "Failed to resolve" in text or "Name or service not known" in text:
         return "there is no such host"
     if "Max retries exceeded" in text:

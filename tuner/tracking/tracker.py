@@ -2,16 +2,13 @@
 
 import contextlib
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.goal import Goal
 from tuner.records import TrialRecord
@@ -29,7 +26,7 @@ from tuner.tracking.metrics import (
     result_tags,
 )
 from tuner.tracking.order import TrialVerdict
-from tuner.tracking.stores import sqlite_file, unusable
+from tuner.tracking.stores import FAILURES, impatient, sqlite_file, unusable
 from tuner.trial import Outcome
 
 # in the environment of a sweep's members: the run that their studies belong under, and which member each is
@@ -72,7 +69,7 @@ class Tracker:
             run = self._run(kind, name, identity or name)
             self.run_id, self._start_ms = str(run.info.run_id), int(run.info.start_time)
             self._log(self.run_id, tags={order.TAG: order.of_study(self._start_ms)})
-        except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
+        except (*FAILURES, OSError) as error:
             raise unusable(uri, error) from error
 
     def describe(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -163,7 +160,7 @@ class Tracker:
 
     def close(self, status: str) -> None:
         """Ends the parent run as FINISHED, KILLED (interrupted) or FAILED."""
-        with contextlib.suppress(MlflowException, OSError, sqlite3.Error, SQLAlchemyError):  # what ended it is told
+        with impatient(), contextlib.suppress(*FAILURES, OSError):  # what ended it is told
             self._client.set_terminated(self.run_id, status)
 
     def _trials(self) -> Iterator[Run]:
