@@ -65,7 +65,7 @@ def test_what_the_user_sets_wins(request_as_it_comes: Request, said: str) -> Non
     assert fitting(with_(request_as_it_comes, n_trials=90), [1], call_ms=2000.0, samples=1000).trials == 90
 
 
-@pytest.mark.parametrize("name", ["default", "quick", "gpu"])
+@pytest.mark.parametrize("name", ["default", "quick", "careful", "gpu"])
 def test_the_batch_sizes_of_the_bundled_spaces_are_known_as_such(name: str) -> None:
     assert compose.request([f"search_space={name}"]).space.ranges[BATCH_SIZE] in OURS
 
