@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.study import Refused
+from tuner.catalog import files
 from tuner.cli import main
 from tuner.system.forked import preload
 
@@ -18,13 +19,15 @@ from tuner.system.forked import preload
 settings.register_profile("tuner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tuner")
 
-preload("tuner.measure.host", "tuner.build.builder")  # for whichever test starts the first child
+# as a study does it, for whichever test starts the first child
+preload("tuner.measure.host", "tuner.build.builder", *files("tuner.forms"), *files("tuner.plugins.devices"))
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of several at a time, each has a core
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow ones come first, so that nobody waits for the last one of them. Where several run at a time, those of a
     module that share a fixture stay together."""

@@ -5,6 +5,8 @@ import io
 import tokenize
 from collections.abc import Iterator
 
+import pytest
+
 from tests import study
 
 FILE, FUNCTION, ARGUMENTS, METHODS = 300, 60, 6, 15
@@ -44,3 +46,10 @@ def oversized() -> Iterator[tuple[str, str]]:
 
 def test_nothing_is_over_its_limit() -> None:
     assert dict(oversized()) == {}
+
+
+def test_tests_that_share_something_expensive_stay_together(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("one process runs them all")
+    grouped = {item.nodeid for item in request.session.items if item.get_closest_marker("xdist_group")}
+    assert all("@" in nodeid for nodeid in grouped), "xdist has not seen the groups"

@@ -6,7 +6,6 @@ import re
 import socket
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,17 @@ def fault(uri: str) -> str:
 
 @contextlib.contextmanager
 def answering(status: int, body: bytes, seconds: float = 0.0) -> Iterator[str]:
-    """The address of a server that answers everything so."""
+    """The address of a server that answers everything so, after so long or when it is closed."""
+    closed = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            time.sleep(seconds)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            closed.wait(seconds)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody waited that long
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         do_POST = do_GET
 
@@ -51,6 +52,7 @@ def answering(status: int, body: bytes, seconds: float = 0.0) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        closed.set()
         server.shutdown()
         server.server_close()
 

@@ -80,11 +80,6 @@ def without_samples(arguments: Sequence[str]) -> ExitCode:
     )
 
 
-def lacks_samples(arguments: Sequence[str]) -> bool:
-    """Whether nothing is missing from a command line but its samples."""
-    return compose.missing(arguments) == ["dataset.path"]
-
-
 def _named(arguments: Sequence[str]) -> list[str]:
     """The command line with the kind of model that the suffix of its file tells, where it names none."""
     path = next((a.partition("=")[2] for a in arguments if a.startswith("model.path=")), None)

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from tuner.commands.inspect import lacks_samples, without_samples
+from tuner.commands.inspect import without_samples
 from tuner.errors import ExitCode
-from tuner.request import compose
+from tuner.request import compose, former
 from tuner.study import sweep
 
 
@@ -16,9 +16,11 @@ def run(arguments: Sequence[str]) -> ExitCode:
     if "--cfg" in arguments:
         sys.stdout.write(compose.printed([argument for argument in arguments if argument != "--cfg"]))
         return ExitCode.OK
-    if lacks_samples(arguments):
+    arguments = former.present(arguments)
+    config = compose.composed(arguments)
+    if compose.missing(config) == ["dataset.path"]:
         return without_samples(arguments)
-    request = compose.request(arguments)
+    request = compose.request(arguments, config)
     request.target.check()
     # slow to import, and not needed to refuse a request
     from tuner.report.console import Console

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
@@ -257,8 +258,10 @@ def _short(value: float) -> str:
 def _svg(figure: Figure, name: str) -> str:
     """The drawing as an element of a page; `name` keeps the ids of several on one page apart."""
     text = io.StringIO()
+    FigureCanvasSVG(figure)
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
+        tight = figure.get_tightbbox().padded(0.05)  # the word "tight" would have it draw everything once more for this
+        figure.savefig(text, format="svg", bbox_inches=tight, metadata={"Date": None})
     drawing = text.getvalue()
     drawing = re.sub(r' id="[\w.]+_\d+"', "", drawing[drawing.index("<svg") :])
     return re.sub(r'(<svg [^>]*?) ?width="[^"]*"|height="[\d.]+pt"', lambda m: m.group(1) or "", drawing, count=2)

@@ -8,6 +8,7 @@ import importlib.resources
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
@@ -37,11 +38,12 @@ _OPEN = re.compile(r"^(model|dataset)\.\w+\.")  # a field that is a mapping: wha
 _DATASET = re.compile(r"[+~]*dataset(@[\w.]+)?=")
 
 
-def request(overrides: Sequence[str]) -> Request:
-    """The request that those command-line overrides make. Raises RequestError."""
+def request(overrides: Sequence[str], config: DictConfig | None = None) -> Request:
+    """The request that those command-line overrides make; `config` is what was composed of them already. Raises
+    RequestError."""
     importable()
-    overrides = former.present(overrides)
-    return from_config(composed(overrides), tuple(map(masked, overrides)))  # they are recorded
+    config = composed(overrides) if config is None else config
+    return from_config(config, tuple(map(masked, former.present(overrides))))  # they are recorded
 
 
 def recorded(overrides: Sequence[str]) -> tuple[Path, Tracking]:
@@ -57,9 +59,9 @@ def recorded(overrides: Sequence[str]) -> tuple[Path, Tracking]:
     return out_dir, where
 
 
-def missing(overrides: Sequence[str]) -> list[str]:
-    """The keys that still have to be given. Raises RequestError."""
-    return sorted(OmegaConf.missing_keys(composed(overrides)))
+def missing(config: DictConfig) -> list[str]:
+    """The keys that still have to be given."""
+    return sorted(OmegaConf.missing_keys(config))
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -124,6 +126,7 @@ def _replace_in_space(config: DictConfig, overrides: Sequence[str]) -> None:
         OmegaConf.update(config, key, override.value(), merge=False)
 
 
+@cache
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
