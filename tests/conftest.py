@@ -29,14 +29,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow ones come first, so that nobody waits for the last one of them. Where several run at a time, those of a
-    module that share a fixture stay together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Where several run at a time, those of a module that share a fixture stay together. The slow ones come first, then
+    those that are together, so that nobody waits for the last of them."""
     shared = {
         path
         for path in {item.path for item in items}
         if re.search(r'scope="module"|testing\.contract import', path.read_text())
     }
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, item.path not in shared))
     for item in items:
         if item.path in shared and not item.get_closest_marker("xdist_group"):  # two groups would be a third
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
