@@ -93,7 +93,7 @@ def tried(line: str, good: Path, folder: Path) -> Ended:
     code = _waited(child)
     seconds = time.monotonic() - start
     out, err = ((folder / stream).read_text(errors="replace") for stream in ("out", "err"))
-    left = sorted(_there(folder / "here") - before | _there(folder / "cache/inference-tuner"))
+    left = sorted(_there(folder / "here") - before)  # what a cache has, the next try need not build
     shutil.rmtree(folder)
     return Ended(code, out, err, [path for path in left if not path.endswith(".log") or path not in err], seconds)
 

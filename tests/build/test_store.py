@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.build.store import Store
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import CandidateError
 from tuner.system.deadline import Deadline
 from tuner.system.digests import SEAL, files_digest
 
@@ -167,19 +167,6 @@ def test_trimming_takes_the_longest_unused_and_spares_what_is_in_use(tmp_path: P
     assert [entry.path for entry in store.trim(2 * one_mb, None)] == made[1:2]
     assert [entry.path for entry in store.trim(0.0, 0.0)] == made[2:3]
     assert [entry.path for entry in store.entries()] == made[3:]
-
-
-def test_a_refused_request_leaves_no_entry_but_what_others_asked_for(tmp_path: Path) -> None:
-    before = Store(tmp_path).make("stage", {"entry": "before"}, Filling())
-    store = Store(tmp_path)
-    with pytest.raises(RequestError), store.tentative():
-        store.make("stage", {"entry": "before"}, Filling())
-        store.make("stage", {"entry": "mine"}, Filling())
-        store.get("stage", {"entry": "mine"})
-        ours = store.make("stage", {"entry": "ours"}, Filling())
-        Store(tmp_path).get("stage", {"entry": "ours"})
-        raise RequestError("the labels do not fit")
-    assert {entry.path for entry in store.entries()} == {before, ours}
 
 
 def test_asking_for_an_entry_keeps_it_young(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import RequestError
 from tuner.system.deadline import Waiting
 from tuner.system.digests import SEAL, digest, digests
 from tuner.system.files import critical_section
@@ -42,7 +41,6 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._believed: set[Path] = set()
-        self._made: dict[Path, int] = {}  # and when each was last asked for here, in nanoseconds
 
     @property
     def environments(self) -> Path:
@@ -70,10 +68,7 @@ class Store:
         path = self._path(stage, key)
         if path in self._believed:
             with contextlib.suppress(OSError):  # unless somebody removed it
-                mine = self._untouched(path)
                 os.utime(path / SEAL)
-                if mine:
-                    self._made[path] = (path / SEAL).stat().st_mtime_ns
                 return path
         if not path.exists():
             return None
@@ -123,25 +118,7 @@ class Store:
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         self._believed.add(path)
-        self._made[path] = (path / SEAL).stat().st_mtime_ns
         return path
-
-    @contextlib.contextmanager
-    def tentative(self) -> Iterator[None]:
-        """Where the request is refused meanwhile, what was made here is gone again, unless somebody else asked for it
-        since."""
-        try:
-            yield
-        except RequestError:
-            for path in filter(self._untouched, self._made):
-                _remove(path)
-            raise
-
-    def _untouched(self, path: Path) -> bool:
-        """Whether it was made here, and nobody else has asked for it since."""
-        with contextlib.suppress(OSError):
-            return self._made.get(path) == (path / SEAL).stat().st_mtime_ns
-        return False
 
     def entries(self) -> list[Entry]:
         """Every whole entry, and each plugin's own folder (stage `plugins`), the longest unused first."""

@@ -61,7 +61,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitC
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(store.scratch()))
-        with store.tentative(), console.training(request.workload.name) as progress:
+        with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, store, scratch, launcher, progress)
             require_fitting(request, prepared.source.model)
             rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
