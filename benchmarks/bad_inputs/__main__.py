@@ -105,6 +105,7 @@ def _command(arguments: list[str], folder: Path) -> None:
         os.setsid()
         for number, stream in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT), number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # a test has others
         os.chdir(folder / "here")
         os.environ |= {"XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "here/state")}
         sys.path.insert(0, str(folder / "here"))

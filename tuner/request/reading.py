@@ -16,7 +16,7 @@ from tuner.system.code import importable
 from tuner.system.fields import shown
 
 LIMIT_S = 5.0  # of the processor's time: conf/ takes a half
-_AGAIN_S = 0.5  # OmegaConf goes on after some exceptions
+_AGAIN_S = 2.0  # OmegaConf goes on after some exceptions
 _PATH = "hydra.searchpath"
 
 
@@ -40,10 +40,14 @@ def limited(overrides: Sequence[str]) -> Iterator[None]:
         raise _Endless
 
     before = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S, _AGAIN_S)
     try:
-        yield
+        signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S, _AGAIN_S)
+        try:
+            yield
+        finally:  # where it may come once more: what was read so far takes its time to go
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     except BaseException as error:
+        signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
         if not ends:
             raise
         chosen = " ".join(o for o in overrides if "=" in o and not o.startswith("hydra.")) or "conf/"

@@ -45,6 +45,7 @@ class Schedules:
         """Stores it and returns when it is first due. Raises RequestError where there is one of that name."""
         trigger = CronTrigger(**Cron.parse(schedule.cron).apscheduler(), timezone=ZoneInfo(schedule.timezone))
         stored = {**asdict(schedule), "arguments": list(schedule.arguments)}
+        self._state.mkdir(parents=True, exist_ok=True)
         try:
             job = _opened(self._state).add_job(
                 "tuner.schedule.scheduler:due", trigger, id=schedule.name, args=[str(self._state), stored]
