@@ -42,7 +42,7 @@ KINDS: dict[str, list[Row]] = {
         ("'='", "key=value"),
         ("''", "''"),
         ("model.path=net.onnx", "model.path"),
-        ("dataset.path=eval.npz", "eval.npz"),
+        ("dataset.path=eval.npz", "model.train"),
         ("model=onnx dataset.path=eval.npz", "model.path"),
         ("tracking=postgres", "tracking.uri"),
     ],
