@@ -107,12 +107,14 @@ def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
 
 def speedup(verdict: Verdict, rival: Finding | None, raced: tuple[float, float] | None) -> Ratio | None:
     """Samples per second of the champion over those of the rival. `raced` is the interval from their race; where
-    LoadGen's arrivals held at a share of the champion's rate only, it is of that share."""
+    LoadGen's arrivals held at a share of the champion's rate only, it is of that share. It is of rounds, and the ratio of
+    all calls: where that lies beyond it, nobody knows more than that it reaches as far."""
     if verdict.champion is None or rival is None or not rival.measurement.throughput:
         return None
     share = (verdict.loadgen or {}).get("share", 1.0)
-    ends = None if raced is None else (share * raced[0], share * raced[1])
-    return Ratio((verdict.champion.measurement.throughput or 0.0) / rival.measurement.throughput, ends)
+    ratio = (verdict.champion.measurement.throughput or 0.0) / rival.measurement.throughput
+    ends = None if raced is None else (min(share * raced[0], ratio), max(share * raced[1], ratio))
+    return Ratio(ratio, ends)
 
 
 def _counts(outcomes: Sequence[Outcome], tally: Tally) -> Counts:
