@@ -107,8 +107,8 @@ def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
 
 def speedup(verdict: Verdict, rival: Finding | None, raced: tuple[float, float] | None) -> Ratio | None:
     """Samples per second of the champion over those of the rival. `raced` is the interval from their race; where
-    LoadGen's arrivals held at a share of the champion's rate only, it is of that share. It is of rounds, and the ratio of
-    all calls: where that lies beyond it, nobody knows more than that it reaches as far."""
+    LoadGen's arrivals held at a share of the champion's rate only, it is of that share. It comes from rounds, the ratio
+    from all their calls: where that lies beyond it, it reaches as far."""
     if verdict.champion is None or rival is None or not rival.measurement.throughput:
         return None
     share = (verdict.loadgen or {}).get("share", 1.0)
