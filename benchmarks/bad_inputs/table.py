@@ -186,7 +186,7 @@ KINDS: dict[str, list[Row]] = {
         (_samples("torn.jsonl", "jsonl"), "torn.jsonl"),
         (_samples("list.jsonl", "jsonl"), "list.jsonl"),
         (_samples("no.parquet", "parquet"), "no.parquet"),
-        (_samples("pictures", "image_folder"), "pictures"),
+        (_samples("pictures", "image_folder"), "dataset.size"),
         (_samples("no_pictures", "image_folder"), "no_pictures"),
         *((f"model=onnx model.path=net.onnx dataset=function dataset.function=data:{name}", f"data:{name}")
           for name in ("fails", "number", "empty", "no_such")),
