@@ -1,6 +1,5 @@
 """Functions that a person names: by their module, or by their file."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -71,4 +70,4 @@ def test_what_it_raises_is_one_sentence_with_the_key(
 
 def test_ctrl_c_is_still_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt), authored("a long import"):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
