@@ -32,13 +32,17 @@ def folder(name: str) -> Path:
     return path
 
 
+_LONG = 300  # characters of a name, of which a message need not have all
+
+
 def require_file(name: str, key: str, *, folder: bool = False) -> None:
     """Raises RequestError, naming `key`, unless that is a file that can be read, or with `folder` may be a folder."""
     there = False
     with contextlib.suppress(OSError):  # too long a name
         there = Path(name).is_file() or (folder and Path(name).is_dir())
     if not there:
-        raise RequestError(f"{key}={shown(name)[1:-1]}: no such {'file or folder' if folder else 'file'}")
+        told = name if len(name) <= _LONG else f"{name[:_LONG]}…"
+        raise RequestError(f"{key}={told}: no such {'file or folder' if folder else 'file'}")
     if not os.access(name, os.R_OK):
         raise RequestError(f"{key}={name}: it cannot be read; give this user the right to")
 
