@@ -42,8 +42,9 @@ def request(overrides: Sequence[str], config: DictConfig | None = None) -> Reque
     """The request that those command-line overrides make; `config` is what was composed of them already. Raises
     RequestError."""
     importable()
+    overrides = former.present(overrides)
     config = composed(overrides) if config is None else config
-    return from_config(config, tuple(map(masked, former.present(overrides))))  # they are recorded
+    return from_config(config, tuple(map(masked, overrides)))  # they are recorded
 
 
 def recorded(overrides: Sequence[str]) -> tuple[Path, Tracking]:
