@@ -133,21 +133,17 @@ class _Quantizing:
         layers = [node.name for node in graph.node if node.op_type in _LAYERS]
         right = self._answers(self._prepared, judged)
         trial = self._prepared.with_name("trial.onnx")
-        harm: dict[str, float] = {}
 
         def error(only: Sequence[str] = (), without: Sequence[str] = ()) -> float:
             self.quantize(trial, only=only, without=without)
             return unlikeness(self._answers(trial, judged), right)
 
-        def enough(count: int) -> bool:
-            if count and not harm:
-                harm.update({layer: error(only=[layer]) for layer in layers})
-                layers.sort(key=lambda layer: -harm[layer])
-            return error(without=layers[:count]) <= max_error
-
-        if enough(0):
+        if error() <= max_error:
             return []
-        count = bisect_left(range(len(layers)), True, lo=1, key=enough)
+        layers.sort(key=lambda layer: -error(only=[layer]))
+        count = bisect_left(
+            range(len(layers)), True, lo=1, key=lambda count: error(without=layers[:count]) <= max_error
+        )
         if count == len(layers):
             raise CandidateError("numerics", f"static int8 of one layer alone has an error above {max_error:g} already")
         return layers[:count]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tuner.evaluate.accuracy import no_better
 from tuner.goal import Goal
 from tuner.judging import Judging
-from tuner.measure.statistics import Interval, samples_to_certify
+from tuner.measure.statistics import Interval, right_or_wrong, samples_to_certify
 from tuner.tensors import Shape, TensorSpec
 from tuner.trial import Outcome
 from tuner.verdict import Doubt
@@ -88,7 +88,7 @@ def about_samples(
         return
     # beside itself the float model scores nothing but 1, or 0: that does not make right or wrong of others' scores
     known = float_scores if judging.function.against == "labels" else None
-    if known is None or not np.isin(known, (0, 1)).all():
+    if known is None or not right_or_wrong(known):
         if count < FEW:
             sentence = (
                 f"resampling {count} evaluation samples does not see what goes wrong with one in {count}; take {FEW}"

@@ -1,6 +1,7 @@
 """From a candidate to its outcome. Only processes and clocks; no Optuna, no MLflow."""
 
 import contextlib
+import math
 
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
@@ -19,7 +20,7 @@ class Evaluator:
         self._reference = reference
         self._goal = goal
 
-    def evaluate(self, candidate: Candidate, to_beat: float | None = None, most_s: float | None = None) -> Outcome:
+    def evaluate(self, candidate: Candidate, to_beat: float | None = None, most_s: float = math.inf) -> Outcome:
         """The outcome of one trial; a candidate that cannot be had is an outcome too.
 
         `to_beat` is the score of the best feasible candidate so far; None where there is none, and where a candidate
@@ -31,7 +32,7 @@ class Evaluator:
             outcome = self._evaluated(candidate, to_beat, most_s)
         return outcome
 
-    def _evaluated(self, candidate: Candidate, to_beat: float | None, most_s: float | None) -> Outcome:
+    def _evaluated(self, candidate: Candidate, to_beat: float | None, most_s: float) -> Outcome:
         trial = Ladder(candidate, self._rig, self._reference, self._goal, most_s)
         try:
             with contextlib.closing(trial.climb()) as stages:

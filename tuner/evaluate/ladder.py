@@ -6,6 +6,7 @@ what a few calls show to be far behind is not timed for longer.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -38,7 +39,7 @@ class Ladder:
     """One trial of a candidate, of `most_s` at the most. `measured` is what is known of it so far."""
 
     def __init__(
-        self, candidate: Candidate, rig: Rig, reference: Reference, goal: Goal, most_s: float | None = None
+        self, candidate: Candidate, rig: Rig, reference: Reference, goal: Goal, most_s: float = math.inf
     ) -> None:
         self._candidate = candidate
         self._rig = rig

@@ -1,5 +1,6 @@
 """What builds the candidates of one workload for one target, hosts their artifacts in workers, and scores them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,9 @@ class Rig:
     def log(self, candidate: Candidate) -> Path:
         return self.logs / f"{candidate.key}.log"
 
-    def deadline(self, most_s: float | None = None) -> Deadline:
-        """A trial's time, from now on; no more than `most_s`, where that is given."""
-        return Deadline(min(self.limits.timeout_s, self.limits.timeout_s if most_s is None else most_s))
+    def deadline(self, most_s: float = math.inf) -> Deadline:
+        """A trial's time, from now on; no more than `most_s`."""
+        return Deadline(min(self.limits.timeout_s, most_s))
 
     def builder(self, log: Path) -> Builder:
         return Builder(self.prepared.source, self.target, self.store, self.launcher, log)

@@ -1,5 +1,6 @@
 """The search itself: ask, evaluate, tell, until it is enough. Several processes may be at it."""
 
+import math
 import time
 
 from tuner.candidate import Candidate
@@ -97,9 +98,10 @@ class Loop:
 
     def _try(self, proposal: Proposal, end: float) -> None:
         """One trial. The search's end is its end too, but for the first: something must have been measured."""
-        most_s = end - time.monotonic() if self._tally.outcomes else None
+        most_s = end - time.monotonic() if self._tally.outcomes else math.inf
         outcome = self._evaluator.evaluate(proposal.candidate, self._tally.best, most_s)
-        if outcome.failure is not None and outcome.failure.kind == "timeout" and most_s and time.monotonic() >= end:
+        timed_out = outcome.failure is not None and outcome.failure.kind == "timeout"
+        if timed_out and most_s < math.inf and time.monotonic() >= end:
             self._search.give_up(proposal)
             self._tally.cut_short = proposal.candidate
             return
