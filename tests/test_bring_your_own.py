@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests import study
+from tests import keras_files, study
 
 PAGE = (study.ROOT / "docs/bring-your-own-model.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -133,6 +133,11 @@ def test_a_command_of_the_page_does_what_it_says(command: str, reader: Path) -> 
     for asked, library in NEEDS.items():
         if asked in command:
             pytest.importorskip(library)
+    if any(kind in command for kind in ("model=keras", "model=tflite")):
+        if not keras_files.there():
+            pytest.skip("no environment of TensorFlow is kept here")
+        if not (reader / "net.keras").exists():
+            keras_files.made(reader)
     arguments = shlex.split(command)[1:]
     if "inspect" not in arguments:
         arguments += SHORT if "target=onecore" not in command else SHORT[:3]

@@ -28,7 +28,8 @@ tune finds the fastest deployable artifact of a model within latency and accurac
 
 keys (all in conf/config.yaml; every one can be overridden as key=value)
   target          cpu, a100, h100, h200            target.threads=1 and so on set its fields
-  model           digits_cnn, digits_resnet18, torch, onnx, sklearn, transformers, timm, minilm, efficientnet_lite0
+  model           digits_cnn, digits_resnet18, torch, onnx, sklearn, transformers, timm, keras, tflite, minilm,
+                  efficientnet_lite0
   dataset         digits, digits_distorted, npz, csv, parquet, jsonl, huggingface, image_folder, function, texts, random
   search_space    default, quick, careful, gpu        what is combined with what
   latency_ms      limit on one call with a whole batch, at latency_percentile (95)

@@ -117,7 +117,11 @@ class ModelSource(Checked, ABC):
     family: ClassVar[str] = "tuner.plugins.models"
     form: ClassVar[Form]
     files: ClassVar[Mapping[str, str]] = {}
-    """By the suffix of a file that it takes as `path`, the name of its YAML in conf/model; "/" is a folder."""
+    """By the suffix of a file that it takes as `path`, the name of its YAML in conf/model; "/config.json" is a folder
+    that has such a file."""
+    requirements: ClassVar[tuple[str, ...]] = ()
+    """For pip, where its libraries fit nobody else's: `declares` and `write` are then called in an environment that is
+    made of them, in which the tuner is found too."""
 
     @property
     @abstractmethod

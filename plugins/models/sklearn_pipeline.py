@@ -66,7 +66,7 @@ class SklearnModel(ModelSource):
             file = Path(folder) / self.form.file
             file.write_bytes(self._converted(pipeline, samples).SerializeToString())
             self._compare(pipeline, file, samples)
-            let_in(file, out / self.form.file, samples, {})
+            let_in(file, out / self.form.file, samples, {}, path=self.path)
 
     def _loaded(self) -> Any:
         import joblib

@@ -38,7 +38,7 @@ class TransformersModel(ModelSource):
     axes: dict[str, Any] = field(default_factory=dict)
 
     form: ClassVar[Form] = TORCH
-    files: ClassVar[Mapping[str, str]] = {"/": "transformers"}
+    files: ClassVar[Mapping[str, str]] = {"/config.json": "transformers"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,5 +1,6 @@
 """The float model on disk: loaded or trained, described and keyed, before the first trial."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -64,18 +65,22 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
     """
     source, dataset = workload.model, workload.dataset
     log = store.root / f"{slug(workload.name)}.log"
-    with launcher.open(log) as worker:
+    with contextlib.ExitStack() as stack:
         try:
-            kept, made_from = _kept(dataset.fitting(worker.run(source.declares)), store, scratch, worker, progress)
+            worker = stack.enter_context(launcher.open(log))
+            at_home = worker
+            if source.requirements:
+                at_home = stack.enter_context(launcher.with_libraries(source.requirements).open(log))
+            kept, made_from = _kept(dataset.fitting(at_home.run(source.declares)), store, scratch, worker, progress)
             dataset = Kept(kept, json.dumps(made_from))
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)
             key = source.key(dataset)
             if key is None:
-                worker.run_watched(progress, _write, workload, scratch)
+                at_home.run_watched(progress, _write, workload, scratch)
                 folder = scratch
             else:
-                folder = store.make("float", key, lambda out: worker.run_watched(progress, _write, workload, out))
+                folder = store.make("float", key, lambda out: at_home.run_watched(progress, _write, workload, out))
             form = next((form for form in catalog.values(Form) if (folder / form.file).exists()), source.form)
             model = Model(form, folder, inputs)
             model, identity = worker.run(_described, model, dataset)

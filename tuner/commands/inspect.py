@@ -10,6 +10,7 @@ from tuner import catalog
 from tuner.errors import ExitCode, RequestError
 from tuner.model import ModelSource
 from tuner.request import compose
+from tuner.system import process
 
 if TYPE_CHECKING:
     from tuner.study.inspection import Description
@@ -27,18 +28,20 @@ def run(arguments: Sequence[str]) -> ExitCode:
 def describe(arguments: Sequence[str]) -> "Description":
     """Prints the description of the model that a command line names, whatever it says of samples. Raises RequestError
     where that model does not run."""
+    from tuner.build.store import Store
     from tuner.report.terminal import Terminal
-    from tuner.study.inspection import TRIED, declared, inspect, takers
+    from tuner.study.inspection import TRIED, declared, inspect, launcher, takers
 
     mine = [a for a in arguments if not a.startswith("dataset") or a.startswith(_ITS_KEYS)]
     request = compose.request([*_named(mine), _MADE_UP])
     model, samples = request.workload.model, request.workload.dataset
     terminal = Terminal()
+    at_home = launcher(Store(request.cache_dir).environments, model, process.say)
     with terminal.busy("looking at the model"):
-        free = {axis: TRIED for spec in declared(model) for axis in spec.axes if isinstance(axis, str)}
+        free = {axis: TRIED for spec in declared(model, at_home) for axis in spec.axes if isinstance(axis, str)}
         sized: Any = samples
         samples = replace(sized, axes={**free, **sized.axes})
-        found = inspect(model, samples, request.reference, request.target, request.limits)
+        found = inspect(model, samples, request.reference, request.target, request.limits, at_home)
     weights = "" if found.work is None else f", {_short(found.work.weights)} weights"
     work = "" if found.work is None else f", {_short(found.work.flops)} floating-point operations a sample"
     terminal.line(f"{model.name}: {found.model.form}, {found.size_mb:,.1f} MB{weights}{work}")
@@ -86,7 +89,8 @@ def _named(arguments: Sequence[str]) -> list[str]:
     if path is None or any(a.startswith("model=") for a in arguments):
         return list(arguments)
     kinds = {suffix: kind for source in catalog.members(ModelSource) for suffix, kind in source.files.items()}
-    kind = kinds.get("/" if Path(path).is_dir() else Path(path).suffix.lower())
+    folders = (kind for suffix, kind in kinds.items() if suffix[0] == "/" and (Path(path) / suffix[1:]).is_file())
+    kind = next(folders, None) or kinds.get(Path(path).suffix.lower())
     if kind is None:
         named = " or ".join(f"model={name}" for name in dict.fromkeys(kinds.values()))
         raise RequestError(f"model.path={path}: name what it is: {named}")

@@ -42,14 +42,15 @@ def let_in(
     samples: Samples,
     declared: Mapping[str, int],
     axes: Axes | None = None,
+    path: str | None = None,
 ) -> None:
     """Writes the user's file as `out`, with its weights, `Layout` and all. `samples` are those that judge it,
     `declared` the batch axes of inputs where they are known, and `axes` the variable ones by name: how many of every
-    round of calls have each size.
+    round of calls have each size. `path` is the user's own file, where `source` was made of it.
 
     Raises RequestError naming `model.path`, or the input, where it cannot be taken.
     """
-    where = f"model.path={source}"
+    where = f"model.path={path or source}"
     proto = read(source, where)
     refuse_what_is_no_tensor(proto, where)
     draw_in(proto, source, out.parent, where)

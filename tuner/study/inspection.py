@@ -1,7 +1,7 @@
 """What a model is, found out on made-up inputs before there are any samples."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tuner.model import Form, Model, ModelSource, Work
 from tuner.plugin import Backend, Plugin, Transform
 from tuner.search.space import Space
 from tuner.system.launcher import Launcher
+from tuner.system.names import slug
 from tuner.target import Target
 from tuner.tensors import FreeSpec
 from tuner.trial import TrialLimits
@@ -48,21 +49,38 @@ class Description:
         return list(dict.fromkeys(axis for spec in self.inputs for axis in spec.axes if isinstance(axis, str)))
 
 
-def declared(model: ModelSource) -> tuple[FreeSpec, ...]:
+def launcher(environments: Path, model: ModelSource, say: Callable[[str], None]) -> Launcher:
+    """How the model is looked at. The environment that it needs is made first, where it is not kept among
+    `environments`, which `say` is told. Raises RequestError where it cannot be made."""
+    import psutil
+
+    started = Launcher(0.75 * psutil.virtual_memory().total / 1e6, {}, environments)
+    started.provide(model.name, model.requirements, environments.parent / f"{slug(model.name)}.log", say)
+    return started
+
+
+def declared(model: ModelSource, launcher: Launcher) -> tuple[FreeSpec, ...]:
     """What the model declares that it takes. Raises RequestError."""
-    with tempfile.TemporaryDirectory() as scratch:
-        return _launcher(Path(scratch)).open(Path(scratch) / "log").run(model.declares)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        launcher.with_libraries(model.requirements).open(Path(scratch) / "log") as worker,
+    ):
+        return worker.run(model.declares)
 
 
 def inspect(
-    model: ModelSource, samples: Dataset, reference: Mapping[str, Backend], target: Target, limits: TrialLimits
+    model: ModelSource,
+    samples: Dataset,
+    reference: Mapping[str, Backend],
+    target: Target,
+    limits: TrialLimits,
+    launcher: Launcher,
 ) -> Description:
     """Runs the model on samples once. Leaves nothing behind. Raises RequestError where it does not run."""
     with tempfile.TemporaryDirectory() as folder:
         scratch, store = Path(folder) / "model", Store(Path(folder))
         scratch.mkdir()
-        launcher = _launcher(Path(folder))
-        inputs = launcher.open(Path(folder) / "log").run(model.declares)
+        inputs = declared(model, launcher)
         prepared = prepare(Workload(model, samples, UNJUDGED), store, scratch, launcher, lambda *_: None)
         ready = prepared.source.model
         rig = Rig(prepared, target, store, launcher, limits, Path(folder))
@@ -95,12 +113,6 @@ def takers(model: Model, space: Space, target: Target) -> dict[Plugin, str | Non
 
 def _takes(plugin: Plugin) -> tuple[Form, ...]:
     return (plugin.takes,) if isinstance(plugin, Transform) else ()
-
-
-def _launcher(folder: Path) -> Launcher:
-    import psutil
-
-    return Launcher(0.75 * psutil.virtual_memory().total / 1e6, {}, folder / "environments")
 
 
 def _called(model: Model, number: int) -> str:

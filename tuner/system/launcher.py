@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,6 +54,14 @@ class Launcher:
         if interpreter is None:
             raise CandidateError("error", interpreters.absence(requirements))
         return replace(self, interpreter=interpreter)
+
+    def provide(self, name: str, requirements: Sequence[str], log: Path, say: Callable[[str], None]) -> None:
+        """Makes the environment that `with_libraries` looks for, where there is none yet: pip downloads it, which may
+        take minutes, so `say` is told that `name` needs it. Raises RequestError where it cannot be made."""
+        if not requirements or self.environments is None or interpreters.find(self.environments, requirements):
+            return
+        say(f"{name} needs a Python environment of its own; pip makes it, once: {', '.join(requirements)}")
+        interpreters.install(self.environments, requirements, log)
 
     def versions(self, libraries: Iterable[str]) -> dict[str, str]:
         """The versions of those distributions where this launcher's children run; "absent" for what is not there.
