@@ -38,10 +38,11 @@ def describe(arguments: Sequence[str]) -> "Description":
     terminal = Terminal()
     at_home = launcher(Store(request.cache_dir).environments, model, process.say)
     with terminal.busy("looking at the model"):
-        free = {axis: TRIED for spec in declared(model, at_home) for axis in spec.axes if isinstance(axis, str)}
+        inputs = declared(model, at_home)
+        free = {axis: TRIED for spec in inputs for axis in spec.axes if isinstance(axis, str)}
         sized: Any = samples
         samples = replace(sized, axes={**free, **sized.axes})
-        found = inspect(model, samples, request.reference, request.target, request.limits, at_home)
+        found = inspect(model, inputs, samples, request.reference, request.target, request.limits, at_home)
     weights = "" if found.work is None else f", {_short(found.work.weights)} weights"
     work = "" if found.work is None else f", {_short(found.work.flops)} floating-point operations a sample"
     terminal.line(f"{model.name}: {found.model.form}, {found.size_mb:,.1f} MB{weights}{work}")

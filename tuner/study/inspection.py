@@ -70,17 +70,18 @@ def declared(model: ModelSource, launcher: Launcher) -> tuple[FreeSpec, ...]:
 
 def inspect(
     model: ModelSource,
+    inputs: tuple[FreeSpec, ...],
     samples: Dataset,
     reference: Mapping[str, Backend],
     target: Target,
     limits: TrialLimits,
     launcher: Launcher,
 ) -> Description:
-    """Runs the model on samples once. Leaves nothing behind. Raises RequestError where it does not run."""
+    """Runs the model, which declares those `inputs`, on samples once. Leaves nothing behind. Raises RequestError where
+    it does not run."""
     with tempfile.TemporaryDirectory() as folder:
         scratch, store = Path(folder) / "model", Store(Path(folder))
         scratch.mkdir()
-        inputs = declared(model, launcher)
         prepared = prepare(Workload(model, samples, UNJUDGED), store, scratch, launcher, lambda *_: None)
         ready = prepared.source.model
         rig = Rig(prepared, target, store, launcher, limits, Path(folder))

@@ -60,7 +60,7 @@ class Launcher:
         take minutes, so `say` is told that `name` needs it. Raises RequestError where it cannot be made."""
         if not requirements or self.environments is None or interpreters.find(self.environments, requirements):
             return
-        say(f"{name} needs a Python environment of its own; pip makes it, once: {', '.join(requirements)}")
+        say(f"{name} needs a Python environment of its own, which pip makes once, in a minute or more: {', '.join(requirements)}")
         interpreters.install(self.environments, requirements, log)
 
     def versions(self, libraries: Iterable[str]) -> dict[str, str]:
