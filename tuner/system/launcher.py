@@ -60,7 +60,8 @@ class Launcher:
         take minutes, so `say` is told that `name` needs it. Raises RequestError where it cannot be made."""
         if not requirements or self.environments is None or interpreters.find(self.environments, requirements):
             return
-        say(f"{name} needs a Python environment of its own, which pip makes once, in a minute or more: {', '.join(requirements)}")
+        libraries = ", ".join(requirements)
+        say(f"{name} needs a Python environment of its own, which pip makes once, in a minute or more: {libraries}")
         interpreters.install(self.environments, requirements, log)
 
     def versions(self, libraries: Iterable[str]) -> dict[str, str]:
