@@ -77,12 +77,15 @@ class TensorFlowModel(ModelSource):
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         import onnx
+        import tf2onnx
 
+        # it goes through sets of nodes, which come in another order each time; the same file is to give the same graph
+        tf2onnx.graph.Node.__hash__ = lambda node: hash(node.name)
         original, samples = self.original(), evaluation(dataset)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / self.form.file
             onnx.save(self._converted(original), file)
-            let_in(file, out / self.form.file, samples, {}, path=self.path)
+            let_in(file, out / self.form.file, samples, self._batch_axes(original, samples), path=self.path)
             self._compare(original, file, samples)
 
     def _converted(self, original: Original) -> Any:
@@ -108,6 +111,20 @@ class TensorFlowModel(ModelSource):
         del proto.graph.output[:]
         proto.graph.output.extend(ordered)
         return proto
+
+    def _batch_axes(self, original: Original, samples: Samples) -> dict[str, int]:
+        """The first of each input. Raises RequestError where a sample has other axes than the model takes."""
+        inputs, _ = samples[0]
+        for name, (shape, _) in original.inputs.items():
+            axes = np.shape(inputs[name]) if name in inputs else shape[1:]
+            if len(axes) != len(shape) - 1 or any(
+                size not in (None, axis) for size, axis in zip(shape[1:], axes, strict=True)
+            ):
+                raise RequestError(
+                    f"dataset: {name!r} has shape {axes} a sample, and model.path={self.path} takes {shape[1:]}; "
+                    "store it so, images with their channels last"
+                )
+        return dict.fromkeys(original.inputs, 0)
 
     def _compare(self, original: Original, file: Path, samples: Samples) -> None:
         """Raises RequestError where the graph answers otherwise than the original."""

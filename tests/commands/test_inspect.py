@@ -70,6 +70,7 @@ def test_without_samples_the_model_is_described_and_the_way_on_is_told(
     ("arguments", "message"),
     [
         (["inspect", "model.path=nowhere.onnx"], "model.path=nowhere.onnx: no such file"),
+        (["inspect", f"model.path={'a' * 400}.onnx"], "no such file"),
         (["inspect", "model.path=model.xyz"], "model.path=model.xyz: name what it is: model="),
         (
             ["model=onnx", "model.path=model.onnx", "dataset=random", "accuracy_drop=0.01"],

@@ -118,10 +118,10 @@ def built(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepared(built: Path, environments: Path, tmp_path: Path) -> Callable[[ModelSource], Prepared]:
     def run(model: ModelSource) -> Prepared:
-        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        folder, cache = (Path(tempfile.mkdtemp(dir=tmp_path)) for _ in range(2))
         launcher = Launcher(6000.0, CPU.environment, environments)
         samples = Npz(str(built / "channels_last.npz"))
-        return prepare(Workload(model, samples), Store(folder), folder, launcher, lambda *_: None)
+        return prepare(Workload(model, samples), Store(cache), folder, launcher, lambda *_: None)
 
     return run
 
@@ -174,6 +174,13 @@ def test_code_runs_only_where_it_is_trusted(built: Path, prepared: Callable[[Mod
         KerasModel(file)
     ready = prepared(KerasModel(file, trust=True))
     np.testing.assert_allclose(answers(ready)["doubled"], 2 * whole(ready)["image"].reshape(-1, 64), rtol=1e-6)
+
+
+@pytest.mark.slow
+@KEPT
+def test_the_same_file_gives_the_same_model(built: Path, prepared: Callable[[ModelSource], Prepared]) -> None:
+    one, other = (prepared(KerasModel(str(built / "net.keras"))) for _ in range(2))
+    assert one.source.model.key == other.source.model.key
 
 
 @pytest.mark.slow

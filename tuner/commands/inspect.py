@@ -1,5 +1,6 @@
 """`tune inspect`: what a model is, and what of a search space takes it."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -90,8 +91,10 @@ def _named(arguments: Sequence[str]) -> list[str]:
     if path is None or any(a.startswith("model=") for a in arguments):
         return list(arguments)
     kinds = {suffix: kind for source in catalog.members(ModelSource) for suffix, kind in source.files.items()}
-    folders = (kind for suffix, kind in kinds.items() if suffix[0] == "/" and (Path(path) / suffix[1:]).is_file())
-    kind = next(folders, None) or kinds.get(Path(path).suffix.lower())
+    kind = kinds.get(Path(path).suffix.lower())
+    with contextlib.suppress(OSError):  # too long a name, which is refused in its place
+        inside = (suffix for suffix in kinds if suffix[0] == "/" and Path(f"{path}{suffix}").is_file())
+        kind = next((kinds[suffix] for suffix in inside), kind)
     if kind is None:
         named = " or ".join(f"model={name}" for name in dict.fromkeys(kinds.values()))
         raise RequestError(f"model.path={path}: name what it is: {named}")

@@ -61,11 +61,14 @@ def launcher(environments: Path, model: ModelSource, say: Callable[[str], None])
 
 def declared(model: ModelSource, launcher: Launcher) -> tuple[FreeSpec, ...]:
     """What the model declares that it takes. Raises RequestError."""
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        launcher.with_libraries(model.requirements).open(Path(scratch) / "log") as worker,
-    ):
-        return worker.run(model.declares)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with launcher.with_libraries(model.requirements).open(Path(scratch) / "log") as worker:
+                return worker.run(model.declares)
+        except CandidateError as error:
+            raise RequestError(
+                f"model {model.name} cannot be looked at: {error.sentence}; make its file anew"
+            ) from error
 
 
 def inspect(

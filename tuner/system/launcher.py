@@ -53,7 +53,8 @@ class Launcher:
         interpreter = None if self.environments is None else interpreters.find(self.environments, requirements)
         if interpreter is None:
             raise CandidateError("error", interpreters.absence(requirements))
-        return replace(self, interpreter=interpreter)
+        # tf2onnx, for one, makes a graph in the order of sets: the same file is to become the same model
+        return replace(self, interpreter=interpreter, variables={**self.variables, "PYTHONHASHSEED": "0"})
 
     def provide(self, name: str, requirements: Sequence[str], log: Path, say: Callable[[str], None]) -> None:
         """Makes the environment that `with_libraries` looks for, where there is none yet: pip downloads it, which may
