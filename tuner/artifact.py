@@ -155,9 +155,25 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load(folder: Path) -> Artifact:
-    """Loads an artifact. It imports the backend's own runtime only, in this process."""
+    """Loads an artifact. It imports the backend's own runtime only, in this process.
+
+    One with several replicas is loaded in as many processes, and may be called from as many threads.
+    """
+    manifest = read_manifest(folder)
+    if manifest.candidate.replicas == 1:
+        return load_replica(folder, 0)
+    from tuner.pool import Pool  # whose processes load what they are asked for by this module
+
+    return _loaded(manifest, Pool(folder, manifest.target, manifest.candidate.replicas))
+
+
+def load_replica(folder: Path, number: int) -> Artifact:
+    """Loads one of an artifact's replicas in this process, which from then on keeps to its share of the cores."""
     manifest = read_manifest(folder)
     candidate, target = manifest.candidate, manifest.target
+    if candidate.replicas > 1:
+        target.pin(number, candidate.replicas)
+        target = target.share(candidate.replicas)
     backend, size = candidate.backend, candidate.batch_size
     sessions = {
         tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): backend.load(
@@ -165,8 +181,11 @@ def load(folder: Path) -> Artifact:
         )
         for place, inputs in buckets(folder / FILES, backend, manifest)
     }
-    session = Buckets(sessions) if len(sessions) > 1 else next(iter(sessions.values()))
-    return Artifact(candidate, target, manifest.inputs, session, manifest.outputs, manifest.shapes)
+    return _loaded(manifest, Buckets(sessions) if len(sessions) > 1 else next(iter(sessions.values())))
+
+
+def _loaded(manifest: Manifest, session: Session) -> Artifact:
+    return Artifact(manifest.candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
 
 
 def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tuple[Path, tuple[TensorSpec, ...]]]:

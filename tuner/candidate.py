@@ -1,4 +1,4 @@
-"""One point of the search space: transforms, then a backend, at a batch size."""
+"""One point of the search space: transforms, then a backend, at a batch size, in some replicas."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +11,20 @@ from tuner.system.loader import build
 
 @dataclass(frozen=True)
 class Candidate:
-    """A hashable value; two equal candidates are never evaluated twice."""
+    """A hashable value; two equal candidates are never evaluated twice.
+
+    `replicas` are the processes that run its artifact side by side, each on its own share of the target's cores.
+    """
 
     transforms: tuple[Transform, ...]
     backend: Backend
     batch_size: int
+    replicas: int = 1
+
+    @property
+    def at_once(self) -> int:
+        """Samples that are worked on at the same time: a whole batch in every replica."""
+        return self.replicas * self.batch_size
 
     @property
     def uncompressed(self) -> bool:
@@ -29,15 +38,18 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """For a reader, such as `onnxruntime · int8-static · b8`."""
-        return " · ".join([self.backend.label, *(t.label for t in self.transforms), f"b{self.batch_size}"])
+        """For a reader, such as `onnxruntime · int8-static · b8`, or `… · b8 · ×2` of two replicas."""
+        parts = [self.backend.label, *(t.label for t in self.transforms), f"b{self.batch_size}"]
+        return " · ".join(parts if self.replicas == 1 else [*parts, f"×{self.replicas}"])
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        """Its fields; the replicas where there are several, so that what was kept before there were any is found."""
+        value = {
             "transforms": [encode(t) for t in self.transforms],
             "backend": encode(self.backend),
             "batch_size": self.batch_size,
         }
+        return value if self.replicas == 1 else {**value, "replicas": self.replicas}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Candidate":
@@ -45,6 +57,7 @@ class Candidate:
             tuple(build(spec, Transform, "candidate.transforms") for spec in value["transforms"]),
             build(value["backend"], Backend, "candidate.backend"),
             value["batch_size"],
+            value.get("replicas", 1),
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """The hardware a study is for, declared; it refuses a machine that is not what it names."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tuner.device import Device, Peaks, device
@@ -52,6 +52,19 @@ class Target:
     def cores(self) -> int:
         """Threads a session uses, resolved on the machine that asks."""
         return self.threads or len(os.sched_getaffinity(0))
+
+    def share(self, replicas: int) -> "Target":
+        """The target as one of so many replicas has it: they share its cores evenly, at least one each."""
+        return self if replicas == 1 else replace(self, threads=max(1, self.cores // replicas))
+
+    def pin(self, replica: int, replicas: int) -> None:
+        """Keeps this process on the cores of that replica, and has its libraries use so many threads. Called before any
+        of them is loaded."""
+        mine = self.share(replicas).cores
+        cores = sorted(os.sched_getaffinity(0))[replica * mine : (replica + 1) * mine]
+        if cores:
+            os.sched_setaffinity(0, cores)
+        os.environ.update(environment(mine))
 
     @property
     def environment(self) -> dict[str, str]:

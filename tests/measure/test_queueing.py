@@ -88,3 +88,16 @@ def test_calls_that_are_slow_together_cost_more_than_the_same_calls_scattered() 
 def test_what_was_not_measured_is_refused(service: list[float]) -> None:
     with pytest.raises(ValueError, match="more than 0 ms"):
         largest_rate(np.array(service), 4, 10, 99)
+
+
+@quickly
+@given(services, st.integers(1, 32), st.integers(2, 4), st.floats(1.5, 10))
+def test_replicas_serve_at_least_as_many_times_more(
+    service: np.ndarray, batch: int, replicas: int, over: float
+) -> None:
+    limit_ms = over * float(np.percentile(service, 99))
+    one = largest_rate(service, batch, limit_ms, 95)
+    several = largest_rate(service, batch, limit_ms, 95, replicas=replicas)
+    assert one is not None and several is not None
+    assert several.rate >= 0.9 * replicas * one.rate
+    assert several.rate <= replicas * batch / service.mean() * 1e3

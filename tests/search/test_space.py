@@ -80,7 +80,7 @@ def test_every_point_is_a_distinct_valid_candidate_that_its_parameters_give_back
         assert space.sample(FixedTrial(params)) == candidate == space.at(params)
         assert space.at(space.locate(candidate) or {}) == candidate
         assert Candidate.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
-        assert candidate.batch_size in space.batch_sizes()
+        assert candidate.batch_size in space.counts("batch_size")
         assert candidate.batch_size >= 1
     assert all(not candidate.transforms for _, candidate in starts.uncompressed(space))
     for params, candidate in (*starts.uncompressed(space), *starts.usual(space), *starts.hardest(space)):
@@ -296,3 +296,21 @@ def test_the_space_at_a_batch_size_has_its_points_of_that_size_and_no_others(tre
     assert points is not None
     at_size = space.at_batch(size).points() or []
     assert {candidate for _, candidate in at_size} == {c for _, c in points if c.batch_size == size}
+
+
+def test_replicas_that_are_left_open_are_up_to_one_a_core() -> None:
+    tree = {"batch_size": [1, 8], "deploy": [{"backend": node(Null)}, {"replicas": 1, "backend": node(Null, ms=3.0)}]}
+    assert Space.parse(tree).counts("replicas") == [1]
+    space = Space.parse(tree).shared(6)
+    assert space.counts("replicas") == [1, 2, 4]
+    points = space.points()
+    assert points is not None and len(points) == 2 * 3 + 2
+    for params, candidate in points:
+        assert space.at(params) == candidate and space.locate(candidate) is not None
+    assert Space.parse(tree).recipes.keys() == space.recipes.keys(), "Optuna knows them by their names"
+
+
+@pytest.mark.parametrize("replicas", [0, -1, 1.5, True, "many", 100_000, {"low": 0, "high": 4}])
+def test_replicas_are_a_whole_number(replicas: Any) -> None:
+    with pytest.raises(RequestError, match=r"search_space.replicas=.* must be a whole number from 1 to 1024"):
+        Space.parse({"batch_size": 1, "replicas": replicas, "deploy": {"backend": node(Null)}})

@@ -14,20 +14,29 @@ def outcome(candidate: Candidate, rate: float) -> Outcome:
     return Outcome(candidate, "complete", Measurement(throughput_normalised=rate))
 
 
+def at(batch_sizes: list[int], cores: int = 1) -> Space:
+    return Space.parse({"batch_size": batch_sizes, "deploy": {"backend": node(Null)}}).shared(cores)
+
+
+def test_each_baseline_is_tried_with_every_number_of_replicas() -> None:
+    tried = rivals([], Null(), at([1, 4], cores=2))
+    assert tried == [Candidate((), Null(), size, replicas) for size in (4, 1) for replicas in (2, 1)]
+
+
 def test_each_baseline_is_tried_at_every_batch_size_that_was_not() -> None:
     done = [
         outcome(Candidate((), Null(), 1), 100.0),
         outcome(Candidate((Rounding(),), Null(), 8), 900.0),  # compressed: no baseline
     ]
-    assert rivals(done, None, [1, 4, 8]) == [Candidate((), Null(), 4), Candidate((), Null(), 8)]
+    assert rivals(done, None, at([1, 4, 8])) == [Candidate((), Null(), 8), Candidate((), Null(), 4)]
     eager = Null(ms=3.0)
-    assert rivals(done, eager, [1, 4])[:2] == [Candidate((), eager, 1), Candidate((), eager, 4)]
+    assert rivals(done, eager, at([1, 4]))[::2] == [Candidate((), eager, 4), Candidate((), eager, 1)]
 
 
 def test_one_that_failed_is_not_tried_again_and_is_no_best_runtime() -> None:
     failed = Outcome(Candidate((), Null(), 1), "failed", Measurement(), Failure("crash", "it died"))
-    assert rivals([failed], None, [1, 4]) == []
-    assert rivals([failed], Null(), [1, 4]) == [Candidate((), Null(), 4)]
+    assert rivals([failed], None, at([1, 4])) == []
+    assert rivals([failed], Null(), at([1, 4])) == [Candidate((), Null(), 4)]
 
 
 def test_every_untried_point_is_given_out_once() -> None:

@@ -156,6 +156,7 @@ def _compile(
     files.mkdir()
     for place, inputs in artifact.buckets(files, backend, model):
         place.mkdir(exist_ok=True)
-        backend.compile(replace(model, inputs=inputs, shapes=()), candidate.batch_size, target, place, cache)
+        alone = replace(model, inputs=inputs, shapes=())
+        backend.compile(alone, candidate.batch_size, target.share(candidate.replicas), place, cache)
     more = {"outputs": model.outputs, "shapes": [shape.to_json() for shape in model.shapes]}
     artifact.write_manifest(out, candidate, target, model.inputs, versions, **more)

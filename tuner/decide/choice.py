@@ -59,7 +59,7 @@ def best_of(contest: Contest, kind: Kind, goal: Goal) -> str | None:
 
 def ranked(contest: Contest, goal: Goal, *, favoured: bool) -> list[str]:
     """Those still feasible after the race, best first; ties with the best go to the simpler: fewer transforms, then
-    smaller.
+    fewer replicas, then smaller.
 
     Where the incumbent is `favoured`, before it come only those that are better beyond the noise."""
     race, findings = contest.race, contest.findings
@@ -68,13 +68,18 @@ def ranked(contest: Contest, goal: Goal, *, favoured: bool) -> list[str]:
         return []
     order = race.ranked(feasible)
     tied = [name for name in order if race.behind(name, order[0]) <= race.noise]
-    tied.sort(key=lambda name: (len(findings[name].candidate.transforms), findings[name].measurement.size_mb or 0.0))
+    tied.sort(key=lambda name: _simplest_first(findings[name]))
     order = [*tied, *(name for name in order if name not in tied)]
     if favoured and INCUMBENT in order:
         better = [name for name in order if race.behind(INCUMBENT, name) > race.noise]
         others = [name for name in order if name not in better and name != INCUMBENT]
         order = [*better, INCUMBENT, *others]
     return order
+
+
+def _simplest_first(finding: Finding) -> tuple[int, int, float]:
+    candidate = finding.candidate
+    return len(candidate.transforms), candidate.replicas, finding.measurement.size_mb or 0.0
 
 
 def nearest_miss(outcomes: Sequence[Outcome], goal: Goal) -> Finding | None:

@@ -62,11 +62,11 @@ def raced_measurement(outcome: Outcome, race: Race, name: str, goal: Goal, machi
 
     `machine_drift` widens the interval of its latency: how the machine's speed changed during the trials.
     """
-    rounds, batch_size = race.turns(name), outcome.candidate.batch_size
+    rounds, candidate = race.turns(name), outcome.candidate
     turns = [turn for turns in rounds for turn in turns]
-    latency, rate = figures(goal, turns, batch_size, resamples=RESAMPLES if len(rounds) == 1 else 0)
+    latency, rate = figures(goal, turns, candidate, resamples=RESAMPLES if len(rounds) == 1 else 0)
     if len(rounds) > 1:
-        latency = replace(latency, ci95=interval(goal, rounds, batch_size, rate, machine_drift))
+        latency = replace(latency, ci95=interval(goal, rounds, candidate, rate, machine_drift))
     return replace(
         outcome.measurement,
         latency_ms=latency,

@@ -23,8 +23,9 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
     """The measurement, and what LoadGen says of it; None where it is not installed, the artifact keeps a clock of its
     own, or its calls are of several lengths. Where it could not run, what it says is the `problem`.
 
-    In the Server scenario the simulated rate is a promise that only real arrivals can keep: it is lowered to the
-    largest share of it at which the limit held.
+    One query at a time would leave replicas idle: what has several is driven Offline. In the Server scenario the
+    simulated rate is a promise that only real arrivals can keep: it is lowered to the largest share of it at which the
+    limit held.
     """
     measured = winner.measurement
     if loadgen.available() is not None:
@@ -33,16 +34,16 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
         folder = rig.built(winner.candidate)
         with (
             device_lock(rig.device_lock),
-            rig.hosting(folder, winner.candidate, Deadline(_LIMIT_S)) as worker,
+            rig.answering(folder, winner.candidate, Deadline(_LIMIT_S), whole=True) as worker,
         ):
             if worker.run(host.beyond_loadgen):
                 return measured, None
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
-            if goal.scenario == "SingleStream":
-                return measured, asdict(worker.run_for(_LIMIT_S, loadgen.single_stream, _SECONDS))
-            if goal.scenario == "Offline":
-                return measured, asdict(worker.run_for(_LIMIT_S, loadgen.offline, _SECONDS))
-            return _served(worker, goal, measured)
+            if goal.scenario == "Server":
+                return _served(worker, goal, measured)
+            alone = goal.scenario == "SingleStream" and winner.candidate.replicas == 1
+            run = worker.run_for(_LIMIT_S, loadgen.single_stream if alone else loadgen.offline, _SECONDS)
+            return measured, asdict(run)
     except CandidateError as error:
         return measured, {"problem": error.sentence}
 

@@ -4,14 +4,15 @@ model = mlflow.pyfunc.load_model("models:/digits_cnn-cpu@champion")
 logits = model.predict({"x": images})  # any number of samples; with one input also `model.predict(images)`
 """
 
+import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.tensors import Arrays
@@ -24,7 +25,10 @@ class Champion(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: PythonModelContext) -> None:
         self._artifact = artifact.load(Path(context.artifacts[CHAMPION]))
-        self._one_at_a_time = threading.Lock()  # a server answers in threads; a session is for one
+        replicas = self._artifact.candidate.replicas
+        # a server answers in threads; a session is for one, and replicas are for as many
+        self._turn = threading.Lock() if replicas == 1 else contextlib.nullcontext()
+        self._map = map if replicas == 1 else ThreadPoolExecutor(replicas).map
 
     # `model_input` is a dict of arrays; MLflow reads the annotation, and warns of any that is not one of its own
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> Any:
@@ -38,12 +42,12 @@ class Champion(PythonModel):  # type: ignore[misc]
         if axes and (len(set(counts.values())) != 1 or 0 in counts.values()):
             raise ValueError(f"every input needs the same number of samples, one or more; there are {counts}")
         count, size = next(iter(counts.values()), 1), deployed.batch_size
-        parts: list[list[NDArray[Any]]] = []
-        with self._one_at_a_time:
-            for start in range(0, count, size):
-                stop = start + size
-                batch = {name: artifact.cut(a, axes.get(name), start, stop) for name, a in inputs.items()}
-                parts.append(deployed.run(batch))
+        batches = [
+            {name: artifact.cut(a, axes.get(name), start, start + size) for name, a in inputs.items()}
+            for start in range(0, count, size)
+        ]
+        with self._turn:
+            parts = list(self._map(deployed.run, batches))
         outputs = [
             part[0] if axis is None else np.concatenate(part, axis)
             for part, axis in zip(zip(*parts, strict=True), deployed.axes(parts[0]), strict=True)

@@ -21,6 +21,7 @@ from tuner.goal import Goal
 from tuner.judging import Scores
 from tuner.measure import host
 from tuner.measure.host import medians
+from tuner.measure.replicas import Replicas
 from tuner.measure.scenario import figures
 from tuner.measure.statistics import RESAMPLES
 from tuner.measure.timing import device_lock
@@ -60,9 +61,7 @@ class Ladder:
     def refusal(self, to_beat: float | None) -> str | None:
         """Why the trial should not go on, given what is known; None where it should. `to_beat` is the score of the best
         feasible candidate."""
-        # what is uncompressed is a baseline, and measured in full
-        baseline = self._candidate.uncompressed and len(self._rungs) == 1
-        return refusal(self.measured, self._goal, None if baseline else to_beat, self._lost_at)
+        return refusal(self.measured, self._goal, to_beat, self._lost_at)
 
     def climb(self) -> Generator[None]:
         """Does the trial, and pauses after each stage that may be the last. Raises CandidateError."""
@@ -82,15 +81,15 @@ class Ladder:
         artifact = self._builder.compile(model, self._candidate, self._deadline)
         self.measured = replace(self.measured, size_mb=size_mb(artifact))
         yield
-        with self._rig.hosting(artifact, self._candidate, self._deadline) as worker:
+        with self._rig.hosting(artifact, self._candidate, self._deadline) as replicas:
             with self._device():
-                self._probe(worker)
+                self._probe(replicas)
                 yield
                 self._clock.enter("measure")
-                self._time(worker)
+                self._time(replicas)
             self._clock.enter("accuracy")
-            self._score_artifact(artifact, worker)
-            self.measured = replace(self.measured, memory_mb=worker.run(host.memory_mb))
+            self._score_artifact(artifact, replicas.first)
+            self.measured = replace(self.measured, memory_mb=replicas.memory_mb())
 
     def _half_trained(self) -> Iterator[None]:
         """The speed of the structure, then the accuracy after each stage of training but the last. Of what comes after
@@ -111,8 +110,8 @@ class Ladder:
         """The size of a candidate's artifact, and the speed that a few calls of it show."""
         artifact = self._builder.compiled(candidate, self._deadline)
         self.measured = replace(self.measured, size_mb=size_mb(artifact))
-        with self._rig.hosting(artifact, candidate, self._deadline, self._log) as worker, self._device():
-            self._probe(worker)
+        with self._rig.hosting(artifact, candidate, self._deadline, self._log) as replicas, self._device():
+            self._probe(replicas)
 
     @contextlib.contextmanager
     def _device(self) -> Iterator[None]:
@@ -121,27 +120,27 @@ class Ladder:
         with device_lock(self._rig.device_lock, self._deadline.stopped):
             yield
 
-    def _probe(self, worker: Worker) -> None:
+    def _probe(self, replicas: Replicas) -> None:
         """Latency and throughput by the least of a few calls: what disturbs the machine can only have raised it."""
         self._clock.enter("probe")
         limit_ms = self._goal.limits.get("latency_ms")
-        probe_ms = worker.run_for(self._deadline.left_s(), host.warm_up, _PROBE_S)
+        probe_ms = replicas.warm_up(self._deadline.left_s(), _PROBE_S)
         if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
-            probe_ms = min(probe_ms, worker.run_for(self._deadline.left_s(), host.warm_up, 3 * _PROBE_S))
+            probe_ms = min(probe_ms, replicas.warm_up(self._deadline.left_s(), 3 * _PROBE_S))
         latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
-        rate = self._candidate.batch_size / probe_ms * 1e3
+        rate = self._candidate.at_once / probe_ms * 1e3
         self.measured = replace(self.measured, latency_ms=latency, throughput=rate, probed=True)
 
-    def _time(self, worker: Worker) -> None:
-        """Latency, throughput, CPU time and energy of the artifact that the worker hosts."""
-        goal, batch_size = self._goal, self._candidate.batch_size
-        beside = self._reference.timed_beside(worker, self._rig.limits.measure_s, self._deadline)
+    def _time(self, replicas: Replicas) -> None:
+        """Latency, throughput, CPU time and energy of the artifact that those host."""
+        goal, candidate = self._goal, self._candidate
+        beside = self._reference.timed_beside(replicas, self._rig.limits.measure_s, self._deadline)
         mine, theirs = beside.candidate, beside.reference
         energy_j = mine.energy
         if energy_j is None:
-            energy_j = worker.run_for(self._deadline.left_s(), host.energy_j)
-        latency, throughput = figures(goal, mine.wall_ms, batch_size, resamples=RESAMPLES)
-        _, normalised = figures(goal, [turn * beside.drift for turn in mine.wall_ms], batch_size)
+            energy_j = replicas.first.run_for(self._deadline.left_s(), host.energy_j)
+        latency, throughput = figures(goal, mine.wall_ms, candidate, resamples=RESAMPLES)
+        _, normalised = figures(goal, [turn * beside.drift for turn in mine.wall_ms], candidate)
         self.measured = replace(
             self.measured,
             latency_ms=latency,
@@ -151,7 +150,7 @@ class Ladder:
             reference_ms=theirs.percentile(goal.percentile),
             timing_precise=beside.precise,
             cpu_ms=mine.cpu,
-            energy_j=None if energy_j is None else energy_j / batch_size,
+            energy_j=None if energy_j is None else energy_j / candidate.batch_size,
             more={**self.measured.more, **medians(mine.more)},
             probed=False,
         )

@@ -8,10 +8,9 @@ from pathlib import Path
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig
-from tuner.measure import host
+from tuner.measure.replicas import Replicas
 from tuner.measure.timing import Turns, device_lock, take_turns
 from tuner.system.deadline import Deadline
-from tuner.system.worker import Worker
 
 TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
@@ -32,26 +31,26 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender], timed_s: float = 
     One that fails is among the failures, and the others go on.
     """
     failures: dict[str, CandidateError] = {}
-    workers: dict[str, Worker] = {}
+    hosts: dict[str, Replicas] = {}
     deadline = Deadline(_ROUND_LIMIT_S)
     with device_lock(rig.device_lock), ExitStack() as stack:
         for name, contender in contenders.items():
             try:
-                workers[name] = stack.enter_context(_warm(rig, contender, deadline))
+                hosts[name] = stack.enter_context(_warm(rig, contender, deadline))
             except CandidateError as error:
                 failures[name] = error
-        turns = take_turns(workers, limit_s=timed_s * len(workers), timeout_s=_ROUND_LIMIT_S, go_on=True)
+        turns = take_turns(hosts, limit_s=timed_s * len(hosts), timeout_s=_ROUND_LIMIT_S, go_on=True)
     return replace(turns, failures={**failures, **turns.failures})
 
 
-def _warm(rig: Rig, contender: Contender, deadline: Deadline) -> Worker:
-    """A paused worker that is ready to be timed. Raises CandidateError."""
+def _warm(rig: Rig, contender: Contender, deadline: Deadline) -> Replicas:
+    """Paused replicas that are ready to be timed. Raises CandidateError."""
     folder = contender.folder or rig.built(contender.candidate)
-    worker = rig.hosting(folder, contender.candidate, deadline)
+    replicas = rig.hosting(folder, contender.candidate, deadline)
     try:
-        worker.run_for(_ROUND_LIMIT_S, host.warm_up, _WARM_S)
-        worker.pause()
+        replicas.warm_up(_ROUND_LIMIT_S, _WARM_S)
+        replicas.pause()
     except BaseException:
-        worker.close()
+        replicas.close()
         raise
-    return worker
+    return replicas

@@ -88,12 +88,13 @@ def hosted() -> Hosted:
     return _hosted
 
 
-def open_artifact(folder: Path, workload: Workload) -> float:
-    """Loads the artifact and a pool of real batches; returns the seconds from import to a first answer."""
+def open_artifact(folder: Path, workload: Workload, replica: int | None = 0) -> float:
+    """Loads that replica of the artifact (None: as users load it, all of them) and a pool of real batches; returns the
+    seconds from import to a first answer."""
     global _hosted
     samples = evaluation(workload.dataset)
     start = time.perf_counter()
-    loaded = artifact.load(folder)
+    loaded = artifact.load(folder) if replica is None else artifact.load_replica(folder, replica)
     shapes = loaded.shapes or (Shape(loaded.inputs),)
     rounds = [shape for shape in shapes for _ in range(shape.calls)]
     pool = [[_batch(samples, shape, loaded.batch_size, offset) for shape in rounds] for offset in range(_POOL)]
@@ -171,6 +172,21 @@ def turn(seconds: float, least_units: int) -> Turn:
         None if used_j is None else used_j / wall_ms.size,
         now() - began,
         medians(findings),
+    )
+
+
+def joined(turns: Sequence[Turn]) -> Turn:
+    """The turn of replicas that had theirs at the same time: the calls of all, and the machine's energy once."""
+    if len(turns) == 1:
+        return turns[0]
+    counts = [turn.wall_ms.size for turn in turns]
+    used_j = [turn.energy_j * count for turn, count in zip(turns, counts, strict=True) if turn.energy_j is not None]
+    return Turn(
+        np.concatenate([turn.wall_ms for turn in turns]),
+        float(np.average([turn.cpu_ms for turn in turns], weights=counts)),
+        float(np.mean(used_j)) / sum(counts) if used_j else None,
+        max(turn.seconds for turn in turns),
+        medians([turn.more for turn in turns]),
     )
 
 

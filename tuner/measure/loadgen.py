@@ -16,6 +16,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def available() -> str | None:
 
 def single_stream(seconds: float) -> LoadgenResult:
     """One query at a time, each of one sample, for that long: the latency of a call. `qps` counts queries, each of
-    which costs a whole padded call."""
+    which costs a whole padded call. Replicas are never at work together in it."""
     system = _System(hosted())
     call_s = system.probe()
     return _run(
@@ -86,16 +87,16 @@ def offline(seconds: float) -> LoadgenResult:
         system.answer,
         system,
         seconds,
-        offline_expected_qps=system.batch_size / call_s * _SPARE,
+        offline_expected_qps=system.replicas * system.batch_size / call_s * _SPARE,
     )
 
 
 def server(rate: float, limit_ms: float, percentile: float, seconds: float, seed: int = 0) -> LoadgenResult:
     """Poisson arrivals of single samples at `rate` a second, for that long, in front of dynamic batching.
 
-    A thread takes whatever is queued, at most a batch, pads it, calls the session and answers. `valid` tells whether
-    that percentile of latency is within the limit, with early stopping's confidence. At a rate that the session
-    cannot serve, it takes as long as answering every query does.
+    A thread for each replica takes whatever is queued, at most a batch, pads it, calls the session and answers.
+    `valid` tells whether that percentile of latency is within the limit, with early stopping's confidence. At a rate
+    that the session cannot serve, it takes as long as answering every query does.
     """
     system = _System(hosted())
     system.probe()
@@ -119,6 +120,8 @@ class _System:
     def __init__(self, hosted: Hosted) -> None:
         self._hosted = hosted
         self.batch_size = hosted.artifact.batch_size
+        self.replicas = hosted.artifact.candidate.replicas
+        self._map = map if self.replicas == 1 else ThreadPoolExecutor(self.replicas).map
         pool = [batch for (batch,) in hosted.pool]
         self._axes = {spec.name: spec.batch_axis for spec in hosted.artifact.inputs}
         self._rows: Arrays = {
@@ -139,17 +142,20 @@ class _System:
         return float(np.median(seconds))
 
     def answer(self, queries: Sequence[Any]) -> None:
-        """Answers queries in batches; LoadGen knows of each when its batch is done."""
+        """Answers queries in batches, as many at once as there are replicas; LoadGen knows of each query when its batch
+        is done."""
+        starts = range(0, len(queries), self.batch_size)
+        list(self._map(self.answer_batch, [queries[first : first + self.batch_size] for first in starts]))
+
+    def answer_batch(self, batch: Sequence[Any]) -> None:
         import mlperf_loadgen
 
-        for first in range(0, len(queries), self.batch_size):
-            batch = queries[first : first + self.batch_size]
-            if self.error is None:
-                try:
-                    self._call([query.index for query in batch])
-                except Exception as error:  # LoadGen waits for every answer, and cannot be told to stop
-                    self.error = error
-            mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(query.id, 0, 0) for query in batch])
+        if self.error is None:
+            try:
+                self._call([query.index for query in batch])
+            except Exception as error:  # LoadGen waits for every answer, and cannot be told to stop
+                self.error = error
+        mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(query.id, 0, 0) for query in batch])
 
     def _call(self, rows: list[int]) -> None:
         now = self._hosted.session.now
@@ -165,28 +171,36 @@ class _System:
 
 @contextmanager
 def _batching(system: _System) -> Iterator[Callable[[Sequence[Any]], None]]:
-    """Dynamic batching with no added wait: what to give queries to, while a thread answers them."""
+    """Dynamic batching with no added wait: what to give queries to, while a thread for each replica answers them."""
     queue: SimpleQueue[Any] = SimpleQueue()
+    taking = threading.Lock()
 
     def issue(queries: Sequence[Any]) -> None:
         for query in queries:
             queue.put(query)
 
     def serve() -> None:
-        while (query := queue.get()) is not None:
-            batch = [query]
-            # nobody else takes from the queue, and the end comes only once every query is answered
-            while len(batch) < system.batch_size and not queue.empty():
-                batch.append(queue.get())
-            system.answer(batch)
+        while batch := taken():
+            system.answer_batch(batch)
 
-    thread = threading.Thread(target=serve, name="batching", daemon=True)
-    thread.start()
+    def taken() -> list[Any]:
+        """What waits, at most a batch, at least one; nothing at the end, which comes once every query is answered."""
+        with taking:
+            batch = [queue.get()]
+            while batch[-1] is not None and len(batch) < system.batch_size and not queue.empty():
+                batch.append(queue.get())
+        return [query for query in batch if query is not None]
+
+    threads = [threading.Thread(target=serve, name="batching", daemon=True) for _ in range(system.replicas)]
+    for thread in threads:
+        thread.start()
     try:
         yield issue
     finally:
-        queue.put(None)
-        thread.join()
+        for _ in threads:
+            queue.put(None)
+        for thread in threads:
+            thread.join()
 
 
 def _run(

@@ -5,10 +5,11 @@ Poisson arrivals and asks for the largest rate at which a percentile of their la
 is found from the durations of calls that were measured anyway, in a fraction of a second for each candidate.
 `tuner.measure.loadgen` checks a rate with real arrivals and real calls.
 
-The model is the bulk-service queue M/G(1,b)/1 (Bailey, J. Royal Statistical Society B 16, 1954; Neuts, Annals of
-Mathematical Statistics 38, 1967; of inference servers: Inoue, Performance Evaluation 147, 2021). One session with a
-fixed batch; whenever it is free it takes all that wait, at most a batch, and at least one query: nothing waits for a
-batch to fill. A short batch is padded, so a call takes as long whatever it holds, and its queries end together.
+The model is the bulk-service queue M/G(1,b)/r (of one replica: Bailey, J. Royal Statistical Society B 16, 1954;
+Neuts, Annals of Mathematical Statistics 38, 1967; of inference servers: Inoue, Performance Evaluation 147, 2021). Each
+of r replicas is a session with a fixed batch; whenever it is free it takes all that wait, at most a batch, and at least
+one query: nothing waits for a batch to fill. A short batch is padded, so a call takes as long whatever it holds, and
+its queries end together.
 
 Assumed, and therefore optimistic where it fails:
 
@@ -26,6 +27,7 @@ has shown that it holds.
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from heapq import heapreplace
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,7 @@ class Served:
 
 
 def largest_rate(
-    service_ms: NDArray[Any], batch_size: int, limit_ms: float, percentile: float, seed: int = 0
+    service_ms: NDArray[Any], batch_size: int, limit_ms: float, percentile: float, seed: int = 0, *, replicas: int = 1
 ) -> Served | None:
     """The largest rate at which that percentile of latency stays within the limit.
 
@@ -68,7 +70,7 @@ def largest_rate(
     None where a lone query misses the limit already, or where it holds only in a session that idles 99 % of its time.
     Raises ValueError where there is no call or one took no time.
     """
-    traffic = _Traffic(service_ms, batch_size, seed)
+    traffic = _Traffic(service_ms, batch_size, seed, replicas)
     if np.percentile(traffic.measured_ms, percentile) > limit_ms:
         return None
 
@@ -93,26 +95,27 @@ def largest_rate(
     return served
 
 
-def at_rate(service_ms: NDArray[Any], batch_size: int, rate: float, seed: int = 0) -> Served:
+def at_rate(service_ms: NDArray[Any], batch_size: int, rate: float, seed: int = 0, *, replicas: int = 1) -> Served:
     """What queries get at a given rate, samples per second.
 
-    At rates of `batch_size` over the mean call and more the queue grows without end: the latencies then only tell
-    how long was simulated. Raises ValueError as `largest_rate` does.
+    At rates of `batch_size` times `replicas` over the mean call and more the queue grows without end: the latencies
+    then only tell how long was simulated. Raises ValueError as `largest_rate` does.
     """
-    return _served(rate, *_Traffic(service_ms, batch_size, seed).at(rate))
+    return _served(rate, *_Traffic(service_ms, batch_size, seed, replicas).at(rate))
 
 
 class _Traffic:
     """Arrivals and calls, drawn once, for any rate. Time runs in mean gaps between arrivals: a rate only stretches
     the calls, and the arrivals stay as they are."""
 
-    def __init__(self, service_ms: NDArray[Any], batch_size: int, seed: int) -> None:
+    def __init__(self, service_ms: NDArray[Any], batch_size: int, seed: int, replicas: int) -> None:
         self.measured_ms = np.asarray(service_ms, dtype=np.float64).ravel()
         if not len(self.measured_ms) or not (self.measured_ms > 0).all():
             raise ValueError("durations of calls must be more than 0 ms, and at least one")
-        self.capacity = batch_size / float(self.measured_ms.mean()) * 1e3
+        self.capacity = replicas * batch_size / float(self.measured_ms.mean()) * 1e3
         """Samples per second with every batch full: at this rate and beyond the queue grows without end."""
         self._batch_size = batch_size
+        self._replicas = replicas
         random = np.random.default_rng(seed)
         self._calls = min(_CALLS, _MOST_QUERIES // batch_size)
         self._arrivals = np.cumsum(random.exponential(size=max(_QUERIES, self._calls * batch_size)))
@@ -124,12 +127,13 @@ class _Traffic:
         arrivals, most = self._arrival_list, self._batch_size
         ends: list[float] = []
         taken = [0]
-        free, first = 0.0, 0
+        free = [0.0] * self._replicas  # when each is, a heap
+        first = 0
         for service_s in self._service_s:
-            start = max(free, arrivals[first])
+            start = max(free[0], arrivals[first])
             first = bisect_right(arrivals, start, first, min(first + most, len(arrivals)))
-            free = start + rate * service_s
-            ends.append(free)
+            ends.append(start + rate * service_s)
+            heapreplace(free, ends[-1])
             taken.append(first)
             if first == len(arrivals) or (first >= _QUERIES and len(ends) >= self._calls):
                 break

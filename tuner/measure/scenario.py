@@ -3,7 +3,8 @@
 `SingleStream`: calls one after the other; latency is that of a call with a whole batch, throughput batch size over
 the median call. `Offline`: the same calls, and latency does not matter. `Server`: single samples arrive at random
 (Poisson), are batched while the session is busy, and latency includes the wait; throughput is the largest rate at
-which the limit holds (`tuner.measure.queueing`).
+which the limit holds (`tuner.measure.queueing`). Of several replicas, latency is that of each of their calls while all
+are busy, and throughput that of all together.
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.candidate import Candidate
 from tuner.goal import Goal
 from tuner.measure import queueing
 from tuner.measure.statistics import Interval, percentile_interval
@@ -22,10 +24,12 @@ from tuner.measurement import Latency
 _IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lone query sees
 
 
-def figures(goal: Goal, turns: Sequence[NDArray[Any]], batch_size: int, *, resamples: int = 0) -> tuple[Latency, float]:
-    """Latency in ms, and samples per second, of calls (in ms) that came in turns. The latency's interval is had by
-    resampling the turns so many times; without, it is the estimate alone. Of several lengths, latency is that of all
-    calls, and throughput that of whole rounds of them."""
+def figures(
+    goal: Goal, turns: Sequence[NDArray[Any]], candidate: Candidate, *, resamples: int = 0
+) -> tuple[Latency, float]:
+    """Latency in ms, and samples per second, of the candidate's calls (in ms), which came in turns. The latency's
+    interval is had by resampling the turns so many times; without, it is the estimate alone. Of several lengths,
+    latency is that of all calls, and throughput that of whole rounds of them. Replicas were at work all at once."""
     calls = np.concatenate(turns)
     a_round = calls.mean(axis=1) if calls.ndim > 1 else calls  # of several lengths, each as often as it was declared
     if goal.scenario != "Server":
@@ -33,10 +37,11 @@ def figures(goal: Goal, turns: Sequence[NDArray[Any]], batch_size: int, *, resam
         latency = Latency(p50, p90, p95, p99, (0.0, 0.0))
         limited = latency.percentile(goal.percentile)
         ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else (limited, limited)
-        return replace(latency, ci95=ci95), batch_size / float(np.median(a_round)) * 1e3
-    served = queueing.largest_rate(calls, batch_size, goal.limits["latency_ms"], goal.percentile)
+        return replace(latency, ci95=ci95), candidate.at_once / float(np.median(a_round)) * 1e3
+    size, replicas = candidate.batch_size, candidate.replicas
+    served = queueing.largest_rate(calls, size, goal.limits["latency_ms"], goal.percentile, replicas=replicas)
     if served is None:
-        served = queueing.at_rate(calls, batch_size, _IDLE * 1e3 / float(calls.mean()))
+        served = queueing.at_rate(calls, size, _IDLE * 1e3 / float(calls.mean()), replicas=replicas)
     latency = Latency(served.p50, served.p90, served.p95, served.p99, (served.p50, served.p99))
     return latency, served.rate
 
@@ -44,7 +49,7 @@ def figures(goal: Goal, turns: Sequence[NDArray[Any]], batch_size: int, *, resam
 def interval(
     goal: Goal,
     rounds: Sequence[Sequence[NDArray[Any]]],
-    batch_size: int,
+    candidate: Candidate,
     rate: float,
     drift: Interval = (0.0, 0.0),
 ) -> Interval:
@@ -58,7 +63,8 @@ def interval(
     if goal.scenario != "Server":
         latencies = [float(np.percentile(np.concatenate(turns), goal.percentile)) for turns in rounds]
     else:
-        served = [queueing.at_rate(np.concatenate(turns), batch_size, rate) for turns in rounds]
+        size, replicas = candidate.batch_size, candidate.replicas
+        served = [queueing.at_rate(np.concatenate(turns), size, rate, replicas=replicas) for turns in rounds]
         latencies = [float(getattr(each, f"p{goal.percentile}")) for each in served]
     centre = float(np.median(latencies))
     low, high = math.log(min(latencies) / centre), math.log(max(latencies) / centre)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from tuner.candidate import Candidate
 from tuner.plugin import Backend, Plugin, Transform
@@ -10,7 +10,8 @@ from tuner.search.range import Range
 from tuner.system.loader import build, resolved
 
 P = TypeVar("P", bound=Plugin)
-BATCH_SIZE = "batch_size"
+BATCH_SIZE: Final = "batch_size"
+REPLICAS: Final = "replicas"
 RECIPE = "recipe"
 
 
@@ -21,21 +22,24 @@ class Recipe:
     transforms: tuple[dict[str, Any], ...]
     backend: dict[str, Any]
     batch_size: Any
+    replicas: Any = None
+    """A number or a range; None is left open, for the target to say how many there may be."""
 
     @property
     def name(self) -> str:
-        return " + ".join(described(spec) for spec in (*self.transforms, self.backend)) + (
-            f" @ b{self.batch_size}" if not isinstance(self.batch_size, Range) else ""
-        )
+        size = "" if isinstance(self.batch_size, Range) else f" @ b{self.batch_size}"
+        replicas = f" x{self.replicas}" if isinstance(self.replicas, int) and self.replicas > 1 else ""
+        return " + ".join(described(spec) for spec in (*self.transforms, self.backend)) + size + replicas
 
     def free(self) -> Iterator[tuple[str, Range]]:
-        """Its ranges, by name (`TVM.trials_per_task`, `batch_size`), in the order in which they stand."""
+        """Its ranges, by name (`TVM.trials_per_task`, `batch_size`, `replicas`), in the order in which they stand."""
         for spec in (*self.transforms, self.backend):
             for field, value in spec.items():
                 if isinstance(value, Range):
                     yield f"{class_name(spec)}.{field}", value
-        if isinstance(self.batch_size, Range):
-            yield BATCH_SIZE, self.batch_size
+        for name, value in ((BATCH_SIZE, self.batch_size), (REPLICAS, self.replicas)):
+            if isinstance(value, Range):
+                yield name, value
 
     def candidate(self, numbers: Mapping[str, float]) -> Candidate:
         """The point of this recipe at those values of the ranges; other names are ignored."""
@@ -46,8 +50,9 @@ class Recipe:
             return build(fields, kind, f"search_space: {name}")
 
         batch_size = numbers[BATCH_SIZE] if isinstance(self.batch_size, Range) else self.batch_size
+        replicas = numbers[REPLICAS] if isinstance(self.replicas, Range) else self.replicas or 1
         transforms = tuple(plugin(spec, Transform) for spec in self.transforms)
-        return Candidate(transforms, plugin(self.backend, Backend), int(batch_size))
+        return Candidate(transforms, plugin(self.backend, Backend), int(batch_size), int(replicas))
 
     def numbers(self, candidate: Candidate) -> dict[str, float] | None:
         """The values of the ranges by which this recipe may give the candidate; None where it cannot."""
@@ -62,6 +67,8 @@ class Recipe:
                     numbers[f"{class_name(spec)}.{name}"] = getattr(plugin, name)
         if isinstance(self.batch_size, Range):
             numbers[BATCH_SIZE] = candidate.batch_size
+        if isinstance(self.replicas, Range):
+            numbers[REPLICAS] = candidate.replicas
         return numbers if all(span.holds(numbers[name]) for name, span in self.free()) else None
 
 

@@ -5,6 +5,8 @@ A list is a choice. A mapping with `low` and `high` is a range: of integers with
 fields may themselves be choices or ranges. Any other mapping groups what is inside it; its names are for readers.
 `null` is "nothing here". Transforms apply in the order in which they stand.
 
+`replicas` is like `batch_size`, but may be left out: then there are 1, 2, 4, … up to one for each core of the target.
+
 Each path through the choices is a *recipe*. The sampler sees one categorical parameter, the recipe, beside the
 ranges, and every trial names them all: that is what lets a Gaussian process model the whole space.
 """
@@ -13,7 +15,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
@@ -85,12 +87,18 @@ class Space:
         kept = []
         for recipe in self.recipes.values():
             batch = recipe.batch_size
-            sizes = [value for value in _batch_sizes(recipe) if value <= size]
+            sizes = [value for value in _counts(recipe.batch_size) if value <= size]
             if sizes and isinstance(batch, Range):
                 batch = replace(batch, high=sizes[-1]) if len(sizes) > 1 else sizes[0]
             if sizes:
                 kept.append(replace(recipe, batch_size=batch))
         return Space(kept)
+
+    def shared(self, cores: int) -> "Space":
+        """The points of the space with 1, 2, 4, … replicas, up to one a core, where it leaves open how many."""
+        open_to = Range(1, cores, factor=2) if cores > 1 else 1
+        recipes = self.recipes.values()
+        return Space([r if r.replicas is not None else replace(r, replicas=open_to) for r in recipes])
 
     def sample(self, trial: Trial) -> Candidate:
         """The candidate a trial stands for. Ranges the recipe does not use are asked for, and ignored."""
@@ -138,12 +146,11 @@ class Space:
                 params.setdefault(recipe.candidate(numbers), self.params(recipe, numbers))
         return [(point, candidate) for candidate, point in params.items()]
 
-    def batch_sizes(self) -> list[int]:
-        """The batch sizes that occur, in order."""
-        return sorted({size for recipe in self.recipes.values() for size in _batch_sizes(recipe)})
+    def counts(self, name: Literal["batch_size", "replicas"]) -> list[int]:
+        """The batch sizes that occur, or the numbers of replicas, in order."""
+        return sorted({count for recipe in self.recipes.values() for count in _counts(getattr(recipe, name) or 1)})
 
 
-def _batch_sizes(recipe: Recipe) -> list[int]:
-    batch = recipe.batch_size
-    grid = (batch.values() or [batch.low, batch.high]) if isinstance(batch, Range) else [batch]
-    return [int(value) for value in grid]
+def _counts(value: Range | int) -> list[int]:
+    grid = (value.values() or [value.low, value.high]) if isinstance(value, Range) else [value]
+    return [int(count) for count in grid]

@@ -8,13 +8,13 @@ from typing import Any
 from tuner.errors import RequestError
 from tuner.plugin import Backend, Plugin, Transform
 from tuner.search.range import Range
-from tuner.search.recipe import BATCH_SIZE, Recipe, described
+from tuner.search.recipe import BATCH_SIZE, REPLICAS, Recipe, described
 from tuner.system.fields import shown
 from tuner.system.loader import checked, fill, named, resolved
 
 _ROOT = "search_space"
-_LARGEST_BATCH = 65_536
-_BATCH_SIZE = f"a whole number from 1 to {_LARGEST_BATCH}, or a range of them"
+_COUNTS = {BATCH_SIZE: 65_536, REPLICAS: 1024}
+"""What is no plugin, and the most that each may be."""
 _MOST_RECIPES = 10_000
 
 
@@ -35,13 +35,15 @@ def _check(node: Any, where: str) -> None:
             _check(option, f"{where}[{number}]")
     elif not isinstance(node, Mapping):
         if node is not None:
-            raise RequestError(f"{where}: {shown(node)} is no plugin (a mapping with _target_), null or batch_size")
+            raise RequestError(
+                f"{where}: {shown(node)} is no plugin (a mapping with _target_), null, batch_size or replicas"
+            )
     elif "_target_" in node:
         _check_plugin(node, where)
     else:
         for name, child in node.items():
-            if name == BATCH_SIZE:
-                _check_batch_size(child, f"{where}.{name}")
+            if name in _COUNTS:
+                _check_count(child, f"{where}.{name}", _COUNTS[name])
             else:
                 _check(child, f"{where}.{name}")
 
@@ -56,11 +58,15 @@ def _check_plugin(node: Mapping[str, Any], where: str) -> None:
                 checked(number, allowed[name], f"{where}.{name}")
 
 
-def _check_batch_size(node: Any, where: str) -> None:
+def _check_count(node: Any, where: str, most: int) -> None:
     for value in _leaves(node, where):
         for number in _numbers(value) if isinstance(value, Range) else [value]:
-            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _LARGEST_BATCH:
-                raise RequestError(f"{where}={shown(node)} must be {_BATCH_SIZE}")
+            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+                raise RequestError(f"{where}={shown(node)} must be {_number_to(most)}")
+
+
+def _number_to(most: int) -> str:
+    return f"a whole number from 1 to {most}, or a range of them"
 
 
 def _numbers(span: Range) -> list[float]:
@@ -107,22 +113,22 @@ def _range(node: Mapping[str, Any], where: str) -> Range:
 
 
 def _recipe(settled: Mapping[str, Any]) -> Recipe:
-    """The recipe of a tree without choices: its plugins in order, and the last batch size."""
-    batch_size: Any = None
+    """The recipe of a tree without choices: its plugins in order, and the last batch size and number of replicas."""
+    counts: dict[str, Any] = {}
     plugins: list[dict[str, Any]] = []
     for name, value in _ends(settled):
-        if name == BATCH_SIZE:
-            batch_size = value
+        if name in _COUNTS:
+            counts[name] = value
         elif value is not None:
             plugins.append(dict(value))
-    if batch_size is None:
-        raise RequestError(f"{_ROOT}.batch_size must be given: {_BATCH_SIZE}")
+    if BATCH_SIZE not in counts:
+        raise RequestError(f"{_ROOT}.batch_size must be given: {_number_to(_COUNTS[BATCH_SIZE])}")
     backends = [spec for spec in plugins if issubclass(resolved(spec, Plugin, _ROOT), Backend)]
     if len(backends) != 1:
         named = ", ".join(described(spec) for spec in plugins) or "no plugin"
         raise RequestError(f"{_ROOT}: a path needs exactly one backend, and one has {len(backends)}: {named}")
     transforms = [spec for spec in plugins if issubclass(resolved(spec, Plugin, _ROOT), Transform)]
-    return Recipe(tuple(transforms), backends[0], batch_size)
+    return Recipe(tuple(transforms), backends[0], counts[BATCH_SIZE], counts.get(REPLICAS))
 
 
 def _ends(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -1,12 +1,17 @@
 """What a champion is compared with: the float model in its own framework, and the best runtime as it comes."""
 
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection
+from dataclasses import replace
 
 from tuner.candidate import Candidate
 from tuner.decide.choice import plain_runtime
 from tuner.evaluate.evaluator import Evaluator
+from tuner.goal import Goal
 from tuner.plugin import Backend
+from tuner.search.recipe import BATCH_SIZE, REPLICAS
 from tuner.search.search import Search
+from tuner.search.space import Space
 from tuner.study.record import Recorder
 from tuner.study.session import Session
 from tuner.study.tally import Tally
@@ -20,32 +25,41 @@ def eager_backend(session: Session) -> Backend | None:
     return session.request.reference[form.name] if form.framework else None
 
 
-def rivals(outcomes: Collection[Outcome], eager: Backend | None, batch_sizes: Sequence[int]) -> list[Candidate]:
-    """The two baselines at every batch size, less those that have an outcome: each is entitled to its best."""
+def rivals(outcomes: Collection[Outcome], eager: Backend | None, space: Space) -> list[Candidate]:
+    """The two baselines at every batch size with every number of replicas, the likely best first, less those that have
+    an outcome: each is entitled to its best."""
     backends = [] if eager is None else [eager]
     plain = [o for o in outcomes if o.state == "complete" and plain_runtime(o.candidate)]
     if plain:
         backends.append(max(plain, key=lambda o: o.measurement.throughput_normalised or 0.0).candidate.backend)
-    candidates = [Candidate((), backend, size) for backend in dict.fromkeys(backends) for size in batch_sizes]
+    shapes = itertools.product(space.counts(BATCH_SIZE)[::-1], space.counts(REPLICAS)[::-1])
+    candidates = [Candidate((), backend, *shape) for shape in shapes for backend in dict.fromkeys(backends)]
     evaluated = {outcome.candidate for outcome in outcomes}
     return [candidate for candidate in candidates if candidate not in evaluated]
 
 
-def measure_baselines(
-    session: Session, search: Search, batch_sizes: Sequence[int], evaluator: Evaluator, tally: Tally
-) -> None:
-    """Measures the rivals that are not measured yet, beside the trials."""
+def measure_baselines(session: Session, search: Search, space: Space, evaluator: Evaluator, tally: Tally) -> None:
+    """Measures the rivals that are not measured yet, beside the trials. One that a few calls show to be far behind the
+    best of its own backend is not timed for longer."""
     for outcome in search.baselines():  # of an earlier session
         tally.outcomes.setdefault(outcome.candidate, outcome)
-    candidates = rivals(tally.outcomes.values(), eager_backend(session), batch_sizes)
+    goal = session.request.goal
+    candidates = rivals(tally.outcomes.values(), eager_backend(session), space)
     recorder = Recorder(session)
     with session.console.baselines(len(candidates)) as advance:
         for candidate in candidates:
             advance(candidate)
-            outcome = evaluator.evaluate(candidate)
+            outcome = evaluator.evaluate(candidate, _best(candidate.backend, tally.outcomes.values(), goal))
             if outcome.failure is not None:
                 require_left(session.request.cache_dir)
             search.keep_baseline(outcome)
             tally.outcomes[candidate] = outcome
             tally.stage_seconds += sum(outcome.seconds.values())
             recorder.baseline(outcome)
+
+
+def _best(backend: Backend, outcomes: Collection[Outcome], goal: Goal) -> float | None:
+    """The score of that backend as it comes, at its best batch size so far within the limits; None before any."""
+    own = [o for o in outcomes if o.candidate == replace(o.candidate, transforms=(), backend=backend)]
+    within = [o.measurement for o in own if o.state == "complete" and goal.feasible(o.measurement)]
+    return max((score for measurement in within if (score := goal.score(measurement)) is not None), default=None)

@@ -99,11 +99,14 @@ class Loop:
     def _try(self, proposal: Proposal, end: float) -> None:
         """One trial. The search's end is its end too, but for the first: something must have been measured."""
         most_s = end - time.monotonic() if self._tally.outcomes else math.inf
-        outcome = self._evaluator.evaluate(proposal.candidate, self._tally.best, most_s)
+        candidate = proposal.candidate
+        # what is uncompressed is a baseline, and measured in full, unless it takes as long as what is compressed
+        baseline = candidate.uncompressed and len(candidate.backend.rungs()) == 1
+        outcome = self._evaluator.evaluate(candidate, None if baseline else self._tally.best, most_s)
         timed_out = outcome.failure is not None and outcome.failure.kind == "timeout"
         if timed_out and most_s < math.inf and time.monotonic() >= end:
             self._search.give_up(proposal)
-            self._tally.cut_short = proposal.candidate
+            self._tally.cut_short = candidate
             return
         if outcome.failure is not None:
             require_left(self._request.cache_dir)  # else it says nothing of the candidate, which is tried again

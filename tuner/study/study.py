@@ -14,6 +14,7 @@ from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.standing import standings
 from tuner.result import Result
+from tuner.search.recipe import BATCH_SIZE
 from tuner.search.space import Space
 from tuner.study.baselines import eager_backend, measure_baselines
 from tuner.study.fitting import fitting
@@ -64,7 +65,7 @@ class Study:
             )
             self._doubts += succession.doubts
             console.doubts(succession.doubts)
-            fit = fitting(request, space.batch_sizes(), call_ms, session.prepared.samples["evaluation"])
+            fit = fitting(request, space.counts(BATCH_SIZE), call_ms, session.prepared.samples["evaluation"])
             console.left_out(fit.left_out)
             space, left_out = space.up_to(fit.most_batch), {**left_out, **fit.left_out}
             self._clock.search()
@@ -79,7 +80,7 @@ class Study:
                 if (result := self._decided_elsewhere()) is not None:
                     console.verdict(result, session.folder)
                     return result.exit_code
-                measure_baselines(session, search, space.batch_sizes(), evaluator, self._tally)
+                measure_baselines(session, search, space, evaluator, self._tally)
                 interrupted = False
             except KeyboardInterrupt:
                 interrupted = True

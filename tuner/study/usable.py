@@ -10,7 +10,7 @@ from tuner.evaluate.rig import Rig
 from tuner.model import Model
 from tuner.plugin import Plugin, Transform
 from tuner.request.request import Request
-from tuner.search.recipe import Recipe
+from tuner.search.recipe import REPLICAS, Recipe
 from tuner.search.space import Space
 
 
@@ -18,6 +18,11 @@ def require_fitting(request: Request, model: Model) -> None:
     """Raises RequestError where the space or the scenario is for no such model. Asked before anything is written."""
     if model.shapes and request.goal.scenario == "Server":
         raise RequestError("scenario=Server: with model.axes calls are timed as SingleStream or Offline")
+    target, replicas = request.target, max(request.space.counts(REPLICAS))
+    cores = target.cores if target.hardware.host else 1
+    if replicas > cores:
+        has = f"{cores} core{'s' * (cores > 1)} to share" if target.hardware.host else "no cores to share"
+        raise RequestError(f"search_space.replicas={replicas}: target={target.name} has {has}; leave replicas out")
     if model.batch_size is not None and not request.space.at_batch(model.batch_size).recipes:
         raise RequestError(
             f"search_space.batch_size: {_only(model)}; search_space.batch_size={model.batch_size} tunes it so"
@@ -48,6 +53,7 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     if recipes and model.batch_size is not None:
         reasons["every other batch size"] = _only(model)
         space = space.at_batch(model.batch_size)
+    space = space.shared(request.target.cores if request.target.hardware.host else 1)
     if not space.recipes:
         listed = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())
         raise RequestError(f"search_space: nothing in it can run here. {listed}")

@@ -73,8 +73,16 @@ class Worker:
         Raises CandidateError (`timeout`, `out_of_memory`, `crash`, `error`, or what the function raised), and
         RequestError where the function raised one. After the first three the child is gone.
         """
+        self.begin(function, *args, **kwargs)
+        return self.result(timeout_s)  # type: ignore[no-any-return]
+
+    def begin(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Has the child run it, and does not wait: `result` does. Raises CandidateError where the child is gone."""
         self._send(function, args, kwargs)
-        return self._receive(timeout_s, None)  # type: ignore[no-any-return]
+
+    def result(self, timeout_s: float | None) -> Any:
+        """What came of the function that was begun; raises what `run_for` raises."""
+        return self._receive(timeout_s, None)
 
     def run_watched(
         self,

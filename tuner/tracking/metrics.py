@@ -18,6 +18,7 @@ def candidate_params(candidate: Candidate) -> dict[str, Any]:
         "backend": candidate.backend.label,
         "transforms": " + ".join(t.label for t in candidate.transforms) or "none",
         "batch_size": candidate.batch_size,
+        "replicas": candidate.replicas,
     }
     for plugin in (*candidate.transforms, candidate.backend):
         flat |= {f"{type(plugin).__name__}.{k}": v for k, v in encode(plugin).items() if k != "_target_"}
