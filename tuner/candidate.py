@@ -31,6 +31,10 @@ class Candidate:
         return not self.transforms
 
     @property
+    def slow(self) -> bool:
+        return any(plugin.slow for plugin in (*self.transforms, self.backend))
+
+    @property
     def arithmetic(self) -> str:
         """The precision in which most of it computes: of the quantized activations, else the backend's."""
         quantized = [t.activations for t in self.transforms if t.activations is not None]

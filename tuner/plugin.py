@@ -39,6 +39,9 @@ class Plugin(Checked):
     requirements: ClassVar[tuple[str, ...]] = ()
     """For pip, where its libraries fit nobody else's: its workers then run in an environment that is made of them."""
 
+    slow: ClassVar[bool] = False
+    """Whether building with it takes half a minute or more, where others take seconds: a search begins with the others.
+    """
     devices: ClassVar[tuple[str, ...] | None] = None
     """The names of the devices that it works for; None is any."""
 

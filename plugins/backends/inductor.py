@@ -30,6 +30,7 @@ class Inductor(Backend):
     precision: Precision = "f32"
 
     accepts: ClassVar[tuple[Form, ...]] = (TORCH, EXPORTED)
+    slow: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property

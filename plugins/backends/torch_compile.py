@@ -33,6 +33,7 @@ class TorchCompile(Backend):
     mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
 
     accepts: ClassVar[tuple[Form, ...]] = (TORCH, EXPORTED)
+    slow: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property

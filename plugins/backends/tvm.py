@@ -47,6 +47,7 @@ class TVM(Backend):
     seed: Annotated[int, AtLeast(1)] = 1
 
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
+    slow: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("apache-tvm", "apache-tvm-ffi")
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
 

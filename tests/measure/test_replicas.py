@@ -36,7 +36,8 @@ def replicas(tmp_path: Path) -> Iterator[Replicas]:
     """Two, of whose calls each takes 1 ms."""
     folder = packaged(tmp_path / "artifact")
     with Replicas([Launcher(4096).open(tmp_path / f"{number}.log") for number in range(2)]) as replicas:
-        replicas.open(60, folder, Workload(Linear(), Points()))
+        replicas.begin(folder, Workload(Linear(), Points()))
+        replicas.opened(60)
         yield replicas
 
 

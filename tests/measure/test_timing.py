@@ -30,7 +30,8 @@ def workers(tmp_path: Path) -> Iterator[dict[str, Replicas]]:
             np.save(folder / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
             artifact.write_manifest(folder, Candidate((), Null(ms), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
             hosting[name] = stack.enter_context(Replicas([Launcher(4096).open(tmp_path / f"{name}.log")]))
-            hosting[name].open(60, folder, Workload(Linear(), Points()))
+            hosting[name].begin(folder, Workload(Linear(), Points()))
+            hosting[name].opened(60)
             hosting[name].pause()
         yield hosting
 

@@ -17,7 +17,7 @@ from tuner.build.store import Store
 from tuner.build.versions import plugin_version, versions
 from tuner.candidate import Candidate
 from tuner.dataset import Dataset
-from tuner.errors import CandidateError
+from tuner.errors import CandidateError, Kind
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Conversion, Plugin, Transform, encode
 from tuner.system.deadline import Deadline
@@ -47,15 +47,32 @@ def steps(transforms: tuple[Transform, ...]) -> list[Transform]:
     return [step for stage in unrolled(transforms)[-1] for step in (stage.groundwork(), stage) if step is not None]
 
 
-class Builder:
-    """Builds artifacts from one source for one target, remembering every stage in the store."""
+_LASTING: tuple[Kind, ...] = ("unsupported_op", "compile", "error")
+"""Failures that would come again; a process that died or took too long may have more luck."""
 
-    def __init__(self, source: Source, target: Target, store: Store, launcher: Launcher, log: Path) -> None:
+
+class Builder:
+    """Builds artifacts from one source for one target, remembering every stage in the store.
+
+    `failures` are the stages that failed so far, by their key: what shares one with another candidate is not tried
+    again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        store: Store,
+        launcher: Launcher,
+        log: Path,
+        failures: dict[str, CandidateError],
+    ) -> None:
         self._source = source
         self._target = target
         self._store = store
         self._launcher = launcher
         self._log = log
+        self._failures = failures
 
     def transformed(self, transforms: tuple[Transform, ...], deadline: Deadline) -> Model:
         """The model after these transforms. Raises CandidateError."""
@@ -144,8 +161,16 @@ class Builder:
                 function, arguments = work(draft)
                 worker.run_for(left_s, function, *arguments)
 
-        # of one model at several batch sizes; what is yet to be read as a model stays whole, for onnx refuses links
-        return self._store.make(stage, made_from, fill, deadline.stopped, linked=stage == "artifact")
+        key = digest([stage, made_from])
+        if key in self._failures:
+            raise self._failures[key]
+        try:
+            # of one model at several batch sizes; what is yet to be read as a model stays whole, for onnx refuses links
+            return self._store.make(stage, made_from, fill, deadline.stopped, linked=stage == "artifact")
+        except CandidateError as error:
+            if error.kind in _LASTING:
+                self._failures[key] = error
+            raise
 
 
 def _compile(

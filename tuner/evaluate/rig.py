@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from tuner.build.builder import Builder
 from tuner.build.prepare import Prepared
 from tuner.build.store import Store
 from tuner.candidate import Candidate
+from tuner.errors import CandidateError
 from tuner.judging import Scores
 from tuner.measure import host
 from tuner.measure.replicas import Replicas
@@ -35,6 +36,8 @@ class Rig:
     launcher: Launcher
     limits: TrialLimits
     logs: Path
+    failures: dict[str, CandidateError] = field(default_factory=dict, compare=False)
+    """Of what was built so far."""
 
     @property
     def device_lock(self) -> str:
@@ -49,7 +52,7 @@ class Rig:
         return Deadline(min(self.limits.timeout_s, most_s))
 
     def builder(self, log: Path) -> Builder:
-        return Builder(self.prepared.source, self.target, self.store, self.launcher, log)
+        return Builder(self.prepared.source, self.target, self.store, self.launcher, log, self.failures)
 
     def built(self, candidate: Candidate) -> Path:
         """The candidate's artifact, built where it is not there. Raises CandidateError."""
@@ -57,9 +60,15 @@ class Rig:
 
     def hosting(self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None) -> Replicas:
         """All replicas of the candidate, which have loaded its artifact. Raises CandidateError where one does not."""
+        replicas = self.opening(artifact, candidate, log)
+        replicas.opened(deadline.left_s())
+        return replicas
+
+    def opening(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> Replicas:
+        """The same while they load it: `opened` waits for them. Raises CandidateError where one does not start."""
         launcher = self.launcher.with_libraries(candidate.backend.requirements)
         replicas = Replicas([launcher.open(log or self.log(candidate)) for _ in range(candidate.replicas)])
-        replicas.open(deadline.left_s(), artifact, self.prepared.workload)
+        replicas.begin(artifact, self.prepared.workload)
         return replicas
 
     def answering(

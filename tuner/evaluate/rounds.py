@@ -36,21 +36,29 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender], timed_s: float = 
     with device_lock(rig.device_lock), ExitStack() as stack:
         for name, contender in contenders.items():
             try:
-                hosts[name] = stack.enter_context(_warm(rig, contender, deadline))
+                folder = contender.folder or rig.built(contender.candidate)
+                hosts[name] = stack.enter_context(rig.opening(folder, contender.candidate))
             except CandidateError as error:
                 failures[name] = error
+        for ready in (_loaded, _warm):  # all load at once, and nothing else is done while one warms up
+            for name, replicas in list(hosts.items()):
+                try:
+                    ready(replicas, deadline)
+                except CandidateError as error:
+                    failures[name] = error
+                    del hosts[name]
         turns = take_turns(hosts, limit_s=timed_s * len(hosts), timeout_s=_ROUND_LIMIT_S, go_on=True)
     return replace(turns, failures={**failures, **turns.failures})
 
 
-def _warm(rig: Rig, contender: Contender, deadline: Deadline) -> Replicas:
-    """Paused replicas that are ready to be timed. Raises CandidateError."""
-    folder = contender.folder or rig.built(contender.candidate)
-    replicas = rig.hosting(folder, contender.candidate, deadline)
-    try:
-        replicas.warm_up(_ROUND_LIMIT_S, _WARM_S)
-        replicas.pause()
-    except BaseException:
-        replicas.close()
-        raise
-    return replicas
+def _loaded(replicas: Replicas, deadline: Deadline) -> None:
+    """Waits until they have loaded their artifact, and pauses them. Raises CandidateError."""
+    replicas.opened(deadline.left_s())
+    replicas.pause()
+
+
+def _warm(replicas: Replicas, deadline: Deadline) -> None:
+    """Has them ready to be timed, and paused. Raises CandidateError."""
+    replicas.resume()
+    replicas.warm_up(deadline.left_s(), _WARM_S)
+    replicas.pause()

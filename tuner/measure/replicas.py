@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from tuner.errors import CandidateError
 from tuner.measure import host
@@ -31,17 +31,14 @@ class Replicas:
         """The one to ask what all of them would answer alike."""
         return self._workers[0]
 
-    def open(self, timeout_s: float, artifact: Path, workload: Workload) -> None:
-        """Loads the artifact in each of them."""
-        end = time.monotonic() + timeout_s
-        try:
-            for number, worker in enumerate(self._workers):
-                worker.begin(host.open_artifact, artifact, workload, number)
-            for worker in self._workers:
-                worker.result(max(0.0, end - time.monotonic()))
-        except BaseException:
-            self.close()
-            raise
+    def begin(self, artifact: Path, workload: Workload) -> None:
+        """Has each of them load the artifact, and does not wait: `opened` does."""
+        for number, worker in enumerate(self._workers):
+            worker.begin(host.open_artifact, artifact, workload, number)
+
+    def opened(self, timeout_s: float) -> None:
+        """Waits until all of them have loaded what was begun."""
+        self._results(timeout_s)
 
     def warm_up(self, timeout_s: float, limit_s: float) -> float:
         """Works until steady. Returns the least duration of a unit, ms, of the slowest."""
@@ -84,11 +81,18 @@ class Replicas:
 
     def _all(self, timeout_s: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """What each of them answers, who are at it at once."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             for worker in self._workers:
                 worker.begin(function, *args, **kwargs)
-            return [w.result(None if end is None else max(0.0, end - time.monotonic())) for w in self._workers]
         except CandidateError:
+            self.close()
+            raise
+        return self._results(timeout_s)
+
+    def _results(self, timeout_s: float | None) -> list[Any]:
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            return [w.result(None if end is None else max(0.0, end - time.monotonic())) for w in self._workers]
+        except BaseException:
             self.close()  # the others would go on, and disturb whoever comes next
             raise

@@ -52,8 +52,8 @@ class Plan:
 
 
 def open_search(session: Session, space: Space, plan: Plan) -> Search:
-    """The study's search, its starting points queued: the uncompressed, then what is usual, then what served earlier
-    studies, then the hardest compression."""
+    """The study's search, its starting points queued: the uncompressed, then what is usual, of both first what is built
+    quickly; then what served earlier studies, then the hardest compression."""
     request = session.request
     place = Place(
         storage(request.tracking.storage, request.out_dir / "optuna.journal"),
@@ -64,7 +64,8 @@ def open_search(session: Session, space: Space, plan: Plan) -> Search:
     search = Search(place, space, sampling, request.goal, about, abandoned_s=2 * request.limits.timeout_s)
     earlier = Earlier(place, about)
     with session.folder.critical_section():
-        search.enqueue(params for params, _ in (*starts.uncompressed(space), *starts.usual(space)))
+        first = [*starts.uncompressed(space), *starts.usual(space)]
+        search.enqueue(params for params, _ in sorted(first, key=lambda point: point[1].slow))
         served = earlier.best(space, request.goal, _EARLIER) if request.warm_start else []
         search.enqueue(served)
         search.enqueue(params for params, _ in starts.hardest(space))
