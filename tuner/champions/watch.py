@@ -36,7 +36,7 @@ from tuner.system.digests import digest
 from tuner.system.machine import cpu_name
 
 RECORD = "record.json"
-_LEAST_ROUNDS, _MOST_ROUNDS = 4, 10
+_LEAST_ROUNDS, _MOST_ROUNDS = 4, 6
 _UNDISTURBED = 10  # the percentile of the calls
 _PRECISION = 0.04  # rounds may end when a ratio is known within ±4 %
 _ACCURACY_LIMIT = 0.01  # of a champion that was registered without one
