@@ -1,3 +1,4 @@
+import ctypes
 import os
 import re
 import signal
@@ -78,14 +79,21 @@ def place(shared: Path, tmp_path: Path) -> Path:
     return furnished(tmp_path, shared)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _heeds_ctrl_c() -> None:
-    """In the background it is ignored, and by every process of a test too."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+class _NoAlternateStack(ctypes.Structure):
+    """C's `stack_t`."""
+
+    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_SS_DISABLE = 2
 
 
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
+    """Ctrl-C is heeded, which in the background it is not. OpenVINO gives the thread that loads it an alternate stack
+    for signals, and frees that stack when it is unloaded: the next signal would end the process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(_NoAlternateStack(flags=_SS_DISABLE)), None)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,79 @@
+"""What replicas give: an artifact as one process with all cores, and as a process for each core, side by side in rounds
+of fresh processes; and what is left of that for who calls `artifact.load(folder).run` from as many threads.
+
+    python -m benchmarks.replicas        about five minutes on 2 cores
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import prepared_rig, save
+from tuner import artifact
+from tuner.candidate import Candidate
+from tuner.evaluate.rig import Rig
+from tuner.evaluate.rounds import Contender, fresh_round
+from tuner.measure.scenario import figures
+from tuner.measure.timing import device_lock
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.plugins.backends.openvino import OpenVINO
+from tuner.request.request import Request
+
+ROUNDS = 6  # their least and greatest hold the median at 97 %
+SIZES = (1, 16, 64)
+CALLED_S = 1.0
+
+
+def main() -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        request, rig = prepared_rig(Path(scratch), "latency_ms=5", "warm_start=false")
+        for backend in (Eager(), OnnxRuntime(), OpenVINO()):
+            for size in SIZES:
+                rows.append(compared(request, rig, Candidate((), backend, size)))
+                print(rows[-1], flush=True)
+    save("replicas", {"model": "digits_cnn", "replicas": rig.target.cores, "rounds": ROUNDS, "candidates": rows})
+
+
+def compared(request: Request, rig: Rig, one: Candidate) -> dict[str, object]:
+    """Samples a second of all replicas over those of one process, and of a user's threads over what was timed."""
+    several = replace(one, replicas=rig.target.cores)
+    contenders = {"one": Contender(one), "several": Contender(several)}
+    gains, through_the_pool = [], []
+    for _ in range(ROUNDS):
+        turns = fresh_round(rig, contenders)
+        for error in turns.failures.values():
+            raise error
+        _, slower = figures(request.goal, turns.timings["one"].wall_ms, one)
+        _, rate = figures(request.goal, turns.timings["several"].wall_ms, several)
+        gains.append(rate / slower)
+        through_the_pool.append(called(rig, several) / rate)
+    return {"candidate": one.label, "gain": spread(gains), "called_over_timed": spread(through_the_pool)}
+
+
+def called(rig: Rig, candidate: Candidate) -> float:
+    """Samples a second that threads of this process get from the loaded artifact."""
+    folder = rig.built(candidate)
+    deployed = artifact.load(folder)
+    batch = {spec.name: np.zeros(spec.full(candidate.batch_size), spec.dtype) for spec in deployed.inputs}
+    with device_lock(rig.device_lock), ThreadPoolExecutor(candidate.replicas) as threads:
+        list(threads.map(deployed.run, [batch] * 50))
+        end, calls, start = time.perf_counter() + CALLED_S, 0, time.perf_counter()
+        while time.perf_counter() < end:
+            calls += len(list(threads.map(deployed.run, [batch] * 100)))
+        return calls * candidate.batch_size / (time.perf_counter() - start)
+
+
+def spread(ratios: Sequence[float]) -> dict[str, float]:
+    """Their median, least and greatest."""
+    return {"median": round(float(np.median(ratios)), 3), "least": round(min(ratios), 3), "most": round(max(ratios), 3)}
+
+
+if __name__ == "__main__":
+    main()
