@@ -54,7 +54,7 @@ def hosting(rig: Rig, candidates: Sequence[Candidate]) -> Iterator[list[Worker]]
     with contextlib.ExitStack() as stack:
         workers = []
         for candidate, folder in zip(candidates, folders, strict=True):
-            worker = stack.enter_context(rig.answering(folder, candidate, rig.deadline()))
+            worker = stack.enter_context(rig.hosting(folder, candidate, rig.deadline()))
             worker.run(host.warm_up, 0.5)
             worker.pause()
             workers.append(worker)

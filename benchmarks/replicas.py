@@ -1,4 +1,4 @@
-"""What replicas give: an artifact as one process with all cores, and as a process for each core, side by side in rounds
+"""What replicas give: an artifact as one session with all cores, and as a session for each core, side by side in rounds
 of fresh processes; and what is left of that for who calls `artifact.load(folder).run` from as many threads.
 
     python -m benchmarks.replicas        about five minutes on 2 cores
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def compared(request: Request, rig: Rig, one: Candidate) -> dict[str, object]:
-    """Samples a second of all replicas over those of one process, and of a user's threads over what was timed."""
+    """Samples a second of all replicas over those of one session, and of a user's threads over what was timed."""
     several = replace(one, replicas=rig.target.cores)
     contenders = {"one": Contender(one), "several": Contender(several)}
     gains, through_the_pool = [], []

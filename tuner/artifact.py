@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tuner.candidate import Candidate
 from tuner.model import Model
 from tuner.plugin import Backend, Session
+from tuner.pool import Pool
 from tuner.target import Target
 from tuner.tensors import Arrays, Shape, TensorSpec
 
@@ -155,37 +156,25 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load(folder: Path) -> Artifact:
-    """Loads an artifact. It imports the backend's own runtime only, in this process.
-
-    One with several replicas is loaded in as many processes, and may be called from as many threads.
-    """
+    """Loads an artifact. It imports the backend's own runtime only, in this process. Of one with several replicas `run`
+    may be called from as many threads."""
     manifest = read_manifest(folder)
-    if manifest.candidate.replicas == 1:
-        return load_replica(folder, 0)
-    from tuner.pool import Pool  # whose processes load what they are asked for by this module
+    candidate = manifest.candidate
+    sessions = [_session(folder, manifest) for _ in range(candidate.replicas)]
+    session = Pool(sessions) if len(sessions) > 1 else sessions[0]
+    return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
 
-    return _loaded(manifest, Pool(folder, manifest.target, manifest.candidate.replicas))
 
-
-def load_replica(folder: Path, number: int) -> Artifact:
-    """Loads one of an artifact's replicas in this process, which from then on keeps to its share of the cores."""
-    manifest = read_manifest(folder)
-    candidate, target = manifest.candidate, manifest.target
-    if candidate.replicas > 1:
-        target.pin(number, candidate.replicas)
-        target = target.share(candidate.replicas)
-    backend, size = candidate.backend, candidate.batch_size
+def _session(folder: Path, manifest: Manifest) -> Session:
+    backend, size = manifest.candidate.backend, manifest.candidate.batch_size
+    target = manifest.target.share(manifest.candidate.replicas)
     sessions = {
         tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): backend.load(
             place, inputs, size, target
         )
         for place, inputs in buckets(folder / FILES, backend, manifest)
     }
-    return _loaded(manifest, Buckets(sessions) if len(sessions) > 1 else next(iter(sessions.values())))
-
-
-def _loaded(manifest: Manifest, session: Session) -> Artifact:
-    return Artifact(manifest.candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
+    return Buckets(sessions) if len(sessions) > 1 else next(iter(sessions.values()))
 
 
 def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tuple[Path, tuple[TensorSpec, ...]]]:

@@ -13,7 +13,7 @@ from tuner.system.loader import build
 class Candidate:
     """A hashable value; two equal candidates are never evaluated twice.
 
-    `replicas` are the processes that run its artifact side by side, each on its own share of the target's cores.
+    `replicas` are the sessions of its artifact that run side by side, each with its share of the target's cores.
     """
 
     transforms: tuple[Transform, ...]

@@ -57,15 +57,6 @@ class Target:
         """The target as one of so many replicas has it: they share its cores evenly, at least one each."""
         return self if replicas == 1 else replace(self, threads=max(1, self.cores // replicas))
 
-    def pin(self, replica: int, replicas: int) -> None:
-        """Keeps this process on the cores of that replica, and has its libraries use so many threads. Called before any
-        of them is loaded."""
-        mine = self.share(replicas).cores
-        cores = sorted(os.sched_getaffinity(0))[replica * mine : (replica + 1) * mine]
-        if cores:
-            os.sched_setaffinity(0, cores)
-        os.environ.update(environment(mine))
-
     @property
     def environment(self) -> dict[str, str]:
         """The variables of every process that builds or runs something for it, set before its libraries load."""

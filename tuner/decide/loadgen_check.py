@@ -34,7 +34,7 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
         folder = rig.built(winner.candidate)
         with (
             device_lock(rig.device_lock),
-            rig.answering(folder, winner.candidate, Deadline(_LIMIT_S), whole=True) as worker,
+            rig.hosting(folder, winner.candidate, Deadline(_LIMIT_S)) as worker,
         ):
             if worker.run(host.beyond_loadgen):
                 return measured, None

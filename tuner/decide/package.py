@@ -41,7 +41,7 @@ def deliver(rig: Rig, winner: Finding, folder: Path) -> None:
 def _write(rig: Rig, winner: Finding, draft: Path) -> None:
     """The artifact as it was built, an example of its inputs and outputs, and a manifest that seals its files."""
     built = rig.built(winner.candidate)
-    with rig.answering(built, winner.candidate, Deadline(_LIMIT_S)) as worker:
+    with rig.hosting(built, winner.candidate, Deadline(_LIMIT_S)) as worker:
         inputs, outputs = worker.run_for(_LIMIT_S, host.example)
     shutil.copytree(built, draft, ignore=shutil.ignore_patterns(".entry.json"))
     arrays: dict[str, Any] = {f"input:{name}": array for name, array in inputs.items()}

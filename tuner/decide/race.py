@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.host import medians
 from tuner.measure.statistics import Interval, t95
+from tuner.measure.stream import medians
 from tuner.measure.timing import Timing
 
 TWIN = "twin"

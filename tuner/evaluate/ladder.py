@@ -20,10 +20,9 @@ from tuner.evaluate.rig import Rig, size_mb
 from tuner.goal import Goal
 from tuner.judging import Scores
 from tuner.measure import host
-from tuner.measure.host import medians
-from tuner.measure.replicas import Replicas
 from tuner.measure.scenario import figures
 from tuner.measure.statistics import RESAMPLES
+from tuner.measure.stream import medians
 from tuner.measure.timing import device_lock
 from tuner.measurement import Latency, Measurement
 from tuner.plugin import Transform
@@ -81,15 +80,15 @@ class Ladder:
         artifact = self._builder.compile(model, self._candidate, self._deadline)
         self.measured = replace(self.measured, size_mb=size_mb(artifact))
         yield
-        with self._rig.hosting(artifact, self._candidate, self._deadline) as replicas:
+        with self._rig.hosting(artifact, self._candidate, self._deadline) as worker:
             with self._device():
-                self._probe(replicas)
+                self._probe(worker)
                 yield
                 self._clock.enter("measure")
-                self._time(replicas)
+                self._time(worker)
             self._clock.enter("accuracy")
-            self._score_artifact(artifact, replicas.first)
-            self.measured = replace(self.measured, memory_mb=replicas.memory_mb())
+            self._score_artifact(artifact, worker)
+            self.measured = replace(self.measured, memory_mb=worker.run(host.memory_mb))
 
     def _half_trained(self) -> Iterator[None]:
         """The speed of the structure, then the accuracy after each stage of training but the last. Of what comes after
@@ -110,8 +109,8 @@ class Ladder:
         """The size of a candidate's artifact, and the speed that a few calls of it show."""
         artifact = self._builder.compiled(candidate, self._deadline)
         self.measured = replace(self.measured, size_mb=size_mb(artifact))
-        with self._rig.hosting(artifact, candidate, self._deadline, self._log) as replicas, self._device():
-            self._probe(replicas)
+        with self._rig.hosting(artifact, candidate, self._deadline, self._log) as worker, self._device():
+            self._probe(worker)
 
     @contextlib.contextmanager
     def _device(self) -> Iterator[None]:
@@ -120,25 +119,25 @@ class Ladder:
         with device_lock(self._rig.device_lock, self._deadline.stopped):
             yield
 
-    def _probe(self, replicas: Replicas) -> None:
+    def _probe(self, worker: Worker) -> None:
         """Latency and throughput by the least of a few calls: what disturbs the machine can only have raised it."""
         self._clock.enter("probe")
         limit_ms = self._goal.limits.get("latency_ms")
-        probe_ms = replicas.warm_up(self._deadline.left_s(), _PROBE_S)
+        probe_ms = worker.run_for(self._deadline.left_s(), host.warm_up, _PROBE_S)
         if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
-            probe_ms = min(probe_ms, replicas.warm_up(self._deadline.left_s(), 3 * _PROBE_S))
+            probe_ms = min(probe_ms, worker.run_for(self._deadline.left_s(), host.warm_up, 3 * _PROBE_S))
         latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
         rate = self._candidate.at_once / probe_ms * 1e3
         self.measured = replace(self.measured, latency_ms=latency, throughput=rate, probed=True)
 
-    def _time(self, replicas: Replicas) -> None:
-        """Latency, throughput, CPU time and energy of the artifact that those host."""
+    def _time(self, worker: Worker) -> None:
+        """Latency, throughput, CPU time and energy of the artifact that the worker hosts."""
         goal, candidate = self._goal, self._candidate
-        beside = self._reference.timed_beside(replicas, self._rig.limits.measure_s, self._deadline)
+        beside = self._reference.timed_beside(worker, self._rig.limits.measure_s, self._deadline)
         mine, theirs = beside.candidate, beside.reference
         energy_j = mine.energy
         if energy_j is None:
-            energy_j = replicas.first.run_for(self._deadline.left_s(), host.energy_j)
+            energy_j = worker.run_for(self._deadline.left_s(), host.energy_j)
         latency, throughput = figures(goal, mine.wall_ms, candidate, resamples=RESAMPLES)
         _, normalised = figures(goal, [turn * beside.drift for turn in mine.wall_ms], candidate)
         self.measured = replace(

@@ -12,13 +12,13 @@ from tuner.candidate import Candidate
 from tuner.evaluate.accuracy import with_accuracy
 from tuner.evaluate.rig import Rig
 from tuner.judging import Scores
-from tuner.measure import timing
-from tuner.measure.replicas import Replicas
+from tuner.measure import host, timing
 from tuner.measure.timing import Timing, device_lock
 from tuner.measurement import Measurement
 from tuner.model import Model
 from tuner.plugin import Backend, Transform
 from tuner.system.deadline import Deadline
+from tuner.system.worker import Worker
 
 CHECK_BATCH = 32  # samples in a call where only the scores are wanted
 _UNDISTURBED = 25  # the percentile of its calls that tells the machine's speed, not its other users
@@ -53,7 +53,7 @@ class Reference:
         model = rig.prepared.source.model
         self.candidate = Candidate((), backends[model.form.name], model.batch_size or 1)
         self._log = rig.logs / "float.log"
-        self._running: Replicas | None = None
+        self._worker: Worker | None = None
         self._scores: Scores | None = None
         self._first_ms = 0.0  # of a call, when the study began
         self._least_ms = 0.0  # of one, as its process warmed up
@@ -64,9 +64,9 @@ class Reference:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._running is not None:
-            self._running.close()
-            self._running = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
     @property
     def scores(self) -> Scores:
@@ -89,7 +89,7 @@ class Reference:
         def fill(out: Path) -> None:
             rig.builder(self._log).compiled(self.candidate, deadline)
             with device_lock(rig.device_lock, deadline.stopped):
-                self._warm(deadline)
+                self._running(deadline)
             (out / _CALL).write_text(json.dumps(self._least_ms))
 
         where = {"machine": rig.target.check(), "threads": rig.target.cores, "task": rig.prepared.workload.task.key()}
@@ -106,41 +106,40 @@ class Reference:
 
         def score() -> Scores:
             artifact = builder.compile(model, checked, deadline)
-            with rig.answering(artifact, checked, deadline, log) as worker:
+            with rig.hosting(artifact, checked, deadline, log) as worker:
                 return rig.scores_in(worker, deadline)
 
         return rig.kept_scores(scored_as(rig, model, checked), score, deadline)
 
-    def timed_beside(self, replicas: Replicas, limit_s: float, deadline: Deadline) -> Beside:
-        """Times the artifact that those host in turns with the reference, for `limit_s` at the most.
+    def timed_beside(self, worker: Worker, limit_s: float, deadline: Deadline) -> Beside:
+        """Times the artifact that the worker hosts in turns with the reference, for `limit_s` at the most.
 
         Raises CandidateError where either fails.
         """
-        reference = self._warm(deadline)
-        replicas.pause()
+        reference = self._running(deadline)
+        worker.pause()
         turns = timing.take_turns(
-            {"candidate": replicas, "reference": reference},
+            {"candidate": worker, "reference": reference},
             limit_s=min(limit_s, deadline.left_s()),
             timeout_s=deadline.left_s(),
             precision=_PRECISION,
         )
-        replicas.resume()
+        worker.resume()
         theirs = turns.timings["reference"]
         # beyond a factor of two the machine is disturbed, not drifting
         drift = float(np.clip(self._first_ms / theirs.percentile(_UNDISTURBED), 0.5, 2.0))
         return Beside(turns.timings["candidate"], theirs, turns.precise, drift)
 
-    def _warm(self, deadline: Deadline) -> Replicas:
-        """Its process, paused."""
-        if self._running is None or not self._running.alive:
+    def _running(self, deadline: Deadline) -> Worker:
+        if self._worker is None or not self._worker.alive:
             artifact = self._rig.builder(self._log).compiled(self.candidate, deadline)
-            self._running = self._rig.hosting(artifact, self.candidate, deadline, self._log)
-            self._least_ms = self._running.warm_up(deadline.left_s(), 1.0)
-            self._running.pause()
+            self._worker = self._rig.hosting(artifact, self.candidate, deadline, self._log)
+            self._least_ms = self._worker.run_for(deadline.left_s(), host.warm_up, 1.0)
+            self._worker.pause()
             if not self._first_ms:
-                turns = timing.take_turns({"": self._running}, limit_s=_FIRST_S, timeout_s=deadline.left_s())
+                turns = timing.take_turns({"": self._worker}, limit_s=_FIRST_S, timeout_s=deadline.left_s())
                 self._first_ms = turns.timings[""].percentile(_UNDISTURBED)
-        return self._running
+        return self._worker
 
 
 def reference_candidate(model: Model, transforms: tuple[Transform, ...], backends: Mapping[str, Backend]) -> Candidate:

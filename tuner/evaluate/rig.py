@@ -14,7 +14,6 @@ from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.judging import Scores
 from tuner.measure import host
-from tuner.measure.replicas import Replicas
 from tuner.system.code import source_digest
 from tuner.system.deadline import Deadline
 from tuner.system.launcher import Launcher
@@ -58,37 +57,26 @@ class Rig:
         """The candidate's artifact, built where it is not there. Raises CandidateError."""
         return self.builder(self.log(candidate)).compiled(candidate, self.deadline())
 
-    def hosting(self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None) -> Replicas:
-        """All replicas of the candidate, which have loaded its artifact. Raises CandidateError where one does not."""
-        replicas = self.opening(artifact, candidate, log)
-        replicas.opened(deadline.left_s())
-        return replicas
-
-    def opening(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> Replicas:
-        """The same while they load it: `opened` waits for them. Raises CandidateError where one does not start."""
-        launcher = self.launcher.with_libraries(candidate.backend.requirements)
-        replicas = Replicas([launcher.open(log or self.log(candidate)) for _ in range(candidate.replicas)])
-        replicas.begin(artifact, self.prepared.workload)
-        return replicas
-
-    def answering(
-        self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None, *, whole: bool = False
-    ) -> Worker:
-        """A worker that has loaded the first replica alone, for what all answer alike, or the `whole` artifact as its
-        users do. Raises CandidateError where it does not load."""
-        worker = self.launcher.with_libraries(candidate.backend.requirements).open(log or self.log(candidate))
-        replica = None if whole else 0
+    def hosting(self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None) -> Worker:
+        """A worker that has loaded the artifact of the candidate. Raises CandidateError where it does not load."""
+        worker = self.opening(artifact, candidate, log)
         try:
-            worker.run_for(deadline.left_s(), host.open_artifact, artifact, self.prepared.workload, replica)
+            worker.result(deadline.left_s())
         except BaseException:
             worker.close()
             raise
         return worker
 
+    def opening(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> Worker:
+        """The same while it loads it: its `result` waits for that. Raises CandidateError where it does not start."""
+        worker = self.launcher.with_libraries(candidate.backend.requirements).open(log or self.log(candidate))
+        worker.begin(host.open_artifact, artifact, self.prepared.workload)
+        return worker
+
     def scores(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> Scores:
         """The evaluation scores of an artifact, loaded in a fresh process. Raises CandidateError."""
         deadline = self.deadline()
-        with self.answering(artifact, candidate, deadline, log) as worker:
+        with self.hosting(artifact, candidate, deadline, log) as worker:
             return self.scores_in(worker, deadline)
 
     def scores_in(self, worker: Worker, deadline: Deadline) -> Scores:

@@ -8,9 +8,10 @@ from pathlib import Path
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig
-from tuner.measure.replicas import Replicas
+from tuner.measure import host
 from tuner.measure.timing import Turns, device_lock, take_turns
 from tuner.system.deadline import Deadline
+from tuner.system.worker import Worker
 
 TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
@@ -31,34 +32,34 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender], timed_s: float = 
     One that fails is among the failures, and the others go on.
     """
     failures: dict[str, CandidateError] = {}
-    hosts: dict[str, Replicas] = {}
+    workers: dict[str, Worker] = {}
     deadline = Deadline(_ROUND_LIMIT_S)
     with device_lock(rig.device_lock), ExitStack() as stack:
         for name, contender in contenders.items():
             try:
                 folder = contender.folder or rig.built(contender.candidate)
-                hosts[name] = stack.enter_context(rig.opening(folder, contender.candidate))
+                workers[name] = stack.enter_context(rig.opening(folder, contender.candidate))
             except CandidateError as error:
                 failures[name] = error
         for ready in (_loaded, _warm):  # all load at once, and nothing else is done while one warms up
-            for name, replicas in list(hosts.items()):
+            for name, worker in list(workers.items()):
                 try:
-                    ready(replicas, deadline)
+                    ready(worker, deadline)
                 except CandidateError as error:
                     failures[name] = error
-                    del hosts[name]
-        turns = take_turns(hosts, limit_s=timed_s * len(hosts), timeout_s=_ROUND_LIMIT_S, go_on=True)
+                    del workers[name]
+        turns = take_turns(workers, limit_s=timed_s * len(workers), timeout_s=_ROUND_LIMIT_S, go_on=True)
     return replace(turns, failures={**failures, **turns.failures})
 
 
-def _loaded(replicas: Replicas, deadline: Deadline) -> None:
-    """Waits until they have loaded their artifact, and pauses them. Raises CandidateError."""
-    replicas.opened(deadline.left_s())
-    replicas.pause()
+def _loaded(worker: Worker, deadline: Deadline) -> None:
+    """Waits until it has loaded its artifact, and pauses it. Raises CandidateError."""
+    worker.result(deadline.left_s())
+    worker.pause()
 
 
-def _warm(replicas: Replicas, deadline: Deadline) -> None:
-    """Has them ready to be timed, and paused. Raises CandidateError."""
-    replicas.resume()
-    replicas.warm_up(deadline.left_s(), _WARM_S)
-    replicas.pause()
+def _warm(worker: Worker, deadline: Deadline) -> None:
+    """Has it ready to be timed, and paused. Raises CandidateError."""
+    worker.resume()
+    worker.run_for(deadline.left_s(), host.warm_up, _WARM_S)
+    worker.pause()

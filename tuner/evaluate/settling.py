@@ -58,7 +58,7 @@ def settled(rig: Rig, backends: Mapping[str, Backend], log: Path) -> Rig:
 
     def fill(out: Path) -> None:
         artifact = rig.builder(log).compiled(candidate, deadline)
-        with rig.answering(artifact, candidate, deadline, log) as worker:
+        with rig.hosting(artifact, candidate, deadline, log) as worker:
             worker.run_for(deadline.left_s(), _settle, workload, model.output_names, out)
 
     try:

@@ -6,11 +6,13 @@ called through a `Worker`.
 
 import resource
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +21,16 @@ from tuner import artifact
 from tuner.dataset import Samples, batches, evaluation, shaped
 from tuner.device import Device
 from tuner.judging import Labels, Scores
+from tuner.measure.stream import MOVES, Stream, Turn, copied, joined
 from tuner.plugin import Session
+from tuner.pool import Pool
 from tuner.system import energy
 from tuner.task import Task
 from tuner.tensors import Arrays, Shape
 from tuner.workload import Workload
 
-LEAD = 0.2  # of a turn, in units before it that are not recorded
+R = TypeVar("R")
 _POOL = 8  # distinct batches a timing cycles through
-_STEADY = 0.05  # two successive windows of warm-up units agree within this
-_WINDOW = 8
-_MOVES = 10  # of an energy counter, for what it counts in between to be known within a tenth
 
 
 @dataclass
@@ -42,41 +43,37 @@ class Hosted:
     task: Task
     pool: list[list[Arrays]]
     """Rounds of calls: of one batch, or of as many of each declared shape as it has calls."""
-    units: int = 0
-    """Rounds that were timed so far."""
 
     @property
     def session(self) -> Session:
         return self.artifact.session
-
-    def perform(self, inputs: Arrays) -> Mapping[str, float]:
-        """Does one unit of the task, and waits for the hardware; returns what the task found out."""
-        more = self.task.perform(self.session, inputs)
-        self.hardware.synchronise()
-        return more
 
     @property
     def calls(self) -> int:
         """Of a round."""
         return len(self.pool[0])
 
-    def timed(self) -> tuple[list[float], Mapping[str, float]]:
-        """One unit for each batch of the next round: how long each took, ms, and what the task found out last."""
-        batches = self.pool[self.units % len(self.pool)]
-        self.units += 1
-        wall_ms = []  # no array: a turn may have ten thousand rounds
-        more: Mapping[str, float] = {}
-        for batch in batches:
-            inputs = _copied(batch)  # a runtime may overwrite what it is given
-            start = self.session.now()
-            more = self.perform(inputs)
-            wall_ms.append((self.session.now() - start) * 1e3)
-        return wall_ms, more
+    @cached_property
+    def streams(self) -> list[Stream]:
+        """One for each replica."""
+        sessions = self.session.sessions if isinstance(self.session, Pool) else [self.session]
+        return [Stream(session, self.task, self.hardware, self.pool) for session in sessions]
 
-    def timed_ms(self) -> float:
-        """The mean over the next round."""
-        wall_ms, _ = self.timed()
-        return sum(wall_ms) / len(wall_ms)
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(len(self.streams))
+
+    def at_once(self, work: Callable[[Stream], R]) -> list[R]:
+        """What that comes to for each replica, all of which are at it at the same time, each in a thread."""
+        if len(self.streams) == 1:
+            return [work(self.streams[0])]
+        together = Barrier(len(self.streams))
+
+        def with_all(stream: Stream) -> R:
+            together.wait()
+            return work(stream)
+
+        return list(self._threads.map(with_all, self.streams))
 
 
 _hosted: Hosted | None = None
@@ -88,18 +85,17 @@ def hosted() -> Hosted:
     return _hosted
 
 
-def open_artifact(folder: Path, workload: Workload, replica: int | None = 0) -> float:
-    """Loads that replica of the artifact (None: as users load it, all of them) and a pool of real batches; returns the
-    seconds from import to a first answer."""
+def open_artifact(folder: Path, workload: Workload) -> float:
+    """Loads the artifact and a pool of real batches; returns the seconds from import to a first answer."""
     global _hosted
     samples = evaluation(workload.dataset)
     start = time.perf_counter()
-    loaded = artifact.load(folder) if replica is None else artifact.load_replica(folder, replica)
+    loaded = artifact.load(folder)
     shapes = loaded.shapes or (Shape(loaded.inputs),)
     rounds = [shape for shape in shapes for _ in range(shape.calls)]
     pool = [[_batch(samples, shape, loaded.batch_size, offset) for shape in rounds] for offset in range(_POOL)]
     for batch in pool[0]:
-        loaded.session.run(_copied(batch))
+        loaded.session.run(copied(batch))
     _hosted = Hosted(loaded, loaded.target.hardware, workload.task, pool)
     return time.perf_counter() - start
 
@@ -107,100 +103,30 @@ def open_artifact(folder: Path, workload: Workload, replica: int | None = 0) -> 
 def warm_up(limit_s: float) -> float:
     """Works until steady: the medians of two successive windows agree, or the limit is reached.
 
-    Returns the least duration of a unit, ms; of several lengths, of the mean over a round.
+    Returns the least duration of a unit, ms, of the slowest replica; of several lengths, of the mean over a round.
     """
-    here = hosted()
-    now = here.session.now
-    end = now() + limit_s
-    units = [here.timed_ms()]
-    before = float("inf")
-    while now() < end:
-        window = [here.timed_ms() for _ in range(_WINDOW) if now() < end]
-        if not window:
-            break
-        units += window
-        median = float(np.median(window))
-        if abs(median - before) <= _STEADY * median:
-            break
-        before = median
-    return min(units)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Durations of successive units, ms (of several lengths a row for each round); process CPU time, ms, and the
-    machine's energy, J, a unit (None: not told); how long the turn took, what is not recorded included, s. `more` has
-    the median of what the task found out."""
-
-    wall_ms: NDArray[Any]
-    cpu_ms: float
-    energy_j: float | None
-    seconds: float
-    more: Mapping[str, float] = field(default_factory=dict)
+    return max(hosted().at_once(lambda stream: stream.warm_up(limit_s)))
 
 
 def turn(seconds: float, least_units: int) -> Turn:
-    """Units back to back for at least that long and that often.
+    """Units back to back for at least that long and that often, in all replicas at once.
 
     What ran in between has taken the caches: units for `LEAD` of that time come before, and are not recorded.
     """
-    here = hosted()
-    now = here.session.now
-    began = now()
-    while True:
-        here.timed()
-        if now() >= began + LEAD * seconds:
-            break
-    units_ms: list[float] = []
-    findings: list[Mapping[str, float]] = []
-    counted = seconds >= _MOVES * here.hardware.energy_step_s
-    before = here.hardware.energy() if counted else ()
-    end = now() + seconds
-    # over the whole turn: the kernel adds up other threads' time only at its ticks
-    cpu = time.process_time()
-    while len(units_ms) < least_units * here.calls or now() < end:
-        round_ms, more = here.timed()
-        units_ms += round_ms
-        if more:
-            findings.append(more)
-    cpu_s = time.process_time() - cpu
-    used_j = energy.used(before, here.hardware.energy()) if counted else None
-    wall_ms = np.array(units_ms)
-    return Turn(
-        wall_ms.reshape(-1, here.calls) if here.calls > 1 else wall_ms,
-        cpu_s * 1e3 / wall_ms.size,
-        None if used_j is None else used_j / wall_ms.size,
-        now() - began,
-        medians(findings),
-    )
-
-
-def joined(turns: Sequence[Turn]) -> Turn:
-    """The turn of replicas that had theirs at the same time: the calls of all, and the machine's energy once."""
-    if len(turns) == 1:
-        return turns[0]
-    counts = [turn.wall_ms.size for turn in turns]
-    used_j = [turn.energy_j * count for turn, count in zip(turns, counts, strict=True) if turn.energy_j is not None]
-    return Turn(
-        np.concatenate([turn.wall_ms for turn in turns]),
-        float(np.average([turn.cpu_ms for turn in turns], weights=counts)),
-        float(np.mean(used_j)) / sum(counts) if used_j else None,
-        max(turn.seconds for turn in turns),
-        medians([turn.more for turn in turns]),
-    )
+    return joined(hosted().at_once(lambda stream: stream.turn(seconds, least_units)))
 
 
 def energy_j() -> float | None:
     """The machine's energy a unit, J, by counters that move too seldom for a turn to tell it: over as many units as it
-    takes to see `_MOVES` of them. None where turns do tell it, or nothing does."""
+    takes to see `MOVES` of them. None where turns do tell it, or nothing does."""
     here = hosted()
     reading = here.hardware.energy()
     if not here.hardware.energy_step_s or not reading:
         return None
     first, last, units, moves = reading, reading, 0, 0
-    end = time.monotonic() + 2 * _MOVES * here.hardware.energy_step_s
-    while moves <= _MOVES and time.monotonic() < end:
-        here.timed()
+    end = time.monotonic() + 2 * MOVES * here.hardware.energy_step_s
+    while moves <= MOVES and time.monotonic() < end:
+        here.streams[0].timed()
         units += 1
         reading = here.hardware.energy()
         if all(now.joules != then.joules for now, then in zip(reading, last, strict=False)):  # the slowest of them too
@@ -209,15 +135,6 @@ def energy_j() -> float | None:
                 first, units = reading, 0
     used_j = energy.used(first, reading)
     return used_j / (units * here.calls) if used_j is not None and moves > 1 else None
-
-
-def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each name's values."""
-    values: defaultdict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        for name, value in row.items():
-            values[name].append(value)
-    return {name: float(np.median(several)) for name, several in values.items()}
 
 
 def scores(workload: Workload) -> Scores:
@@ -241,7 +158,7 @@ def example() -> tuple[Arrays, list[NDArray[Any]]]:
     """A batch of real inputs and the outputs it gets."""
     here = hosted()
     batch = here.pool[0][0]
-    return batch, [np.array(output) for output in here.session.run(_copied(batch))]
+    return batch, [np.array(output) for output in here.session.run(copied(batch))]
 
 
 def memory_mb() -> float:
@@ -253,11 +170,7 @@ def memory_mb() -> float:
 
 def beyond_loadgen() -> bool:
     """Whether no clock but the session's can time it, or its calls are of several lengths."""
-    return type(hosted().session).now is not Session.now or hosted().calls > 1
-
-
-def _copied(inputs: Arrays) -> Arrays:
-    return {name: array.copy() for name, array in inputs.items()}
+    return any(type(one.session).now is not Session.now for one in hosted().streams) or hosted().calls > 1
 
 
 def _batch(samples: Samples, shape: Shape, size: int, offset: int) -> Arrays:

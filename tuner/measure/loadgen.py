@@ -161,7 +161,8 @@ class _System:
         now = self._hosted.session.now
         start = now()
         padded = rows + [0] * (self.batch_size - len(rows))
-        self._hosted.perform({name: self._picked(name, padded) for name in self._rows})
+        self._hosted.task.perform(self._hosted.session, {name: self._picked(name, padded) for name in self._rows})
+        self._hosted.hardware.synchronise()
         self.calls.append((len(rows), now() - start))
 
     def _picked(self, name: str, rows: list[int]) -> NDArray[Any]:

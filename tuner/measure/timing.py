@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
 from tuner.measure import host
-from tuner.measure.replicas import Replicas
 from tuner.measure.statistics import Interval, percentile_interval
+from tuner.measure.stream import Turn
 from tuner.system.deadline import Waiting
 from tuner.system.files import critical_section
+from tuner.system.worker import Worker
 
 TURN_S = 0.04
 LEAST_CALLS = 3
@@ -83,7 +84,7 @@ def device_lock(device: str, waiting: Waiting = contextlib.nullcontext) -> Itera
 
 
 def take_turns(
-    contenders: Mapping[str, Replicas],
+    workers: Mapping[str, Worker],
     *,
     limit_s: float,
     timeout_s: float,
@@ -91,20 +92,20 @@ def take_turns(
     percentile: float = 50.0,
     go_on: bool = False,
 ) -> Turns:
-    """Times the artifacts that those host, in rounds of one turn each, in alternating order.
+    """Times the artifacts that the workers host, in rounds of one turn each, in alternating order.
 
     Ends when the interval of `percentile` is within ±`precision` of it for every contender, or when the turns have
-    taken `limit_s` (and after at least two rounds). One that fails, or whose turn outlasts `timeout_s`, raises
-    CandidateError; with `go_on`, it is among the failures, and the others go on. All are paused before and after.
+    taken `limit_s` (and after at least two rounds). A worker that fails, or whose turn outlasts `timeout_s`, raises
+    CandidateError; with `go_on`, it is among the failures, and the others go on. Workers are paused before and after.
     """
-    turns: dict[str, list[host.Turn]] = {name: [] for name in contenders}
+    turns: dict[str, list[Turn]] = {name: [] for name in workers}
     failures: dict[str, CandidateError] = {}
     taken_s, rounds = 0.0, 0
     while turns:
         names = list(turns)
         for name in names if rounds % 2 == 0 else names[::-1]:
             try:
-                turns[name].append(contenders[name].turn(timeout_s, TURN_S, LEAST_CALLS))
+                turns[name].append(_turn(workers[name], timeout_s))
                 taken_s += turns[name][-1].seconds
             except CandidateError as error:
                 if not go_on:
@@ -121,7 +122,14 @@ def take_turns(
     return Turns({}, failures, False)
 
 
-def _timing(turns: Sequence[host.Turn]) -> Timing:
+def _turn(worker: Worker, timeout_s: float) -> Turn:
+    worker.resume()
+    turn = worker.run_for(timeout_s, host.turn, TURN_S, LEAST_CALLS)
+    worker.pause()
+    return turn
+
+
+def _timing(turns: Sequence[Turn]) -> Timing:
     return Timing(
         tuple(turn.wall_ms for turn in turns),
         tuple(turn.cpu_ms for turn in turns),

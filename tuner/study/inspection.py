@@ -90,7 +90,7 @@ def inspect(
         rig = Rig(prepared, target, store, launcher, limits, Path(folder))
         candidate = Candidate((), reference[ready.form.name], ready.batch_size or 1)
         try:
-            with rig.answering(rig.built(candidate), candidate, rig.deadline()) as worker:
+            with rig.hosting(rig.built(candidate), candidate, rig.deadline()) as worker:
                 _, outputs = worker.run_for(_LIMIT_S, host.example)
                 call_ms = worker.run_for(_LIMIT_S, host.warm_up, _CALLS_S)
         except CandidateError as error:

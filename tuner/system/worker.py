@@ -76,14 +76,6 @@ class Worker:
         self.begin(function, *args, **kwargs)
         return self.result(timeout_s)  # type: ignore[no-any-return]
 
-    def begin(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Has the child run it, and does not wait: `result` does. Raises CandidateError where the child is gone."""
-        self._send(function, args, kwargs)
-
-    def result(self, timeout_s: float | None) -> Any:
-        """What came of the function that was begun; raises what `run_for` raises."""
-        return self._receive(timeout_s, None)
-
     def run_watched(
         self,
         progress: Progress,
@@ -92,8 +84,35 @@ class Worker:
         **kwargs: P.kwargs,
     ) -> R:
         """Runs `function(progress, *args)`, whose calls of `progress` arrive at the one given here."""
-        self._send(function, (REPORT, *args), kwargs)
-        return self._receive(None, progress)  # type: ignore[no-any-return]
+        self.begin(function, REPORT, *args, **kwargs)
+        return self.result(None, progress)  # type: ignore[no-any-return]
+
+    def begin(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Has the child run it, and does not wait: `result` does. Raises CandidateError where the child is gone."""
+        try:
+            self._child.connection.send((function, args, kwargs))
+        except OSError:
+            raise self._death() from None
+
+    def result(self, timeout_s: float | None, progress: Progress | None = None) -> Any:
+        """What came of the function that was begun; raises what `run_for` raises."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            wait_s = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
+            try:
+                if self._child.connection.poll(wait_s):
+                    kind, *rest = self._child.connection.recv()
+                    if kind != "progress":
+                        return _result(kind, rest)
+                    if progress is not None:
+                        progress(*rest)
+                    continue
+            except (EOFError, ConnectionResetError):
+                raise self._death() from None
+            if deadline is not None and time.monotonic() >= deadline:
+                self.close()
+                raise CandidateError("timeout", f"still running after its limit of {timeout_s:.0f} s")
+            self._check_memory()
 
     def pause(self) -> None:
         """Stops every thread of the child, those that spin in wait of work too. Raises CandidateError where it died."""
@@ -128,31 +147,6 @@ class Worker:
     @property
     def alive(self) -> bool:
         return self._child.alive
-
-    def _send(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        try:
-            self._child.connection.send((function, args, kwargs))
-        except OSError:
-            raise self._death() from None
-
-    def _receive(self, timeout_s: float | None, progress: Progress | None) -> Any:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            wait_s = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
-            try:
-                if self._child.connection.poll(wait_s):
-                    kind, *rest = self._child.connection.recv()
-                    if kind != "progress":
-                        return _result(kind, rest)
-                    if progress is not None:
-                        progress(*rest)
-                    continue
-            except (EOFError, ConnectionResetError):
-                raise self._death() from None
-            if deadline is not None and time.monotonic() >= deadline:
-                self.close()
-                raise CandidateError("timeout", f"still running after its limit of {timeout_s:.0f} s")
-            self._check_memory()
 
     def _check_memory(self) -> None:
         try:

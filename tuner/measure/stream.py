@@ -1,0 +1,145 @@
+"""One replica of a loaded artifact at work: it warms up, and has turns in which its units are timed."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.device import Device
+from tuner.plugin import Session
+from tuner.system import energy
+from tuner.task import Task
+from tuner.tensors import Arrays
+
+LEAD = 0.2  # of a turn, in units before it that are not recorded
+MOVES = 10  # of an energy counter, for what it counts in between to be known within a tenth
+_STEADY = 0.05  # two successive windows of warm-up units agree within this
+_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Durations of successive units, ms (of several lengths a row for each round); process CPU time, ms, and the
+    machine's energy, J, a unit (None: not told); how long the turn took, what is not recorded included, s. `more` has
+    the median of what the task found out."""
+
+    wall_ms: NDArray[Any]
+    cpu_ms: float
+    energy_j: float | None
+    seconds: float
+    more: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Stream:
+    """One replica at work: it has a thread of its own, where there are several."""
+
+    session: Session
+    task: Task
+    hardware: Device
+    pool: list[list[Arrays]]
+    """Rounds of calls: of one batch, or of as many of each declared shape as it has calls."""
+    units: int = 0
+    """Rounds that were timed so far."""
+
+    def timed(self) -> tuple[list[float], Mapping[str, float]]:
+        """One unit for each batch of the next round: how long each took, ms, and what the task found out last."""
+        batches = self.pool[self.units % len(self.pool)]
+        self.units += 1
+        wall_ms = []  # no array: a turn may have ten thousand rounds
+        more: Mapping[str, float] = {}
+        for batch in batches:
+            inputs = copied(batch)  # a runtime may overwrite what it is given
+            start = self.session.now()
+            more = self.task.perform(self.session, inputs)
+            self.hardware.synchronise()
+            wall_ms.append((self.session.now() - start) * 1e3)
+        return wall_ms, more
+
+    def timed_ms(self) -> float:
+        """The mean over the next round."""
+        wall_ms, _ = self.timed()
+        return sum(wall_ms) / len(wall_ms)
+
+    def warm_up(self, limit_s: float) -> float:
+        """Works until steady, or the limit is reached. Returns the least duration of a unit, ms."""
+        now = self.session.now
+        end = now() + limit_s
+        units = [self.timed_ms()]
+        before = float("inf")
+        while now() < end:
+            window = [self.timed_ms() for _ in range(_WINDOW) if now() < end]
+            if not window:
+                break
+            units += window
+            median = float(np.median(window))
+            if abs(median - before) <= _STEADY * median:
+                break
+            before = median
+        return min(units)
+
+    def turn(self, seconds: float, least_units: int) -> Turn:
+        """Units back to back for at least that long and that often, after some that are not recorded: what ran in
+        between has taken the caches."""
+        now, calls = self.session.now, len(self.pool[0])
+        began = now()
+        while True:
+            self.timed()
+            if now() >= began + LEAD * seconds:
+                break
+        units_ms: list[float] = []
+        findings: list[Mapping[str, float]] = []
+        counted = seconds >= MOVES * self.hardware.energy_step_s
+        before = self.hardware.energy() if counted else ()
+        end = now() + seconds
+        # over the whole turn: the kernel adds up other threads' time only at its ticks
+        cpu = time.process_time()
+        while len(units_ms) < least_units * calls or now() < end:
+            round_ms, more = self.timed()
+            units_ms += round_ms
+            if more:
+                findings.append(more)
+        cpu_s = time.process_time() - cpu
+        used_j = energy.used(before, self.hardware.energy()) if counted else None
+        wall_ms = np.array(units_ms)
+        return Turn(
+            wall_ms.reshape(-1, calls) if calls > 1 else wall_ms,
+            cpu_s * 1e3 / wall_ms.size,
+            None if used_j is None else used_j / wall_ms.size,
+            now() - began,
+            medians(findings),
+        )
+
+
+def joined(turns: Sequence[Turn]) -> Turn:
+    """The turn of replicas that had theirs at the same time: the calls of all; the process's time and the machine's
+    energy, which each of them counted as a whole, once."""
+    if len(turns) == 1:
+        return turns[0]
+    counts = [turn.wall_ms.size for turn in turns]
+    used_j = [turn.energy_j * count for turn, count in zip(turns, counts, strict=True) if turn.energy_j is not None]
+    cpu_ms = [turn.cpu_ms * count for turn, count in zip(turns, counts, strict=True)]
+    return Turn(
+        np.concatenate([turn.wall_ms for turn in turns]),
+        float(np.mean(cpu_ms)) / sum(counts),
+        float(np.mean(used_j)) / sum(counts) if used_j else None,
+        max(turn.seconds for turn in turns),
+        medians([turn.more for turn in turns]),
+    )
+
+
+def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each name's values."""
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            values[name].append(value)
+    return {name: float(np.median(several)) for name, several in values.items()}
+
+
+def copied(inputs: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in inputs.items()}
