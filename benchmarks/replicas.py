@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 
@@ -63,11 +64,19 @@ def called(rig: Rig, candidate: Candidate) -> float:
     deployed = artifact.load(folder)
     batch = {spec.name: np.zeros(spec.full(candidate.batch_size), spec.dtype) for spec in deployed.inputs}
     with device_lock(rig.device_lock), ThreadPoolExecutor(candidate.replicas) as threads:
-        list(threads.map(deployed.run, [batch] * 50))
-        end, calls, start = time.perf_counter() + CALLED_S, 0, time.perf_counter()
-        while time.perf_counter() < end:
-            calls += len(list(threads.map(deployed.run, [batch] * 100)))
-        return calls * candidate.batch_size / (time.perf_counter() - start)
+        together = Barrier(candidate.replicas)
+
+        def calls(_: int) -> float:
+            for _ in range(20):
+                deployed.run(batch)
+            together.wait()
+            start, done = time.perf_counter(), 0
+            while time.perf_counter() < start + CALLED_S:
+                deployed.run({name: array.copy() for name, array in batch.items()})
+                done += 1
+            return done / (time.perf_counter() - start)
+
+        return candidate.batch_size * sum(threads.map(calls, range(candidate.replicas)))
 
 
 def spread(ratios: Sequence[float]) -> dict[str, float]:

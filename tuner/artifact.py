@@ -160,21 +160,23 @@ def load(folder: Path) -> Artifact:
     may be called from as many threads."""
     manifest = read_manifest(folder)
     candidate = manifest.candidate
-    sessions = [_session(folder, manifest) for _ in range(candidate.replicas)]
-    session = Pool(sessions) if len(sessions) > 1 else sessions[0]
-    return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
-
-
-def _session(folder: Path, manifest: Manifest) -> Session:
-    backend, size = manifest.candidate.backend, manifest.candidate.batch_size
-    target = manifest.target.share(manifest.candidate.replicas)
-    sessions = {
-        tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): backend.load(
-            place, inputs, size, target
+    backend, size, count = candidate.backend, candidate.batch_size, candidate.replicas
+    of_shapes = {
+        tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): _replicas(
+            backend, (place, inputs, size, manifest.target), count
         )
         for place, inputs in buckets(folder / FILES, backend, manifest)
     }
-    return Buckets(sessions) if len(sessions) > 1 else next(iter(sessions.values()))
+    sessions = [
+        Buckets(mine) if len(mine) > 1 else next(iter(mine.values()))
+        for mine in ({shape: several[n] for shape, several in of_shapes.items()} for n in range(count))
+    ]
+    session = Pool(sessions) if count > 1 else sessions[0]
+    return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
+
+
+def _replicas(backend: Backend, loaded: tuple[Path, tuple[TensorSpec, ...], int, Target], count: int) -> list[Session]:
+    return [backend.load(*loaded)] if count == 1 else backend.load_replicas(*loaded, count)
 
 
 def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tuple[Path, tuple[TensorSpec, ...]]]:

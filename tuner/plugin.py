@@ -186,6 +186,13 @@ class Backend(Plugin, ABC):
         """Loads what `compile` wrote. Called in fresh processes that import no search code; it imports this
         backend's own runtime and nothing it can do without."""
 
+    def load_replicas(
+        self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target, replicas: int
+    ) -> list[Session]:
+        """So many sessions that share the target's cores, each for a thread of its own. A runtime with streams of its
+        own may do better than to load as many times."""
+        return [self.load(folder, inputs, batch_size, target.share(replicas)) for _ in range(replicas)]
+
 
 def missing(library: str, install: str | None = None) -> str | None:
     """Why a library does not import, in one line with the mend; None where it does.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
@@ -18,7 +19,7 @@ from tuner.tensors import Arrays, TensorSpec
 
 @dataclass(frozen=True)
 class OpenVINO(Backend):
-    """One stream, tuned for latency, at a fixed batch size.
+    """A stream for each replica, tuned for latency, at a fixed batch size.
 
     `precision` is the arithmetic of layers that no transform has quantized. bf16 keeps inputs, outputs and
     files in float32, and pays on processors with bf16 instructions (AMX above all).
@@ -59,17 +60,26 @@ class OpenVINO(Backend):
         openvino.save_model(graph, out / OPENVINO.file, compress_to_fp16=False)
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        (session,) = self.load_replicas(folder, inputs, batch_size, target, 1)
+        return session
+
+    def load_replicas(
+        self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target, replicas: int
+    ) -> list[Session]:
         import openvino
 
         config = {
             # never left to the default, which is bf16 where the processor has it
             "INFERENCE_PRECISION_HINT": self.precision,
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
+            "NUM_STREAMS": str(replicas),
             "INFERENCE_NUM_THREADS": str(target.cores),
         }
         compiled = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", config)
-        return _Session(compiled.create_infer_request())
+        sessions: list[Session] = [_Session(compiled.create_infer_request()) for _ in range(replicas)]
+        if replicas > 1:  # two first calls at once may wait for each other for ever, in what the first of all sets up
+            sessions[0].run({spec.name: np.zeros(spec.full(batch_size), spec.dtype) for spec in inputs})
+        return sessions
 
 
 class _Session(Session):
