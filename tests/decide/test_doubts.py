@@ -1,5 +1,6 @@
 """Doubts: each is raised by what it is about, and by nothing less."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def test_int8_that_does_not_pay_is_told() -> None:
     slower = list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 50)]))
     assert [d.name for d in slower] == ["int8_slower"] and "0.50×" in slower[0].sentence
     assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)]))
+    twice = replace(plain, replicas=2)
+    assert not list(doubts.about_trials([outcome(plain, 100), outcome(twice, 50)])), "nothing here is quantized"
 
 
 def test_int8_that_keeps_no_limit_as_it_comes_is_told_with_what_is_more_careful() -> None:

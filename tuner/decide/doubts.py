@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,16 +142,8 @@ def about_trials(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
     done = {o.candidate: o for o in outcomes if o.state == "complete"}
     slower = []
     for candidate, outcome in done.items():
-        plain_transforms = tuple(t for t in candidate.transforms if not t.quantizes)
-        plain = next(
-            (
-                o
-                for c, o in done.items()
-                if c.transforms == plain_transforms
-                and (c.backend, c.batch_size) == (candidate.backend, candidate.batch_size)
-            ),
-            None,
-        )
+        unquantized = replace(candidate, transforms=tuple(t for t in candidate.transforms if not t.quantizes))
+        plain = done.get(unquantized)
         mine, theirs = outcome.measurement.throughput_normalised, plain and plain.measurement.throughput_normalised
         if plain is not outcome and mine and theirs and mine < 0.95 * theirs:
             slower.append((mine / theirs, candidate.label))

@@ -7,6 +7,7 @@ from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
 from tuner.decide import doubts
 from tuner.decide.contest import Incumbent
+from tuner.decide.gain import about_gain
 from tuner.decide.judge import Judge
 from tuner.errors import CandidateError, ExitCode, RequestError
 from tuner.evaluate.accuracy import value_interval
@@ -95,6 +96,7 @@ class Study:
             if not interrupted:  # else it is decided again
                 succession.conclude(verdict, session.folder.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
+        self._doubts += about_gain(verdict, list(self._tally.outcomes.values()), request.goal, reached)
         seconds = self._clock.seconds(self._tally.stage_seconds)
         accuracy = reference.scores.value if session.prepared.workload.judged else None
         ending = Ending(verdict, interrupted, accuracy, self._doubts, seconds, reached, left_out)

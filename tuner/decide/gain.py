@@ -1,0 +1,47 @@
+"""Why tuning gained little: what became of everything that was tried beyond the best runtime as it comes."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from tuner.candidate import Candidate
+from tuner.goal import Goal
+from tuner.measure.roofline import Standing
+from tuner.trial import Outcome
+from tuner.verdict import Doubt, Verdict
+
+LITTLE = 1.2  # times the samples per second of the best untuned runtime
+
+
+def about_gain(
+    verdict: Verdict, outcomes: Sequence[Outcome], goal: Goal, standings: Mapping[Candidate, Standing]
+) -> Iterator[Doubt]:
+    """Nothing where the champion serves `LITTLE` times as many samples or more. `standings` are of those that raced."""
+    champion, untuned = verdict.champion, verdict.best_untuned
+    if goal.objective != "throughput" or champion is None or untuned is None:
+        return
+    mine, theirs = champion.measurement.throughput, untuned.measurement.throughput
+    if not mine or not theirs or mine >= LITTLE * theirs:
+        return
+    tuned = [outcome for outcome in outcomes if outcome.candidate.transforms]
+    ends = Counter(_end(outcome, goal) for outcome in tuned)
+    became = ", ".join(f"{count} {end}" for end, count in ends.most_common())
+    tried = f"of {len(tuned)} compressed candidates {became}" if tuned else "nothing compressed was tried"
+    standing = standings.get(untuned.candidate)
+    left = ""
+    if standing is not None:
+        left = (
+            f"; {untuned.candidate.label} reaches {100 * standing.share:.0f} % of what this device can do at "
+            f"{standing.precision}"
+        )
+    yield Doubt("little_gained", f"{mine / theirs:.2f}× the best untuned runtime, and why no more: {tried}{left}")
+
+
+def _end(outcome: Outcome, goal: Goal) -> str:
+    """What became of a candidate, in words that follow a number of them."""
+    excess = goal.violations(outcome.measurement)
+    if outcome.state == "failed":
+        return "failed"
+    if excess.get("accuracy_drop", 0.0) > 0:
+        return f"lost more than accuracy_drop={goal.limits['accuracy_drop']:g}"
+    over = [name for name, value in excess.items() if value > 0]
+    return f"broke {over[0]}" if over else "kept the limits and were no faster"
