@@ -204,6 +204,8 @@ def test_a_backend_takes_inputs_by_name_and_a_batch_of_one(
 
 LOAD = """
 import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 import numpy
 from tuner.plugin import Backend
@@ -212,8 +214,17 @@ from tuner.target import Target
 from tuner.tensors import TensorSpec
 folder, spec, sys.path[1:1] = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
 backend, target = build(spec, Backend, "backend"), Target("cpu", "cpu", threads=1)
-session = backend.load(folder, (TensorSpec("image", (1, 8, 8), "float32"),), 3, target)
+specs = (TensorSpec("image", (1, 8, 8), "float32"),)
+session = backend.load(folder, specs, 3, target)
 assert session.run({"image": numpy.zeros((3, 1, 8, 8), "float32")})[0].shape[0] == 3
+batches = numpy.random.default_rng(0).random((8, 3, 1, 8, 8), "float32")
+alone = [session.run({"image": batch})[0].copy() for batch in batches]
+def difference(replica):
+    pairs = zip(batches, alone)
+    return max(float(numpy.abs(replica.run({"image": batch})[0] - answer).max()) for batch, answer in pairs)
+replicas = backend.load_replicas(folder, specs, 3, replace(target, threads=2), 2)
+with ThreadPoolExecutor(2) as threads:
+    assert max(threads.map(difference, replicas)) < 1e-2
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
