@@ -27,7 +27,7 @@ from tuner.workload import Workload
 
 CPU = Target("cpu", "cpu", threads=1)
 REQUIREMENTS = KerasModel.requirements
-# making the environment takes a minute already: the rest is for where it is kept
+# to make the environment takes a minute or two and 1.6 GB: what needs it runs where it is kept
 KEPT = pytest.mark.skipif(not keras_files.there(), reason="no environment of TensorFlow is kept here")
 
 
@@ -140,11 +140,12 @@ def answers(ready: Prepared) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@KEPT
 @pytest.mark.parametrize(
     ("model", "file", "tolerance"),
     [
         (KerasModel, "net.keras", 1e-5),
-        pytest.param(KerasModel, "saved", 1e-5, marks=KEPT),
+        (KerasModel, "saved", 1e-5),
         (TfliteModel, "net.tflite", 1e-5),
         (TfliteModel, "int8.tflite", 0.1),
     ],

@@ -27,7 +27,7 @@ from tuner.champions.examined import TOLERANCE, Examined
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
-from tuner.evaluate.rounds import TIMED_S, Contender, fresh_round
+from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.measure.statistics import Interval, gap_interval, mean_interval
 from tuner.measurement import Measurement
 from tuner.plugin import encode
@@ -120,7 +120,7 @@ class Watch:
         contenders = {"champion": Contender(candidate, folder), "reference": Contender(self._reference.candidate)}
         logs: list[float] = []
         while len(logs) < _MOST_ROUNDS:
-            turns = fresh_round(self._rig, contenders, min(TIMED_S, self._rig.limits.measure_s))
+            turns = fresh_round(self._rig, contenders)
             for error in turns.failures.values():
                 raise error
             champion, reference = (turns.timings[name].percentile(_UNDISTURBED) for name in contenders)

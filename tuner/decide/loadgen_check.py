@@ -13,7 +13,7 @@ from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
 from tuner.verdict import Finding
 
-_SECONDS = 3.0
+_LONGER = 2.0  # times as long as a trial is timed
 _LIMIT_S = 120.0
 _SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3)
 _QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late ones
@@ -39,23 +39,26 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
             if worker.run(host.beyond_loadgen):
                 return measured, None
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
+            seconds = _LONGER * rig.limits.measure_s
             if goal.scenario == "Server":
-                return _served(worker, goal, measured)
+                return _served(worker, goal, measured, seconds)
             alone = goal.scenario == "SingleStream" and winner.candidate.replicas == 1
-            run = worker.run_for(_LIMIT_S, loadgen.single_stream if alone else loadgen.offline, _SECONDS)
+            run = worker.run_for(
+                _LIMIT_S, loadgen.single_stream if alone else loadgen.offline, _LONGER * rig.limits.measure_s
+            )
             return measured, asdict(run)
     except CandidateError as error:
         return measured, {"problem": error.sentence}
 
 
-def _served(worker: Worker, goal: Goal, measured: Measurement) -> tuple[Measurement, dict[str, Any]]:
+def _served(worker: Worker, goal: Goal, measured: Measurement, least_s: float) -> tuple[Measurement, dict[str, Any]]:
     """The rate and the latency under real arrivals, and LoadGen's run at the largest share of the simulated rate at
     which the limit held, or else at the least that was tried."""
     assert measured.throughput and measured.latency_ms
     limit_ms = goal.limits["latency_ms"]
     for share in _SHARES:
         rate = share * measured.throughput
-        seconds = max(_SECONDS, _QUERIES / rate)
+        seconds = max(least_s, _QUERIES / rate)
         run = worker.run_for(_LIMIT_S, loadgen.server, rate, limit_ms, float(goal.percentile), seconds)
         if getattr(run, f"p{goal.percentile}") <= limit_ms:
             break

@@ -13,7 +13,7 @@ from tuner.measure.timing import Turns, device_lock, take_turns
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
 
-TIMED_S = 0.4  # of timing for each contender in each round
+_TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
 _ROUND_LIMIT_S = 180.0
 
@@ -26,14 +26,16 @@ class Contender:
     folder: Path | None = None
 
 
-def fresh_round(rig: Rig, contenders: Mapping[str, Contender], timed_s: float = TIMED_S) -> Turns:
-    """Loads everyone in a fresh process and times them in turns, each for `timed_s` in all.
+def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
+    """Loads everyone in a fresh process and times them in turns, each for `_TIMED_S` in all, and no longer than a trial
+    does.
 
     One that fails is among the failures, and the others go on.
     """
     failures: dict[str, CandidateError] = {}
     workers: dict[str, Worker] = {}
     deadline = Deadline(_ROUND_LIMIT_S)
+    timed_s = min(_TIMED_S, rig.limits.measure_s)
     with device_lock(rig.device_lock), ExitStack() as stack:
         for name, contender in contenders.items():
             try:
