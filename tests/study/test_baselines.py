@@ -1,5 +1,7 @@
 """The rivals of a champion, and which points a search still has to try."""
 
+from typing import ClassVar
+
 from tests.study import node
 from tuner.candidate import Candidate
 from tuner.measurement import Measurement
@@ -8,6 +10,14 @@ from tuner.study.baselines import rivals
 from tuner.study.plan import Plan
 from tuner.testing.fakes import Null, Rounding
 from tuner.trial import Failure, Outcome
+
+
+class Other(Null):
+    pass
+
+
+class Slow(Null):
+    slow: ClassVar[bool] = True
 
 
 def outcome(candidate: Candidate, rate: float) -> Outcome:
@@ -21,6 +31,14 @@ def at(batch_sizes: list[int], cores: int = 1) -> Space:
 def test_each_baseline_is_tried_with_every_number_of_replicas() -> None:
     tried = rivals([], Null(), at([1, 4], cores=2))
     assert tried == [Candidate((), Null(), size, replicas) for size in (4, 1) for replicas in (2, 1)]
+
+
+def test_every_runtime_that_ran_is_a_rival_but_one_that_is_slow_to_build_and_not_the_best() -> None:
+    fast, other, slow = Null(), Other(), Slow()
+    done = [outcome(Candidate((), backend, 1), rate) for backend, rate in ((fast, 100.0), (other, 9.0), (slow, 5.0))]
+    assert [c.backend for c in rivals(done, None, at([1, 4]))] == [fast, other]
+    best = [outcome(Candidate((), slow, 1), 900.0), *done[:2]]
+    assert {c.backend for c in rivals(best, None, at([1, 4]))} == {fast, other, slow}
 
 
 def test_each_baseline_is_tried_at_every_batch_size_that_was_not() -> None:

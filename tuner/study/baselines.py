@@ -2,10 +2,9 @@
 
 import itertools
 from collections.abc import Collection
-from dataclasses import replace
 
 from tuner.candidate import Candidate
-from tuner.decide.choice import plain_runtime
+from tuner.decide.choice import baselines, plain_runtime
 from tuner.evaluate.evaluator import Evaluator
 from tuner.goal import Goal
 from tuner.plugin import Backend
@@ -26,12 +25,13 @@ def eager_backend(session: Session) -> Backend | None:
 
 
 def rivals(outcomes: Collection[Outcome], eager: Backend | None, space: Space) -> list[Candidate]:
-    """The two baselines at every batch size with every number of replicas, the likely best first, less those that have
-    an outcome: each is entitled to its best."""
-    backends = [] if eager is None else [eager]
+    """Torch eager and every runtime as it comes, at every batch size with every number of replicas, the likely best
+    first, less those that have an outcome: each is entitled to its best. Of those that are slow to build only the best
+    so far."""
     plain = [o for o in outcomes if o.state == "complete" and plain_runtime(o.candidate)]
-    if plain:
-        backends.append(max(plain, key=lambda o: o.measurement.throughput_normalised or 0.0).candidate.backend)
+    plain.sort(key=lambda o: o.measurement.throughput_normalised or 0.0, reverse=True)
+    runtimes = [o.candidate.backend for n, o in enumerate(plain) if n == 0 or not o.candidate.slow]
+    backends = runtimes if eager is None else [eager, *runtimes]
     shapes = itertools.product(space.counts(BATCH_SIZE)[::-1], space.counts(REPLICAS)[::-1])
     candidates = [Candidate((), backend, *shape) for shape in shapes for backend in dict.fromkeys(backends)]
     evaluated = {outcome.candidate for outcome in outcomes}
@@ -40,16 +40,17 @@ def rivals(outcomes: Collection[Outcome], eager: Backend | None, space: Space) -
 
 def measure_baselines(session: Session, search: Search, space: Space, evaluator: Evaluator, tally: Tally) -> None:
     """Measures the rivals that are not measured yet, beside the trials. One that a few calls show to be far behind the
-    best of its own backend is not timed for longer."""
+    best of its kind is not timed for longer."""
     for outcome in search.baselines():  # of an earlier session
         tally.outcomes.setdefault(outcome.candidate, outcome)
     goal = session.request.goal
-    candidates = rivals(tally.outcomes.values(), eager_backend(session), space)
+    eager = eager_backend(session)
+    candidates = rivals(tally.outcomes.values(), eager, space)
     recorder = Recorder(session)
     with session.console.baselines(len(candidates)) as advance:
         for candidate in candidates:
             advance(candidate)
-            outcome = evaluator.evaluate(candidate, _best(candidate.backend, tally.outcomes.values(), goal))
+            outcome = evaluator.evaluate(candidate, _best(candidate, eager, tally.outcomes.values(), goal))
             if outcome.failure is not None:
                 require_left(session.request.cache_dir)
             search.keep_baseline(outcome)
@@ -58,8 +59,10 @@ def measure_baselines(session: Session, search: Search, space: Space, evaluator:
             recorder.baseline(outcome)
 
 
-def _best(backend: Backend, outcomes: Collection[Outcome], goal: Goal) -> float | None:
-    """The score of that backend as it comes, at its best batch size so far within the limits; None before any."""
-    own = [o for o in outcomes if o.candidate == replace(o.candidate, transforms=(), backend=backend)]
-    within = [o.measurement for o in own if o.state == "complete" and goal.feasible(o.measurement)]
-    return max((score for measurement in within if (score := goal.score(measurement)) is not None), default=None)
+def _best(candidate: Candidate, eager: Backend | None, outcomes: Collection[Outcome], goal: Goal) -> float | None:
+    """The best score within the limits so far of the baseline that the candidate is of: of torch eager, or of all
+    runtimes as they come. None before any."""
+    kind = next(kind for kind in baselines(eager).values() if kind(candidate))
+    within = [o.measurement for o in outcomes if o.state == "complete" and kind(o.candidate)]
+    scores = [goal.score(measurement) for measurement in within if goal.feasible(measurement)]
+    return max((score for score in scores if score is not None), default=None)
