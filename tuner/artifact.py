@@ -61,7 +61,7 @@ class Artifact:
         count = self._count(lengths, inputs)
         outputs = self.session.run({spec.name: self._filled(spec, inputs[spec.name], count) for spec in lengths})
         if count == self.batch_size:  # of one sample, what has no batch axis may be of any length
-            return [np.array(output) for output in outputs]
+            return outputs if isinstance(self.session, Pool) else [np.array(output) for output in outputs]
         return [np.array(cut(o, axis, 0, count)) for o, axis in zip(outputs, self.axes(outputs), strict=True)]
 
     def _filled(self, spec: TensorSpec, array: NDArray[Any], count: int) -> NDArray[Any]:

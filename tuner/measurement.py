@@ -25,14 +25,14 @@ class Latency:
 class Measurement:
     """What is known of a candidate; None is not measured (a trial that stopped early).
 
-    `throughput` is samples per second, batch_size over the median call; `throughput_normalised` is what it would be
-    had the reference session, timed in turns with it, run as fast as when the study began. `latency_vs_reference` is
-    the ratio of their medians, `reference_ms` the declared percentile of the reference, `cpu_ms` the process CPU time
-    a call. `timing_precise` tells whether timing ended because its interval was narrow enough, or at its time limit.
-    `energy_j` is the machine's energy a sample, where it is exposed. `accuracy_drop` is against the float model on
-    the same samples, with its paired interval; `samples_to_certify` is how many samples would settle it. `more` is by
-    name what a task or a plugin yields beyond that (`tuner.figures`). `probed` says that what was timed is a few calls:
-    enough to refuse a candidate, no more.
+    `throughput` is samples per second, batch_size over the median call, of all replicas; `throughput_normalised` is
+    what it would be had the reference session, timed in turns with it, run as fast as when the study began.
+    `latency_vs_reference` is the ratio of their medians, `reference_ms` the declared percentile of the reference,
+    `cpu_ms` the process CPU time a call. `timing_precise` tells whether timing ended because its interval was
+    narrow enough, or at its time limit. `energy_j` is the machine's energy a sample, where it is exposed.
+    `accuracy_drop` is against the float model on the same samples, with its paired interval; `samples_to_certify`
+    is how many samples would settle it. `more` is by name what a task or a plugin yields beyond that
+    (`tuner.figures`). `probed` says that what was timed is a few calls: enough to refuse a candidate, no more.
     """
 
     latency_ms: Latency | None = None

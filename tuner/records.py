@@ -33,6 +33,10 @@ class FindingRecord:
     def batch_size(self) -> int:
         return int(self.candidate["batch_size"])
 
+    @property
+    def replicas(self) -> int:
+        return int(self.candidate.get("replicas", 1))
+
     def to_json(self) -> dict[str, Any]:
         described = {"candidate": self.candidate, "label": self.label, "roofline": self.roofline}
         return described | self.measurement.to_json()
@@ -76,6 +80,10 @@ class TrialRecord:
     @property
     def batch_size(self) -> int:
         return int(self.candidate["batch_size"])
+
+    @property
+    def replicas(self) -> int:
+        return int(self.candidate.get("replicas", 1))
 
     def to_json(self) -> dict[str, Any]:
         failure = None if self.failure is None else asdict(self.failure)

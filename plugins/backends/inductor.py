@@ -59,6 +59,7 @@ class Inductor(Backend):
         from torch._inductor.exc import CppCompileError
         from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+        torch.set_num_threads(target.cores)  # it is written into the kernels
         module = loaded(model.path, model.inputs, self.precision, target)
         samples = zeros(model.inputs, batch_size, self.precision, target)
         # freezing folds the weights into the kernels' layout; torch supports it on CPUs first of all

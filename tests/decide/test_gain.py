@@ -1,5 +1,7 @@
 """Why tuning gained little is told in what can be counted in the table of trials."""
 
+from dataclasses import replace
+
 import pytest
 
 from tuner.candidate import Candidate
@@ -16,7 +18,7 @@ UNTUNED = Candidate((), Null(), 8)
 
 
 def verdict(gain: float) -> Verdict:
-    champion = Finding(Candidate((Rounding(),), Null(), 8), Measurement(throughput=gain * 100))
+    champion = Finding(Candidate((Rounding(9),), Null(), 8), Measurement(throughput=gain * 100))
     return Verdict("feasible", champion, best_untuned=Finding(UNTUNED, Measurement(throughput=100)))
 
 
@@ -34,20 +36,23 @@ def test_each_end_is_counted_and_the_roofline_told() -> None:
         tried(3, failure=Failure("crash", "it died")),
         tried(4, size_mb=9),
         tried(5),
+        replace(tried(6), state="stopped_early", stopped_by="behind"),
+        Outcome(verdict(1.08).champion.candidate, "complete", Measurement()),  # type: ignore[union-attr]
     ]
     standing = Standing("f32", 61e9, 100e9, 4.0, "compute")
     [doubt] = about_gain(verdict(1.08), outcomes, GOAL, {UNTUNED: standing})
     assert doubt.name == "little_gained"
     assert doubt.sentence == (
-        "1.08× the best untuned runtime, and why no more: of 5 compressed candidates 2 lost more than "
-        "accuracy_drop=0.01, 1 failed, 1 broke size_mb, 1 kept the limits and were no faster; null-2 · b8 reaches 61 % "
-        "of what this device can do at f32"
+        "1.08× the best untuned runtime, and why no more: of 6 other compressed candidates 2 lost more "
+        "than accuracy_drop=0.01, 1 failed, 1 broke size_mb, 1 kept the limits and were no faster, 1 were far behind "
+        "after a few calls; null-2 · b8 reaches 61 % of what this device can do at f32 (compute-bound: 61 of 100 "
+        "GFLOP/s)"
     )
 
 
 def test_without_a_compressed_candidate_that_is_told() -> None:
     [doubt] = about_gain(verdict(1.0), [Outcome(UNTUNED, "complete", Measurement())], GOAL, {})
-    assert doubt.sentence.endswith("why no more: nothing compressed was tried")
+    assert doubt.sentence.endswith("why no more: nothing other compressed was tried")
 
 
 @pytest.mark.parametrize("shown", [verdict(1.3), Verdict("infeasible"), Verdict("feasible", verdict(1.0).champion)])

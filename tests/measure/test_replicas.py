@@ -51,9 +51,16 @@ def test_a_turn_has_the_calls_of_all_and_throughput_is_of_all(worker: Worker) ->
 def test_what_the_whole_process_used_is_counted_once() -> None:
     turns = [Turn(np.ones(n), 40.0 / n, 4.0 / n, 1.0) for n in (10, 30)]
     whole = joined(turns)
-    assert len(whole.wall_ms) == 40
     assert whole.energy_j == pytest.approx(4.0 / 40)
     assert whole.cpu_ms == pytest.approx(40.0 / 40)
+
+
+@pytest.mark.parametrize("calls_ms", [[1, 2], [1, 1, 10], [3, 3], [1, 2, 3, 4]])
+def test_a_slow_replica_is_not_hidden_by_a_fast_one(calls_ms: list[int]) -> None:
+    whole = joined([Turn(np.full(120 // ms, float(ms)), 1.0, None, 0.12) for ms in calls_ms])
+    candidate = Candidate((), Null(1.0), 2, replicas=len(calls_ms))
+    _, rate = figures(Goal({"latency_ms": 50}), [whole.wall_ms], candidate, evenness=whole.evenness)
+    assert rate == pytest.approx(sum(2 / ms * 1e3 for ms in calls_ms))
 
 
 def test_many_threads_get_each_its_own_answer(tmp_path: Path) -> None:

@@ -314,3 +314,15 @@ def test_replicas_that_are_left_open_are_up_to_one_a_core() -> None:
 def test_replicas_are_a_whole_number(replicas: Any) -> None:
     with pytest.raises(RequestError, match=r"search_space.replicas=.* must be a whole number from 1 to 1024"):
         Space.parse({"batch_size": 1, "replicas": replicas, "deploy": {"backend": node(Null)}})
+
+
+def test_replicas_that_would_be_lost_are_told() -> None:
+    tree = {"batch_size": 1, "replicas": [1, {"low": 2, "high": 8, "factor": 2}], "deploy": {"backend": node(Null)}}
+    with pytest.raises(RequestError, match="different replicas; make them one choice or range"):
+        Space.parse(tree)
+
+
+def test_replicas_that_are_left_open_are_as_elsewhere_in_the_space() -> None:
+    ranged = {"replicas": {"low": 1, "high": 4, "factor": 2}, "backend": node(Null)}
+    space = Space.parse({"batch_size": 1, "deploy": [ranged, {"backend": node(Null, ms=3.0)}]}).shared(8)
+    assert space.counts("replicas") == [1, 2, 4]

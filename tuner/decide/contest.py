@@ -64,7 +64,8 @@ def raced_measurement(outcome: Outcome, race: Race, name: str, goal: Goal, machi
     """
     rounds, candidate = race.turns(name), outcome.candidate
     turns = [turn for turns in rounds for turn in turns]
-    latency, rate = figures(goal, turns, candidate, resamples=RESAMPLES if len(rounds) == 1 else 0)
+    resamples = RESAMPLES if len(rounds) == 1 else 0
+    latency, rate = figures(goal, turns, candidate, evenness=race.evenness(name), resamples=resamples)
     if len(rounds) > 1:
         latency = replace(latency, ci95=interval(goal, rounds, candidate, rate, machine_drift))
     return replace(

@@ -22,17 +22,15 @@ def about_gain(
     mine, theirs = champion.measurement.throughput, untuned.measurement.throughput
     if not mine or not theirs or mine >= LITTLE * theirs:
         return
-    tuned = [outcome for outcome in outcomes if outcome.candidate.transforms]
+    tuned = [o for o in outcomes if o.candidate.transforms and o.candidate != champion.candidate]
     ends = Counter(_end(outcome, goal) for outcome in tuned)
     became = ", ".join(f"{count} {end}" for end, count in ends.most_common())
-    tried = f"of {len(tuned)} compressed candidates {became}" if tuned else "nothing compressed was tried"
+    others = "other " if champion.candidate.transforms else ""
+    tried = (
+        f"of {len(tuned)} {others}compressed candidates {became}" if tuned else f"nothing {others}compressed was tried"
+    )
     standing = standings.get(untuned.candidate)
-    left = ""
-    if standing is not None:
-        left = (
-            f"; {untuned.candidate.label} reaches {100 * standing.share:.0f} % of what this device can do at "
-            f"{standing.precision}"
-        )
+    left = "" if standing is None else f"; {untuned.candidate.label} {standing.sentence('this device')}"
     yield Doubt("little_gained", f"{mine / theirs:.2f}× the best untuned runtime, and why no more: {tried}{left}")
 
 
@@ -44,4 +42,8 @@ def _end(outcome: Outcome, goal: Goal) -> str:
     if excess.get("accuracy_drop", 0.0) > 0:
         return f"lost more than accuracy_drop={goal.limits['accuracy_drop']:g}"
     over = [name for name, value in excess.items() if value > 0]
-    return f"broke {over[0]}" if over else "kept the limits and were no faster"
+    if over:
+        return f"broke {over[0]}"
+    return (
+        "were far behind after a few calls" if outcome.stopped_by == "behind" else "kept the limits and were no faster"
+    )

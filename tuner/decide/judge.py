@@ -142,7 +142,7 @@ class Judge:
 
     def _lap(self, outcome: Outcome, timing: Timing) -> Lap:
         """What those calls of a round are worth."""
-        latency, rate = figures(self._goal, timing.wall_ms, outcome.candidate)
+        latency, rate = figures(self._goal, timing.wall_ms, outcome.candidate, evenness=timing.evenness)
         measured = replace(outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None)
         return Lap(timing, choice.score(self._goal, measured), rate)
 

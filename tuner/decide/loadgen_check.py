@@ -46,7 +46,7 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
             run = worker.run_for(
                 _LIMIT_S, loadgen.single_stream if alone else loadgen.offline, _LONGER * rig.limits.measure_s
             )
-            return measured, asdict(run)
+            return measured, {**asdict(run), "scenario": "SingleStream" if alone else "Offline"}
     except CandidateError as error:
         return measured, {"problem": error.sentence}
 

@@ -99,6 +99,9 @@ class Race:
     def cpu(self, name: str) -> float:
         return float(np.median([laps[name].timing.cpu for laps in self.rounds if name in laps]))
 
+    def evenness(self, name: str) -> float:
+        return float(np.median([laps[name].timing.evenness for laps in self.rounds if name in laps]))
+
     def more(self, name: str) -> dict[str, float]:
         """What its task found out: the medians over all turns."""
         return medians([turn for laps in self.rounds if name in laps for turn in laps[name].timing.more])

@@ -138,8 +138,9 @@ class Ladder:
         energy_j = mine.energy
         if energy_j is None:
             energy_j = worker.run_for(self._deadline.left_s(), host.energy_j)
-        latency, throughput = figures(goal, mine.wall_ms, candidate, resamples=RESAMPLES)
-        _, normalised = figures(goal, [turn * beside.drift for turn in mine.wall_ms], candidate)
+        latency, throughput = figures(goal, mine.wall_ms, candidate, evenness=mine.evenness, resamples=RESAMPLES)
+        corrected = [turn * beside.drift for turn in mine.wall_ms]
+        _, normalised = figures(goal, corrected, candidate, evenness=mine.evenness)
         self.measured = replace(
             self.measured,
             latency_ms=latency,

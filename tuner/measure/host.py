@@ -121,7 +121,7 @@ def energy_j() -> float | None:
     takes to see `MOVES` of them. None where turns do tell it, or nothing does."""
     here = hosted()
     reading = here.hardware.energy()
-    if not here.hardware.energy_step_s or not reading:
+    if not here.hardware.energy_step_s or not reading or len(here.streams) > 1:
         return None
     first, last, units, moves = reading, reading, 0, 0
     end = time.monotonic() + 2 * MOVES * here.hardware.energy_step_s

@@ -19,31 +19,33 @@ from tuner.candidate import Candidate
 from tuner.goal import Goal
 from tuner.measure import queueing
 from tuner.measure.statistics import Interval, percentile_interval
+from tuner.measure.stream import rounds
 from tuner.measurement import Latency
 
 _IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lone query sees
 
 
 def figures(
-    goal: Goal, turns: Sequence[NDArray[Any]], candidate: Candidate, *, resamples: int = 0
+    goal: Goal, turns: Sequence[NDArray[Any]], candidate: Candidate, *, evenness: float = 1.0, resamples: int = 0
 ) -> tuple[Latency, float]:
     """Latency in ms, and samples per second, of the candidate's calls (in ms), which came in turns. The latency's
     interval is had by resampling the turns so many times; without, it is the estimate alone. Of several lengths,
-    latency is that of all calls, and throughput that of whole rounds of them. Replicas were at work all at once."""
+    latency is that of all calls, and throughput that of whole rounds of them. Replicas were at work all at once, and
+    `evenness` is theirs (`Timing.evenness`)."""
     calls = np.concatenate(turns)
-    a_round = calls.mean(axis=1) if calls.ndim > 1 else calls  # of several lengths, each as often as it was declared
+    a_round = rounds(calls)  # of several lengths, each as often as it was declared
     if goal.scenario != "Server":
         p50, p90, p95, p99 = (float(np.percentile(calls, q)) for q in (50, 90, 95, 99))
         latency = Latency(p50, p90, p95, p99, (0.0, 0.0))
         limited = latency.percentile(goal.percentile)
         ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else (limited, limited)
-        return replace(latency, ci95=ci95), candidate.at_once / float(np.median(a_round)) * 1e3
+        return replace(latency, ci95=ci95), evenness * candidate.at_once / float(np.median(a_round)) * 1e3
     size, replicas = candidate.batch_size, candidate.replicas
     served = queueing.largest_rate(calls, size, goal.limits["latency_ms"], goal.percentile, replicas=replicas)
     if served is None:
         served = queueing.at_rate(calls, size, _IDLE * 1e3 / float(calls.mean()), replicas=replicas)
     latency = Latency(served.p50, served.p90, served.p95, served.p99, (served.p50, served.p99))
-    return latency, served.rate
+    return latency, evenness * served.rate
 
 
 def interval(

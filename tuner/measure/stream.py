@@ -25,13 +25,15 @@ _WINDOW = 8
 class Turn:
     """Durations of successive units, ms (of several lengths a row for each round); process CPU time, ms, and the
     machine's energy, J, a unit (None: not told); how long the turn took, what is not recorded included, s. `more` has
-    the median of what the task found out."""
+    the median of what the task found out. `evenness` is what replicas do together over what they would do if the median
+    call were that of each: a fast one has more of the calls, and would hide a slow one."""
 
     wall_ms: NDArray[Any]
     cpu_ms: float
     energy_j: float | None
     seconds: float
     more: Mapping[str, float] = field(default_factory=dict)
+    evenness: float = 1.0
 
 
 @dataclass
@@ -120,16 +122,24 @@ def joined(turns: Sequence[Turn]) -> Turn:
     energy, which each of them counted as a whole, once."""
     if len(turns) == 1:
         return turns[0]
+    calls = np.concatenate([turn.wall_ms for turn in turns])
+    together = float(np.mean([1 / np.median(rounds(turn.wall_ms)) for turn in turns]))
     counts = [turn.wall_ms.size for turn in turns]
     used_j = [turn.energy_j * count for turn, count in zip(turns, counts, strict=True) if turn.energy_j is not None]
     cpu_ms = [turn.cpu_ms * count for turn, count in zip(turns, counts, strict=True)]
     return Turn(
-        np.concatenate([turn.wall_ms for turn in turns]),
+        calls,
         float(np.mean(cpu_ms)) / sum(counts),
         float(np.mean(used_j)) / sum(counts) if used_j else None,
         max(turn.seconds for turn in turns),
         medians([turn.more for turn in turns]),
+        together * float(np.median(rounds(calls))),
     )
+
+
+def rounds(calls: NDArray[Any]) -> NDArray[Any]:
+    """The durations of whole rounds: of calls of several lengths, which stand in rows, the mean of each row."""
+    return np.asarray(calls.mean(axis=1)) if calls.ndim > 1 else calls
 
 
 def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

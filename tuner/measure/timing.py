@@ -32,12 +32,13 @@ _LEAST_ROUNDS = 6
 @dataclass(frozen=True)
 class Timing:
     """The turns one contender had: for each the latencies of its calls in ms, mean CPU time and energy a call, and the
-    medians of what its task found out."""
+    medians of what its task found out. `evenness` is the median over turns of `Turn.evenness`."""
 
     wall_ms: tuple[NDArray[Any], ...]
     cpu_ms: tuple[float, ...]
     energy_j: tuple[float | None, ...] = ()
     more: tuple[Mapping[str, float], ...] = ()
+    evenness: float = 1.0
 
     def percentile(self, q: float) -> float:
         return float(np.percentile(np.concatenate(self.wall_ms), q))
@@ -135,6 +136,7 @@ def _timing(turns: Sequence[Turn]) -> Timing:
         tuple(turn.cpu_ms for turn in turns),
         tuple(turn.energy_j for turn in turns),
         tuple(turn.more for turn in turns),
+        float(np.median([turn.evenness for turn in turns])),
     )
 
 

@@ -177,7 +177,8 @@ def backend(trial: TrialRecord) -> str:
 
 
 def transforms(trial: TrialRecord) -> str:
-    return " + ".join(trial.label.split(" · ")[1:-1]) or "no transform"
+    end = -2 if trial.replicas > 1 else -1  # the batch size, and the replicas
+    return " + ".join(trial.label.split(" · ")[1:end]) or "no transform"
 
 
 def batch(trial: TrialRecord) -> str:

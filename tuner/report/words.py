@@ -111,6 +111,12 @@ def assurance(result: Result) -> Iterator[str]:
         yield from _comparison(result, result.champion, result.noise)
     if (opinion := result.loadgen) and "valid" not in opinion:
         yield f"MLCommons LoadGen, an independent clock, could not say: {opinion['problem']}."
+    elif opinion and opinion.get("scenario") == "Offline":
+        ours = result.champion.measurement.throughput or math.inf
+        yield (
+            f"MLCommons LoadGen, an independent clock, got {opinion['qps']:,.0f} samples a second of it, all given at "
+            f"once ({100 * opinion['qps'] / ours:.0f} % of what was timed)."
+        )
     elif opinion:
         answer = "agrees that the limit holds" if opinion["valid"] else f"objects: {opinion['problem']}"
         name = f"p{result.goal.percentile}"

@@ -5,7 +5,7 @@ A list is a choice. A mapping with `low` and `high` is a range: of integers with
 fields may themselves be choices or ranges. Any other mapping groups what is inside it; its names are for readers.
 `null` is "nothing here". Transforms apply in the order in which they stand.
 
-`replicas` is like `batch_size`, but may be left out: then there are 1, 2, 4, … up to one for each core of the target.
+`replicas` is like `batch_size`, but may be left out: then it is a power of two, up to one for each core of the target.
 
 Each path through the choices is a *recipe*. The sampler sees one categorical parameter, the recipe, beside the
 ranges, and every trial names them all: that is what lets a Gaussian process model the whole space.
@@ -21,7 +21,7 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.plugin import Plugin
 from tuner.search.range import KnownTrial, Params, Range, Trial
-from tuner.search.recipe import RECIPE, Recipe
+from tuner.search.recipe import RECIPE, REPLICAS, Recipe
 from tuner.search.tree import read
 
 _MOST_POINTS = 20_000
@@ -37,6 +37,8 @@ class Space:
             for name, span in recipe.free():
                 if self.ranges.setdefault(name, span) != span:
                     raise RequestError(f"search_space: two different ranges for {name}; make them the same")
+            if self.recipes[recipe.name].replicas != recipe.replicas:
+                raise RequestError(f"search_space: {recipe.name} has different replicas; make them one choice or range")
 
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> "Space":
@@ -95,8 +97,9 @@ class Space:
         return Space(kept)
 
     def shared(self, cores: int) -> "Space":
-        """The points of the space with 1, 2, 4, … replicas, up to one a core, where it leaves open how many."""
-        open_to = Range(1, cores, factor=2) if cores > 1 else 1
+        """The points of the space with 1, 2, 4, … replicas, up to one a core, where it leaves open how many; as
+        elsewhere in the space, where a range says so."""
+        open_to = self.ranges.get(REPLICAS) or (Range(1, cores, factor=2) if cores > 1 else 1)
         recipes = self.recipes.values()
         return Space([r if r.replicas is not None else replace(r, replicas=open_to) for r in recipes])
 

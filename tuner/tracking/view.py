@@ -26,6 +26,7 @@ _CANDIDATE = {
     "params.`backend`": 115,
     "params.`transforms`": 140,
     "params.`batch_size`": 85,
+    "params.`replicas`": 75,
     "attributes.`Description`": 420,
     "runDateAndNestInfo": 150,
     "duration": 90,
@@ -69,7 +70,7 @@ def state(goal: Goal) -> str:
                 _chart("SCATTER", front, xaxis=_metric(latency), yaxis=_metric("accuracy_drop")),
                 _chart("SCATTER", front, xaxis=_metric(latency), yaxis=_metric(throughput)),
                 _chart(
-                    "PARALLEL", choices, selectedParams=["backend", "transforms", "batch_size"],
+                    "PARALLEL", choices, selectedParams=["backend", "transforms", "batch_size", "replicas"],
                     selectedMetrics=[latency, "accuracy_drop", throughput],
                 ),
                 _chart("BAR", choices, metricKey=throughput),
