@@ -16,6 +16,7 @@ from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.system import machine
 from tuner.testing.fakes import Null
 from tuner.trial import Failure, Outcome
+from tuner.verdict import Finding, Verdict
 
 TOP1 = Judging("tuner.metrics:top1")
 
@@ -124,3 +125,11 @@ def test_what_never_ran_is_told_and_what_ran_once_is_not() -> None:
     assert doubt.name == "never_ran" and "null-2" in doubt.sentence and "no such driver" in doubt.sentence
     assert not list(doubts.about_failures([*ran, failed(Candidate((), Null(1.0), 8), "no room")]))
     assert not list(doubts.about_failures(ran))
+
+
+@pytest.mark.parametrize(("replicas", "qps", "told"), [(2, 500.0, True), (2, 900.0, False), (1, 500.0, False)])
+def test_replicas_whose_calls_are_too_short_to_hand_over_are_told(replicas: int, qps: float, told: bool) -> None:
+    champion = Finding(Candidate((), Null(), 1, replicas), Measurement(throughput=1000.0))
+    verdict = Verdict("feasible", champion, loadgen={"qps": qps, "valid": True})
+    assert [doubt.name for doubt in doubts.about_replicas(verdict)] == ["replicas_cost"] * told
+    assert not list(doubts.about_replicas(Verdict("feasible", champion, loadgen={"problem": "it did not run"})))

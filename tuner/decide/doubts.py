@@ -14,7 +14,7 @@ from tuner.judging import Judging
 from tuner.measure.statistics import Interval, right_or_wrong, samples_to_certify
 from tuner.tensors import Shape, TensorSpec
 from tuner.trial import Outcome
-from tuner.verdict import Doubt
+from tuner.verdict import Doubt, Verdict
 
 BUSY = 0.25  # of one core, used by other processes
 DRIFT = 1.3  # the reference's slowest over its fastest trial
@@ -23,6 +23,7 @@ FEW = 100  # samples, of which resampling says little
 _LEAST_SHARE = 1e-3  # of a metric's value, that somebody would limit its loss to
 PLAUSIBLE = 30.0  # times as fast as the float model is more than compilers and compression together are known for
 _FAR = 4.0  # times as fast: what a compiler or a quantizer usually makes of it
+_HANDED_OVER = 0.75  # of what replicas do by themselves: padding and copying cost a tenth
 _REASONS = 3  # of failures, the commonest
 
 
@@ -209,6 +210,20 @@ def about_race(noise: float | None) -> Iterator[Doubt]:
     if noise is not None and noise > NOISY:
         sentence = f"the final race could not tell ratios below {math.exp(noise):.2f} apart; repeat it undisturbed"
         yield Doubt("noisy_race", sentence)
+
+
+def about_replicas(verdict: Verdict) -> Iterator[Doubt]:
+    """Whether who calls the replicas gets what they do: of very short calls, handing over takes much."""
+    champion, rate = verdict.champion, (verdict.loadgen or {}).get("qps")
+    if champion is None or rate is None or champion.candidate.replicas == 1:
+        return
+    share = rate / (champion.measurement.throughput or math.inf)
+    if share < _HANDED_OVER:
+        yield Doubt(
+            "replicas_cost",
+            f"called from {champion.candidate.replicas} threads the champion gave LoadGen {rate:,.0f} samples/s, "
+            f"{100 * share:.0f} % of what its replicas do by themselves: such calls take less than to hand them over",
+        )
 
 
 def about_throttling(before: int, after: int) -> Iterator[Doubt]:

@@ -1,6 +1,8 @@
 """What a champion is compared with: the float model in its own framework, and the best runtime as it comes."""
 
 import itertools
+import math
+import time
 from collections.abc import Collection
 
 from tuner.candidate import Candidate
@@ -17,6 +19,8 @@ from tuner.study.tally import Tally
 from tuner.system.files import require_left
 from tuner.trial import Outcome
 
+_TOO_LONG = "beside the trials they may take as long as timeout_s; a baseline may be faster than it is told"
+
 
 def eager_backend(session: Session) -> Backend | None:
     """What runs the float model in the framework that it was made in; None where its form is nobody's own."""
@@ -25,9 +29,9 @@ def eager_backend(session: Session) -> Backend | None:
 
 
 def rivals(outcomes: Collection[Outcome], eager: Backend | None, space: Space) -> list[Candidate]:
-    """Torch eager and every runtime as it comes, at every batch size with every number of replicas, the likely best
-    first, less those that have an outcome: each is entitled to its best. Of those that are slow to build only the best
-    so far."""
+    """Torch eager and every runtime as it comes, at every batch size with every number of replicas, less those that
+    have an outcome: each is entitled to its best. First those most like the best so far. Of those that are slow to
+    build only the best so far."""
     plain = [o for o in outcomes if o.state == "complete" and plain_runtime(o.candidate)]
     plain.sort(key=lambda o: o.measurement.throughput_normalised or 0.0, reverse=True)
     runtimes = [o.candidate.backend for n, o in enumerate(plain) if n == 0 or not o.candidate.slow]
@@ -35,20 +39,32 @@ def rivals(outcomes: Collection[Outcome], eager: Backend | None, space: Space) -
     shapes = itertools.product(space.counts(BATCH_SIZE)[::-1], space.counts(REPLICAS)[::-1])
     candidates = [Candidate((), backend, *shape) for shape in shapes for backend in dict.fromkeys(backends)]
     evaluated = {outcome.candidate for outcome in outcomes}
-    return [candidate for candidate in candidates if candidate not in evaluated]
+    left = [candidate for candidate in candidates if candidate not in evaluated]
+    return sorted(left, key=lambda candidate: _distance(candidate, plain[0].candidate)) if plain else left
 
 
-def measure_baselines(session: Session, search: Search, space: Space, evaluator: Evaluator, tally: Tally) -> None:
+def _distance(candidate: Candidate, other: Candidate) -> float:
+    """By how many doublings of batch size and replicas they differ."""
+    return abs(math.log2(candidate.batch_size / other.batch_size)) + abs(math.log2(candidate.replicas / other.replicas))
+
+
+def measure_baselines(
+    session: Session, search: Search, space: Space, evaluator: Evaluator, tally: Tally
+) -> dict[str, str]:
     """Measures the rivals that are not measured yet, beside the trials. One that a few calls show to be far behind the
-    best of its kind is not timed for longer."""
+    best of its kind is not timed for longer. Returns what was left out, with why: all together take no longer than the
+    search may."""
     for outcome in search.baselines():  # of an earlier session
         tally.outcomes.setdefault(outcome.candidate, outcome)
     goal = session.request.goal
     eager = eager_backend(session)
     candidates = rivals(tally.outcomes.values(), eager, space)
     recorder = Recorder(session)
+    end = time.monotonic() + session.request.timeout_s
     with session.console.baselines(len(candidates)) as advance:
-        for candidate in candidates:
+        for number, candidate in enumerate(candidates):
+            if time.monotonic() >= end:
+                return {f"{len(candidates) - number} of {len(candidates)} baselines": _TOO_LONG}
             advance(candidate)
             outcome = evaluator.evaluate(candidate, _best(candidate, eager, tally.outcomes.values(), goal))
             if outcome.failure is not None:
@@ -57,6 +73,7 @@ def measure_baselines(session: Session, search: Search, space: Space, evaluator:
             tally.outcomes[candidate] = outcome
             tally.stage_seconds += sum(outcome.seconds.values())
             recorder.baseline(outcome)
+    return {}
 
 
 def _best(candidate: Candidate, eager: Backend | None, outcomes: Collection[Outcome], goal: Goal) -> float | None:

@@ -81,7 +81,9 @@ class Study:
                 if (result := self._decided_elsewhere()) is not None:
                     console.verdict(result, session.folder)
                     return result.exit_code
-                measure_baselines(session, search, space, evaluator, self._tally)
+                unmeasured = measure_baselines(session, search, space, evaluator, self._tally)
+                console.left_out(unmeasured)
+                left_out = {**left_out, **unmeasured}
                 interrupted = False
             except KeyboardInterrupt:
                 interrupted = True
@@ -156,7 +158,7 @@ class Study:
             self._doubts = [*guessing, *self._doubts]
         self._doubts = [*doubts.about_failures(outcomes), *self._doubts, *doubts.about_trials(outcomes)]
         self._doubts += doubts.about_quantized(outcomes, session.request.goal)
-        self._doubts += doubts.about_race(verdict.noise)
+        self._doubts += [*doubts.about_race(verdict.noise), *doubts.about_replicas(verdict)]
         return verdict
 
 
