@@ -12,6 +12,7 @@ from tuner.dataset import Dataset, Samples, batches, evaluation
 from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX
 from tuner.forms.onnx_entry import let_in
+from tuner.forms.onnx_read import running
 from tuner.model import Form, ModelSource
 from tuner.plugin import missing
 from tuner.system.files import require_file
@@ -102,10 +103,8 @@ class SklearnModel(ModelSource):
 
     def _compare(self, pipeline: Any, file: Path, samples: Samples) -> None:
         """Raises RequestError where the graph answers otherwise than the pipeline."""
-        import onnxruntime
-
         inputs, _ = next(batches(samples, _CHECKED))
-        (predicted, *_) = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, inputs)
+        (predicted, *_) = running(file)(inputs)
         original = np.asarray(pipeline.predict(_table(pipeline, inputs))).reshape(len(predicted), -1)
         if original.dtype.kind in "iubOSU":
             wrong = (predicted.reshape(original.shape) != original).any(axis=1)

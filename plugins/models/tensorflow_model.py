@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tuner.dataset import Dataset, Samples, evaluation
 from tuner.errors import RequestError
 from tuner.forms import batching
-from tuner.forms.onnx import ONNX
+from tuner.forms.onnx import ONNX, save
 from tuner.forms.onnx_entry import let_in
+from tuner.forms.onnx_read import running, unknown_operators
 from tuner.model import Form, ModelSource
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
@@ -76,7 +77,6 @@ class TensorFlowModel(ModelSource):
         )
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
-        import onnx
         import tf2onnx
 
         # it goes through sets of nodes, which come in another order each time; the same file is to give the same graph
@@ -84,22 +84,19 @@ class TensorFlowModel(ModelSource):
         original, samples = self.original(), evaluation(dataset)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / self.form.file
-            onnx.save(self._converted(original), file)
+            save(self._converted(original), file, f"model.path={self.path}")
             let_in(file, out / self.form.file, samples, self._batch_axes(original, samples), path=self.path)
             self._compare(original, file, samples)
 
     def _converted(self, original: Original) -> Any:
-        import onnx
-
         said = ""
         try:
             proto = original.convert()
         except Exception as error:  # a converter raises whatever it likes
             said = first_line(error)
         else:
-            known = onnx.defs.has
-            if unknown := {node.op_type for node in proto.graph.node if not known(node.op_type, node.domain)}:
-                said = f"it does not know {', '.join(sorted(unknown))}"
+            if unknown := unknown_operators(proto):
+                said = f"it does not know {', '.join(unknown)}"
         if said:
             raise RequestError(
                 f"model.path={self.path}: tf2onnx cannot convert it ({said}); leave that out of the model, or convert "
@@ -128,13 +125,11 @@ class TensorFlowModel(ModelSource):
 
     def _compare(self, original: Original, file: Path, samples: Samples) -> None:
         """Raises RequestError where the graph answers otherwise than the original."""
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        answer = running(file)
         right, given = [], []
         for inputs in _fed(original, samples):
             right.append(original.answer(inputs))
-            given.append(session.run(original.outputs, inputs))
+            given.append(answer(inputs))  # its outputs were put in the original's order
         tolerance = _ROUNDING_INT8 if original.quantized else _ROUNDING
         try:
             batching.same(_joined(right), _joined(given), tolerance)

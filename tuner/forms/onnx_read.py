@@ -1,13 +1,14 @@
 """A user's ONNX file as it is read: refused where it is none that can be tuned, its weights drawn in."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import RequestError
 from tuner.forms.onnx import INLINE_BYTES, real_inputs
 from tuner.system.said import first_line
+from tuner.tensors import Arrays
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training"} | {
     "com.microsoft",
@@ -32,6 +33,22 @@ def read(source: Path, where: str) -> Any:
         raise RequestError(
             f"{where} is not a valid ONNX model: {said}; export it again, its external data files beside it"
         ) from error
+
+
+def running(file: Path) -> Callable[[Arrays], list[Any]]:
+    """What answers inputs as the graph does, its outputs in order: to compare it with what it was converted from."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda inputs: list(session.run(None, inputs))
+
+
+def unknown_operators(proto: Any) -> list[str]:
+    """Those of the graph that no operator set has."""
+    import onnx
+
+    known = onnx.defs.has
+    return sorted({node.op_type for node in proto.graph.node if not known(node.op_type, node.domain)})
 
 
 def require_usable(source: Path, where: str) -> None:
