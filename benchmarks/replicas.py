@@ -52,7 +52,8 @@ def compared(request: Request, rig: Rig, one: Candidate) -> dict[str, object]:
         for error in turns.failures.values():
             raise error
         _, slower = figures(request.goal, turns.timings["one"].wall_ms, one)
-        _, rate = figures(request.goal, turns.timings["several"].wall_ms, several)
+        together = turns.timings["several"]
+        _, rate = figures(request.goal, together.wall_ms, several, evenness=together.evenness)
         gains.append(rate / slower)
         through_the_pool.append(called(rig, several) / rate)
     return {"candidate": one.label, "gain": spread(gains), "called_over_timed": spread(through_the_pool)}
