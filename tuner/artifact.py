@@ -162,21 +162,17 @@ def load(folder: Path) -> Artifact:
     candidate = manifest.candidate
     backend, size, count = candidate.backend, candidate.batch_size, candidate.replicas
     of_shapes = {
-        tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): _replicas(
-            backend, (place, inputs, size, manifest.target), count
+        tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): backend.load_replicas(
+            place, inputs, size, manifest.target, count
         )
         for place, inputs in buckets(folder / FILES, backend, manifest)
     }
     sessions = [
-        Buckets(mine) if len(mine) > 1 else next(iter(mine.values()))
-        for mine in ({shape: several[n] for shape, several in of_shapes.items()} for n in range(count))
+        Buckets(dict(zip(of_shapes, mine, strict=True))) if len(mine) > 1 else mine[0]
+        for mine in zip(*of_shapes.values(), strict=True)
     ]
     session = Pool(sessions) if count > 1 else sessions[0]
     return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
-
-
-def _replicas(backend: Backend, loaded: tuple[Path, tuple[TensorSpec, ...], int, Target], count: int) -> list[Session]:
-    return [backend.load(*loaded)] if count == 1 else backend.load_replicas(*loaded, count)
 
 
 def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tuple[Path, tuple[TensorSpec, ...]]]:

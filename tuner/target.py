@@ -53,6 +53,11 @@ class Target:
         """Threads a session uses, resolved on the machine that asks."""
         return self.threads or len(os.sched_getaffinity(0))
 
+    @property
+    def most_replicas(self) -> int:
+        """One for each core of a processor; elsewhere there is nothing to share."""
+        return self.cores if self.hardware.host else 1
+
     def share(self, replicas: int) -> "Target":
         """The target as one of so many replicas has it: they share its cores evenly, at least one each."""
         return self if replicas == 1 else replace(self, threads=max(1, self.cores // replicas))

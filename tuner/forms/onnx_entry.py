@@ -26,7 +26,7 @@ from tuner.forms.onnx import (
     real_inputs,
     save,
 )
-from tuner.forms.onnx_read import draw_in, read, refuse_what_is_no_tensor
+from tuner.forms.onnx_read import draw_in, read, refuse_what_is_no_tensor, running
 from tuner.forms.onnx_rewrites import loosened, raised
 from tuner.system.said import first_line
 from tuner.tensors import TensorSpec
@@ -181,17 +181,12 @@ class _Trials:
         return copy
 
     def _running(self, proto: Any) -> Answer:
-        import onnxruntime
-
         file = self._folder / "trial.onnx"
         save(proto, file, self._where)
         try:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            return running(file)
         finally:
             file.unlink()
-        return lambda inputs: session.run(None, inputs)
 
 
 def _placed(

@@ -39,7 +39,9 @@ def running(file: Path) -> Callable[[Arrays], list[Any]]:
     """What answers inputs as the graph does, its outputs in order: to compare it with what it was converted from."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda inputs: list(session.run(None, inputs))
 
 

@@ -19,7 +19,7 @@ from tuner.candidate import Candidate
 from tuner.goal import Goal
 from tuner.measure import queueing
 from tuner.measure.statistics import Interval, percentile_interval
-from tuner.measure.stream import rounds
+from tuner.measure.stream import whole_rounds
 from tuner.measurement import Latency
 
 _IDLE = 0.01  # of the rate of single calls: where Server is hopeless, what a lone query sees
@@ -33,7 +33,7 @@ def figures(
     latency is that of all calls, and throughput that of whole rounds of them. Replicas were at work all at once, and
     `evenness` is theirs (`Timing.evenness`)."""
     calls = np.concatenate(turns)
-    a_round = rounds(calls)  # of several lengths, each as often as it was declared
+    a_round = whole_rounds(calls)  # of several lengths, each as often as it was declared
     if goal.scenario != "Server":
         p50, p90, p95, p99 = (float(np.percentile(calls, q)) for q in (50, 90, 95, 99))
         latency = Latency(p50, p90, p95, p99, (0.0, 0.0))

@@ -123,7 +123,7 @@ def joined(turns: Sequence[Turn]) -> Turn:
     if len(turns) == 1:
         return turns[0]
     calls = np.concatenate([turn.wall_ms for turn in turns])
-    together = float(np.mean([1 / np.median(rounds(turn.wall_ms)) for turn in turns]))
+    together = float(np.mean([1 / np.median(whole_rounds(turn.wall_ms)) for turn in turns]))
     counts = [turn.wall_ms.size for turn in turns]
     used_j = [turn.energy_j * count for turn, count in zip(turns, counts, strict=True) if turn.energy_j is not None]
     cpu_ms = [turn.cpu_ms * count for turn, count in zip(turns, counts, strict=True)]
@@ -133,11 +133,11 @@ def joined(turns: Sequence[Turn]) -> Turn:
         float(np.mean(used_j)) / sum(counts) if used_j else None,
         max(turn.seconds for turn in turns),
         medians([turn.more for turn in turns]),
-        together * float(np.median(rounds(calls))),
+        together * float(np.median(whole_rounds(calls))),
     )
 
 
-def rounds(calls: NDArray[Any]) -> NDArray[Any]:
+def whole_rounds(calls: NDArray[Any]) -> NDArray[Any]:
     """The durations of whole rounds: of calls of several lengths, which stand in rows, the mean of each row."""
     return np.asarray(calls.mean(axis=1)) if calls.ndim > 1 else calls
 

@@ -19,7 +19,7 @@ def require_fitting(request: Request, model: Model) -> None:
     if model.shapes and request.goal.scenario == "Server":
         raise RequestError("scenario=Server: with model.axes calls are timed as SingleStream or Offline")
     target, replicas = request.target, max(request.space.counts(REPLICAS))
-    cores = target.cores if target.hardware.host else 1
+    cores = target.most_replicas
     if replicas > cores:
         has = f"{cores} core{'s' * (cores > 1)} to share" if target.hardware.host else "no cores to share"
         raise RequestError(f"search_space.replicas={replicas}: target={target.name} has {has}; leave replicas out")
@@ -53,7 +53,7 @@ def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
     if recipes and model.batch_size is not None:
         reasons["every other batch size"] = _only(model)
         space = space.at_batch(model.batch_size)
-    space = space.shared(request.target.cores if request.target.hardware.host else 1)
+    space = space.shared(request.target.most_replicas)
     if not space.recipes:
         listed = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())
         raise RequestError(f"search_space: nothing in it can run here. {listed}")
