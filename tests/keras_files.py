@@ -20,9 +20,9 @@ def there(environments: Path = KEPT) -> bool:
     return interpreters.find(environments, KerasModel.requirements) is not None
 
 
-def made(folder: Path, environments: Path = KEPT) -> None:
+def made(folder: Path) -> None:
     """Fills the folder, in the environment that is kept there."""
-    launcher = Launcher(6000.0, environments=environments).with_libraries(KerasModel.requirements)
+    launcher = Launcher(6000.0, environments=KEPT).with_libraries(KerasModel.requirements)
     with launcher.open(folder / "log") as worker:
         worker.run_for(300, build, folder)
 

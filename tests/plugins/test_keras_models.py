@@ -26,7 +26,6 @@ from tuner.target import Target
 from tuner.workload import Workload
 
 CPU = Target("cpu", "cpu", threads=1)
-REQUIREMENTS = KerasModel.requirements
 # to make the environment takes a minute or two and 1.6 GB: what needs it runs where it is kept
 KEPT = pytest.mark.skipif(not keras_files.there(), reason="no environment of TensorFlow is kept here")
 
@@ -96,30 +95,17 @@ def test_its_file_tells_what_needs_an_environment(
 
 
 @pytest.fixture(scope="module")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where its environment is kept."""
-    if keras_files.there():
-        return keras_files.KEPT
-    folder = tmp_path_factory.mktemp("kept") / "environments"
-    try:
-        interpreters.install(folder, REQUIREMENTS, folder.with_name("log"))
-    except RequestError as error:
-        pytest.skip(f"pip cannot make the environment of TensorFlow: {error}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def built(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
-    keras_files.made(folder, environments)
+    keras_files.made(folder)
     return folder
 
 
 @pytest.fixture
-def prepared(built: Path, environments: Path, tmp_path: Path) -> Callable[[ModelSource], Prepared]:
+def prepared(built: Path, tmp_path: Path) -> Callable[[ModelSource], Prepared]:
     def run(model: ModelSource) -> Prepared:
         folder, cache = (Path(tempfile.mkdtemp(dir=tmp_path)) for _ in range(2))
-        launcher = Launcher(6000.0, CPU.environment, environments)
+        launcher = Launcher(6000.0, CPU.environment, keras_files.KEPT)
         samples = Npz(str(built / "channels_last.npz"))
         return prepare(Workload(model, samples), Store(cache), folder, launcher, lambda *_: None)
 
