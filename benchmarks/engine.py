@@ -19,7 +19,7 @@ import numpy as np
 from optuna import get_all_study_names
 
 from benchmarks.common import save
-from tuner.measure.host import LEAD
+from tuner.measure.stream import LEAD
 from tuner.measure.timing import TURN_S
 from tuner.request import compose as configure
 from tuner.request.tracking import default_uri
