@@ -20,7 +20,7 @@ GROUND = {"errors", "system"}
 LOWER = GROUND | {"nouns", "forms"}
 EVALUATING = LOWER | {"build", "measure", "evaluate"}
 RECORDING = {"request", "report", "tracking", "deploy"}
-STUDYING = EVALUATING | RECORDING | {"search", "decide", "champions"}
+STUDYING = EVALUATING | RECORDING | {"search", "decide", "champions", "executors"}
 MAY_KNOW = {
     "errors": set[str](),
     "system": {"errors"},
@@ -31,6 +31,7 @@ MAY_KNOW = {
     "measure": LOWER,
     "search": LOWER,
     "evaluate": EVALUATING,
+    "executors": EVALUATING,
     "request": LOWER | {"search"},
     "decide": EVALUATING,
     "report": GROUND | {"nouns", "request"},

@@ -41,6 +41,7 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   warm_start      false: not from the best of earlier studies
   scenario        SingleStream, Offline, Server    metric, metric_output, seed
   trial.timeout_s, .memory_mb, .measure_s          of one trial
+  executor        local, inline                    where trials are evaluated
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address
   promote         ask, auto                        auto makes the better of the two champions the registered one

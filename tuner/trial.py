@@ -18,7 +18,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a candidate. `seconds` is by stage."""
+    """What became of a candidate. `seconds` is by stage, `held` when it had the device to itself (from and to, seconds
+    since 1970), `node` the machine that evaluated it where that is not the study's own."""
 
     candidate: Candidate
     state: State
@@ -26,6 +27,8 @@ class Outcome:
     failure: Failure | None = None
     stopped_by: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    held: tuple[tuple[float, float], ...] = ()
+    node: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -35,6 +38,8 @@ class Outcome:
             "failure": None if self.failure is None else vars(self.failure),
             "stopped_by": self.stopped_by,
             "seconds": self.seconds,
+            "held": self.held,
+            "node": self.node,
         }
 
     @classmethod
@@ -46,6 +51,8 @@ class Outcome:
             Failure(**value["failure"]) if value["failure"] else None,
             value["stopped_by"],
             value["seconds"],
+            tuple((start, end) for start, end in value.get("held", ())),
+            value.get("node"),
         )
 
 

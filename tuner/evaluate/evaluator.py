@@ -23,9 +23,9 @@ class Evaluator:
     def evaluate(self, candidate: Candidate, to_beat: float | None = None, most_s: float = math.inf) -> Outcome:
         """The outcome of one trial; a candidate that cannot be had is an outcome too.
 
-        `to_beat` is the score of the best feasible candidate so far; None where there is none, and where a candidate
-        is measured however far it is behind. A trial whose process somebody killed is tried once more. `most_s` is a
-        limit on its time besides its own.
+        `to_beat` is the score of the best feasible candidate so far, minus infinity before there is one; None where a
+        candidate is measured however far it is behind. A trial whose process somebody killed is tried once more.
+        `most_s` is a limit on its time besides its own.
         """
         outcome = self._evaluated(candidate, to_beat, most_s)
         if outcome.failure is not None and outcome.failure.kind == "killed":

@@ -50,12 +50,14 @@ class Ladder:
         self._rungs = candidate.backend.rungs()
         self._deadline = rig.deadline(most_s)
         self._clock = _StageClock()
+        self._held: list[tuple[float, float]] = []
         self._lost_at = 0.0  # by how much the accuracy limit may be broken for now, in units of it
         self.measured = Measurement()
 
     def outcome(self, state: State, **why: Any) -> Outcome:
         """The trial as it stands now; `why` is `failure` or `stopped_by`."""
-        return Outcome(self._candidate, state, self.measured, seconds=self._clock.seconds(), **why)
+        seconds = self._clock.seconds()
+        return Outcome(self._candidate, state, self.measured, seconds=seconds, held=tuple(self._held), **why)
 
     def refusal(self, to_beat: float | None) -> str | None:
         """Why the trial should not go on, given what is known; None where it should. `to_beat` is the score of the best
@@ -117,7 +119,11 @@ class Ladder:
         """The device for this trial alone; its time stands still until it has it."""
         self._clock.enter("wait")
         with device_lock(self._rig.device_lock, self._deadline.stopped):
-            yield
+            start = time.time()
+            try:
+                yield
+            finally:
+                self._held.append((round(start, 3), round(time.time(), 3)))
 
     def _probe(self, worker: Worker) -> None:
         """Latency and throughput by the least of a few calls: what disturbs the machine can only have raised it."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -150,17 +149,18 @@ class TrialBar:
         self._task = bar.add_task("trials", total=total, text="")
         self._best: Outcome | None = None
         self._durations: list[float] = []
-        self._started = time.monotonic()
         self._done = 0
         self._total = total
 
-    def started(self, candidate: Candidate, budget_s: float) -> None:
-        self._started = time.monotonic()
+    def started(self, candidate: Candidate, budget_s: float, in_flight: int = 1, nodes: int = 0) -> None:
+        """`in_flight` are the trials that are under way, on so many other machines; 0 is on this one."""
         left_s = budget_s
         if self._durations:
-            left_s = min(left_s, (self._total - self._done) * sum(self._durations) / len(self._durations))
-        left = f"≤ {left_s:.0f} s left"
-        self._bar.update(self._task, text=f"{candidate.label} · {self._best_text()} · {left}")
+            mean_s = sum(self._durations) / len(self._durations)
+            left_s = min(left_s, (self._total - self._done) * mean_s / in_flight)
+        where = f"{in_flight} in flight on {nodes} node{'s' * (nodes > 1)} · " if nodes else ""
+        text = f"{where}{candidate.label} · {self._best_text()} · ≤ {left_s:.0f} s left"
+        self._bar.update(self._task, text=text)
 
     def waiting(self) -> None:
         self._bar.update(self._task, text="waiting for the other processes of this study")

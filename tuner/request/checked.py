@@ -75,6 +75,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         out_dir=out_dir,
         cache_dir=folder(values["cache_dir"]),
         tracking=where,
+        executor=mapping(values["executor"], "executor"),
         overrides=overrides,
         resolved=_without_others(values),
     )

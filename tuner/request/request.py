@@ -15,8 +15,8 @@ from tuner.workload import Workload
 
 @dataclass(frozen=True)
 class Request:
-    """Everything a study needs to know, checked. `reference` has a backend by name of form; `resolved` is the
-    configuration it came from, as plain JSON."""
+    """Everything a study needs to know, checked. `reference` has a backend by name of form; `executor` is as
+    conf/executor has it, `resolved` the configuration all came from, as plain JSON."""
 
     target: Target
     workload: Workload
@@ -38,5 +38,6 @@ class Request:
     out_dir: Path
     cache_dir: Path
     tracking: Tracking
+    executor: dict[str, Any]
     overrides: tuple[str, ...]
     resolved: dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 from tuner.errors import RequestError
 from tuner.figures import figures
 
-GROUPS = ("target", "model", "dataset", "task", "search_space", "sampler", "tracking")
+GROUPS = ("target", "model", "dataset", "task", "search_space", "sampler", "tracking", "executor")
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Fixed:
     search_space: Any = None
     sampler: Any = None
     tracking: Any = None
+    executor: Any = None
 
 
 @cache

@@ -57,6 +57,7 @@ class Search:
         self._outcomes: dict[int, Outcome] = {}  # in the order in which this process learned of them
         self._reported = 0  # so many of them, by `news`
         self._refused = 0
+        self._asked: set[Candidate] = set()  # by this process, and nothing told of them yet
 
     def enqueue(self, points: Iterable[Params]) -> None:
         """Points to try before the sampler proposes any; those already queued or tried are not queued again."""
@@ -64,14 +65,14 @@ class Search:
             self._study.enqueue_trial(params, skip_if_exists=True)
 
     def ask(self) -> Proposal | None:
-        """What to try next; None where another process is trying just that: ask again.
+        """What to try next; None where just that is under way already, here or in another process: ask again.
 
         Only one process at a time may ask (`HeldFolder.critical_section`). What a process left unfinished when it died
         is tried again. Every proposal has a sampler seeded by its number, in which a trial that was cut short and is
         tried again counts once: a study goes on as it would have.
         """
         self._close_abandoned()
-        taken = self.under_way()
+        taken = self.under_way() | self._asked
         number = self._refused + sum(t.state != TrialState.FAIL for t in self._study.get_trials(deepcopy=False))
         self._study.sampler = self._sampling.sampler_for(number)
         trial = self._study.ask()
@@ -81,6 +82,7 @@ class Search:
             self._study.tell(trial, state=TrialState.FAIL)
             self._refused += 1  # the next proposal is another
             return None
+        self._asked.add(candidate)
         return Proposal(candidate, trial)
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
@@ -90,11 +92,13 @@ class Search:
             proposal.trial.set_constraint(name, value)
         proposal.trial.set_user_attr(OUTCOME, written(outcome))
         self._study.tell(proposal.trial, self._values(outcome, others))
+        self._asked.discard(proposal.candidate)
 
     def give_up(self, proposal: Proposal) -> None:
         """Ends a trial of which nothing is told: whoever goes on with the study tries it again."""
         self._study.enqueue_trial(proposal.trial.params)
         self._study.tell(proposal.trial, state=TrialState.FAIL)
+        self._asked.discard(proposal.candidate)
 
     def outcomes(self) -> list[tuple[int, Outcome]]:
         """What was told so far, by trial number, by whichever process."""

@@ -13,6 +13,7 @@ from tuner.device import Device
 from tuner.errors import ExitCode, RequestError
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.settling import settled
+from tuner.executors.base import Trials, executor
 from tuner.model import Form
 from tuner.report.console import Console
 from tuner.request.request import Request
@@ -43,12 +44,16 @@ def run(request: Request, console: Console) -> ExitCode:
     for name in ("out_dir", "cache_dir"):
         require_place(getattr(request, name), name)
     reachable(request.tracking.uri)
-    with taken_back(request.out_dir, request.cache_dir):
-        return _run(request, console, clock, device)
+    where = executor(request.executor)
+    with (
+        taken_back(request.out_dir, request.cache_dir),
+        where.open(request.target, request.space.plugins, console.say) as trials,
+    ):
+        return _run(request, console, clock, device, trials)
 
 
-def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitCode:
-    """The same, where it is known that its record can be kept."""
+def _run(request: Request, console: Console, clock: Clock, device: str, trials: Trials) -> ExitCode:
+    """The same, where it is known that its record can be kept, and where its trials are evaluated."""
     for name in ("out_dir", "cache_dir"):
         require_room(getattr(request, name), name)
     if request.tracking.storage is not None or (request.out_dir / "optuna.journal").exists():
@@ -79,7 +84,8 @@ def _run(request: Request, console: Console, clock: Clock, device: str) -> ExitC
                 artifacts=request.out_dir / "mlartifacts",
             )
         rig = replace(rig, logs=folder.logs)
-        study = Study(Session(request, device, rig, folder, tracker, console), clock, machine_doubts, *fitting)
+        session = Session(request, device, rig, trials, folder, tracker, console)
+        study = Study(session, clock, machine_doubts, *fitting)
         status = "FAILED"
         stack.callback(lambda: tracker.close(status))
         try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from tuner.build.prepare import Prepared
 from tuner.evaluate.rig import Rig
+from tuner.executors.base import Trials
 from tuner.report.console import Console
 from tuner.request.request import Request
 from tuner.study.folder import HeldFolder
@@ -13,11 +14,13 @@ from tuner.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class Session:
-    """`device` is the name of the device that was found for the target, `rig` builds and hosts candidates for it."""
+    """`device` is the name of the device that was found for the target, `rig` builds and hosts candidates for it here,
+    `trials` takes them to where they are evaluated."""
 
     request: Request
     device: str
     rig: Rig
+    trials: Trials
     folder: HeldFolder
     tracker: Tracker
     console: Console

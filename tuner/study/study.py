@@ -73,11 +73,11 @@ class Study:
             plan = Plan.of(request, space, fit.trials)
             search = open_search(session, space, plan)
             try:
-                Loop(session, search, plan, evaluator, self._tally).run()
-                if self._tally.cut_short is not None:
-                    unfinished = {self._tally.cut_short.label: _CUT_SHORT.format(request.timeout_s)}
-                    console.left_out(unfinished)
-                    left_out = {**left_out, **unfinished}
+                session.trials.begin(evaluator)
+                Loop(session, search, plan, session.trials, self._tally).run()
+                unfinished = {cut.label: _CUT_SHORT.format(request.timeout_s) for cut in self._tally.cut_short}
+                console.left_out(unfinished)
+                left_out = {**left_out, **unfinished}
                 if (result := self._decided_elsewhere()) is not None:
                     console.verdict(result, session.folder)
                     return result.exit_code

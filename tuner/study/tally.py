@@ -22,7 +22,7 @@ class Tally:
     best: float | None = None
     since_best: int = 0
     ended_by: str = "interrupt"
-    cut_short: Candidate | None = None
+    cut_short: list[Candidate] = field(default_factory=list)
 
     def add(self, number: int, outcome: Outcome, score: float | None) -> None:
         """`score` is None where it is not feasible."""

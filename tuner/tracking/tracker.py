@@ -114,6 +114,8 @@ class Tracker:
             tags |= {"failure": outcome.failure.kind, "failure_sentence": outcome.failure.sentence}
         if outcome.stopped_by is not None:
             tags["stopped_by"] = outcome.stopped_by
+        if outcome.node is not None:
+            tags["node"] = outcome.node
         run = self._client.create_run(self._experiment, tags=tags, run_name=f"{title} {candidate.label}")
         metrics = measurement_metrics(measured)
         metrics |= excess_metrics(measured, goal)
