@@ -97,7 +97,7 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
         folder = stack.enter_context(study_folder(request, rig.prepared.content))
         tracker = Tracker(request.tracking.uri, request.tracking.experiment, folder.name)
         session = Session(request, "", rig, folder, tracker, Console())
-        space, _ = usable(request, rig)
+        space, _ = usable(request, rig, print)
         plan = Plan.of(request, space)
         clocked: Any = _Clocked(stack.enter_context(evaluating(request, rig)))
         Loop(session, open_search(session, space, plan), plan, clocked, Tally()).run()

@@ -22,7 +22,7 @@ def there(environments: Path = KEPT) -> bool:
 
 def made(folder: Path) -> None:
     """Fills the folder, in the environment that is kept there."""
-    launcher = Launcher(6000.0, environments=KEPT).with_libraries(KerasModel.requirements)
+    launcher = Launcher(6000.0, environments=KEPT).with_libraries_of(KerasModel)
     with launcher.open(folder / "log") as worker:
         worker.run_for(300, build, folder)
 

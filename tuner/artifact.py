@@ -12,7 +12,7 @@ champion its measurements; `example.npz` holds a batch of real inputs and the ou
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
+from tuner.errors import CandidateError, RequestError
 from tuner.model import Model
 from tuner.plugin import Backend, Session
 from tuner.pool import Pool
+from tuner.proxy import Proxy
+from tuner.system import interpreters
+from tuner.system.launcher import install_name
 from tuner.target import Target
 from tuner.tensors import Arrays, Shape, TensorSpec
 
@@ -138,13 +142,19 @@ def cut(array: NDArray[Any], axis: int | None, start: int, stop: int) -> NDArray
 
 @dataclass(frozen=True)
 class Manifest:
-    """The part of `manifest.json` that loading needs."""
+    """The part of `manifest.json` that loading needs. `interpreter` is that of the environment it was measured in,
+    where its backend needs one of its own."""
 
     candidate: Candidate
     target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[int | None, ...]
     shapes: tuple[Shape, ...]
+    interpreter: Path | None = None
+
+    def share(self, replicas: int) -> "Manifest":
+        """That of one of so many replicas, alone."""
+        return replace(self, candidate=replace(self.candidate, replicas=1), target=self.target.share(replicas))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -152,27 +162,55 @@ def read_manifest(folder: Path) -> Manifest:
     inputs = tuple(map(TensorSpec.from_json, value["inputs"]))
     outputs = tuple(value.get("outputs", ()))  # not there in what was made before they could be elsewhere
     shapes = tuple(map(Shape.from_json, value.get("shapes", ())))
-    return Manifest(Candidate.from_json(value["candidate"]), Target.from_json(value["target"]), inputs, outputs, shapes)
+    interpreter = Path(value["environment"]["interpreter"]) if "environment" in value else None
+    target = Target.from_json(value["target"])
+    return Manifest(Candidate.from_json(value["candidate"]), target, inputs, outputs, shapes, interpreter)
 
 
 def load(folder: Path) -> Artifact:
-    """Loads an artifact. It imports the backend's own runtime only, in this process. Of one with several replicas `run`
-    may be called from as many threads."""
+    """Loads an artifact. It imports the backend's own runtime only, in this process; where that fits nobody else's
+    libraries, a process in the environment that it has answers instead (`tuner.proxy`). Of one with several replicas
+    `run` may be called from as many threads.
+
+    Raises RequestError where that environment is not there, with the command that makes it.
+    """
     manifest = read_manifest(folder)
-    candidate = manifest.candidate
-    backend, size, count = candidate.backend, candidate.batch_size, candidate.replicas
+    candidate, count = manifest.candidate, manifest.candidate.replicas
+    if interpreters.satisfied(candidate.backend.requirements):
+        made = sessions(folder, manifest)
+    else:
+        environment = _environment(folder, manifest)
+        made = [Proxy(folder, count, environment) for _ in range(count)]
+    session = Pool(made) if count > 1 else made[0]
+    return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
+
+
+def sessions(folder: Path, manifest: Manifest) -> list[Session]:
+    """One for each replica, loaded in this process."""
+    backend, size = manifest.candidate.backend, manifest.candidate.batch_size
     of_shapes = {
         tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): backend.load_replicas(
-            place, inputs, size, manifest.target, count
+            place, inputs, size, manifest.target, manifest.candidate.replicas
         )
         for place, inputs in buckets(folder / FILES, backend, manifest)
     }
-    sessions = [
+    return [
         Buckets(dict(zip(of_shapes, mine, strict=True))) if len(mine) > 1 else mine[0]
         for mine in zip(*of_shapes.values(), strict=True)
     ]
-    session = Pool(sessions) if count > 1 else sessions[0]
-    return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
+
+
+def _environment(folder: Path, manifest: Manifest) -> interpreters.Environment:
+    """Where the artifact's backend can run: among the environments where it was measured, else in the usual cache."""
+    backend, root = manifest.candidate.backend, interpreters.usual_root()
+    if manifest.interpreter is not None:
+        kept = interpreters.find(manifest.interpreter.parents[2], backend.requirements)
+        if kept is not None:
+            return kept
+    try:
+        return interpreters.require(root, install_name(type(backend)), backend.requirements)
+    except CandidateError as error:
+        raise RequestError(f"{folder}: {error.sentence}") from error
 
 
 def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tuple[Path, tuple[TensorSpec, ...]]]:
@@ -192,7 +230,8 @@ def write_manifest(
     **more: Any,
 ) -> None:
     """Describes the artifact whose compiled files lie in `folder / FILES`. `versions` are those of Python and of the
-    libraries that made it; `more` are the `outputs` and `shapes` of a `Model` that has any."""
+    libraries that made it; `more` are the `outputs` and `shapes` of a `Model` that has any, and the `environment` of a
+    backend with one of its own."""
     manifest = {
         "candidate": candidate.to_json(),
         "target": asdict(target),

@@ -18,7 +18,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune schedule export systemd|cron|kubernetes|airflow NAME [--image …]   what those engines run instead
   tune schedule … --state-dir DIR                  where schedules and their history are kept
   tune inspect model.path=net.onnx                 what a model is, and which backends and transforms take it
-  tune doctor [target=…]                           what this machine can tune for; what is missing and why
+  tune doctor [target=…] [--install NAME]          what this machine can tune for; what is missing, why, and getting it
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
   tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
   tune promote [NAME] [version=N] [reason=…]       make a registered version (the candidate) the champion
@@ -44,6 +44,7 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   executor        local, inline                    where trials are evaluated
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address
+  install         ask, auto                        auto has pip make the Python environments that plugins need
   promote         ask, auto                        auto makes the better of the two champions the registered one
   watch           examine the registered champion first (false); on_regression=COMMAND is run if it has regressed
 

@@ -51,12 +51,20 @@ class Plugin(Checked):
         the parameters that matter to a reader."""
         return type(self).__name__.lower()
 
+    @property
+    def computes_in(self) -> str | None:
+        """The precision that it has the device compute in; None where that is not its affair."""
+        return None
+
     def elsewhere(self, target: Target) -> str | None:
         """Why it is not for the target's device, in one line; None if it is. Asked first, and without its library."""
-        if self.devices is None or target.device in self.devices:
-            return None
-        places = " and ".join(self.devices)
-        return f"{self.label} works for {places} devices only, and target={target.name} is {target.hardware.kind}"
+        if self.devices is not None and target.device not in self.devices:
+            places = " and ".join(self.devices)
+            return f"{self.label} works for {places} devices only, and target={target.name} is {target.hardware.kind}"
+        if target.precisions and self.computes_in not in (None, *target.precisions):
+            native = ", ".join(target.precisions)
+            return f"{self.label} computes in {self.computes_in}, and target={target.name} in {native} only"
+        return None
 
     def unavailable(self, target: Target) -> str | None:
         """Why this plugin cannot work for the target on this machine, in one line with the mend; None if it can.
@@ -88,6 +96,10 @@ class Transform(Plugin, ABC):
         """Whether an engineer would try it first, alone on each backend: what quantizes, as it comes, unless a subclass
         knows better. A search begins with it."""
         return self.quantizes and as_it_comes(self)
+
+    @property
+    def computes_in(self) -> str | None:
+        return self.activations
 
     @property
     def quantizes(self) -> bool:
@@ -165,6 +177,10 @@ class Backend(Plugin, ABC):
     def arithmetic(self) -> Precision:
         """The precision in which it runs what no transform has quantized."""
         return "f32"
+
+    @property
+    def computes_in(self) -> str | None:
+        return self.arithmetic
 
     @abstractmethod
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:

@@ -1,14 +1,14 @@
 """The hardware a study is for, declared; it refuses a machine that is not what it names."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tuner.device import Device, Peaks, device
 from tuner.errors import RequestError
 from tuner.system.environment import environment
 
-PRECISIONS = ("f32", "bf16", "f16", "int8")
+PRECISIONS = ("f32", "bf16", "f16", "f8", "int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Target:
 
     `threads` are those a session may use on the CPU; 0 stands for every core this process may run on.
     `tvm` is TVM's target as a mapping, `onnxruntime_providers` in order of preference.
-    `peak_tflops` by precision (f32, bf16, f16, int8; dense, in units of 10^12 multiplies and adds per second) and
-    `memory_gb_s` (10^9 bytes per second) are the maker's figures; where they are not given, a CPU's are measured.
+    `precisions` are those that it computes in by itself; where it names some, what computes in another is left out.
+    `peak_tflops` by precision (dense, in units of 10^12 multiplies and adds per second) and `memory_gb_s` (10^9 bytes
+    per second) are the maker's figures; where they are not given, a CPU's are measured.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Target:
     onnxruntime_providers: tuple[str, ...] = ("CPUExecutionProvider",)
     peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
     memory_gb_s: float | None = None
+    precisions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
@@ -36,9 +38,11 @@ class Target:
         object.__setattr__(self, "device", device(self.device).name)  # it may be a name that the device had
         if self.threads < 0:
             raise RequestError(f"target.threads={self.threads} must be 0 (every core) or more")
+        for key in ("precisions", "peak_tflops"):
+            for name in getattr(self, key):
+                if name not in PRECISIONS:
+                    raise RequestError(f"target.{key}: {name!r} must be one of {', '.join(PRECISIONS)}")
         for name, peak in self.peak_tflops.items():
-            if name not in PRECISIONS:
-                raise RequestError(f"target.peak_tflops: {name!r} must be one of {', '.join(PRECISIONS)}")
             if not peak > 0:
                 raise RequestError(f"target.peak_tflops.{name}={peak} must be more than 0")
         if self.memory_gb_s is not None and not self.memory_gb_s > 0:
@@ -75,10 +79,15 @@ class Target:
         rates = {precision: tflops * 1e12 for precision, tflops in self.peak_tflops.items()}
         return Peaks(rates, self.memory_gb_s * 1e9, declared=True)
 
+    def runs(self) -> dict[str, Any]:
+        """What decides how something is built and runs for it: its fields, less what it can do at best."""
+        return {k: v for k, v in asdict(self).items() if k not in ("peak_tflops", "memory_gb_s", "precisions")}
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Target":
         """The target that `dataclasses.asdict` and JSON made of one."""
-        return cls(**{**value, "onnxruntime_providers": tuple(value["onnxruntime_providers"])})
+        lists = {name: tuple(value.get(name, ())) for name in ("onnxruntime_providers", "precisions")}
+        return cls(**{**value, **lists})
 
     def check(self) -> str:
         """The name of the device found. Called before a study spends anything, and by `tune doctor`.

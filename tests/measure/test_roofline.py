@@ -157,7 +157,7 @@ def test_target_keeps_its_figures_through_json() -> None:
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
-        ({"peak_tflops": {"fp16": 1.0}}, "'fp16' must be one of f32, bf16, f16, int8"),
+        ({"peak_tflops": {"fp16": 1.0}}, "'fp16' must be one of f32, bf16, f16, f8, int8, int4"),
         ({"peak_tflops": {"f16": 0.0}}, "peak_tflops.f16=0.0 must be more than 0"),
         ({"memory_gb_s": -1.0}, "memory_gb_s=-1.0 must be more than 0"),
     ],

@@ -5,6 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import study
@@ -16,6 +17,7 @@ from tuner.errors import CandidateError, RequestError
 from tuner.system import interpreters
 from tuner.system.launcher import Launcher
 from tuner.target import Target
+from tuner.testing.fakes import Null
 
 WANTED = Secluded.requirements
 CPU = Target("cpu", "cpu", threads=1)
@@ -69,7 +71,8 @@ def test_what_pip_cannot_have_is_a_wrong_request(torn: tuple[Path, str]) -> None
 def test_it_is_found_by_its_requirements_in_any_order(kept: Path) -> None:
     found = interpreters.find(kept, WANTED)
     assert found is not None
-    assert found.is_relative_to(kept)
+    assert found.interpreter.is_relative_to(kept)
+    assert (found.requirements, found.locked) == (WANTED, ("tiny-runtime==1.0",))
     assert interpreters.find(kept, ("tiny-runtime",)) is None
     assert interpreters.find(kept, ("b", "a")) is None
     assert "Successfully installed tiny-runtime-1.0" in kept.with_name("log").read_text()
@@ -86,15 +89,16 @@ def test_it_is_made_once_and_not_asked_of_pip_again(kept: Path) -> None:
 def test_versions_are_those_of_the_environment(kept: Path) -> None:
     launcher = Launcher(1000, environments=kept)
     assert launcher.versions(["tiny-runtime"]) == {"tiny-runtime": "absent"}
-    secluded = launcher.with_libraries(WANTED).versions(["tiny-runtime", "numpy"])
+    secluded = launcher.with_libraries_of(Secluded()).versions(["tiny-runtime", "numpy"])
     assert secluded == {"tiny-runtime": "1.0", **launcher.versions(["numpy"])}
 
 
 def test_without_it_a_launcher_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(
-        CandidateError, match="a Python environment of its own with tiny-runtime<2, and there is none yet"
+        CandidateError,
+        match="a Python environment of its own with tiny-runtime<2, and there is none: tune doctor --install secluded",
     ):
-        Launcher(1000, environments=tmp_path).with_libraries(WANTED)
+        Launcher(1000, environments=tmp_path).with_libraries_of(Secluded())
 
 
 def test_the_cache_knows_them(kept: Path) -> None:
@@ -112,6 +116,31 @@ def test_a_study_runs_a_plugin_in_its_environment(place: Path, kept: Path) -> No
     assert result["champion"]["label"] == "secluded · b4"
     manifest = json.loads((place / "out/linear-cpu-001/champion" / artifact.MANIFEST).read_text())
     assert manifest["versions"]["tiny-runtime"] == "1.0"
+    assert manifest["environment"]["interpreter"] == str(folder_of(kept) / "bin/python")
+    assert manifest["environment"]["locked"] == ["tiny-runtime==1.0"]
+    answers_anywhere(place / "out/linear-cpu-001/champion")
+
+
+def answers_anywhere(champion: Path) -> None:
+    """In this process its runtime is not there, so another one answers; without the environment it is told."""
+    with np.load(champion / artifact.EXAMPLE) as example:
+        (answer,) = artifact.load(champion).run({"x": example["input:x"]})
+        np.testing.assert_array_equal(answer, example["output:0"])
+    manifest = json.loads((champion / artifact.MANIFEST).read_text())
+    manifest["environment"]["interpreter"] = "/nowhere/environments/0123/bin/python"
+    (champion / artifact.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(
+        RequestError, match=f"{champion}: it needs .* and there is none: tune doctor --install secluded"
+    ):
+        artifact.load(champion)
+
+
+def test_a_study_makes_it_where_it_is_asked_to(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    space = study.deploy(study.node(Secluded, ms=1.0), study.node(Null, ms=2.0))
+    settings = (space, "search_space.batch_size=[4]", "install=auto", f"cache_dir={tmp_path / 'cache'}")
+    assert study.tune(place, *settings) == 0
+    assert "No matching distribution found for tiny-runtime<2" in study.result(place)["left_out"]["secluded"]
 
 
 def test_a_plugin_whose_environment_is_not_there_says_so(tmp_path: Path, kept: Path) -> None:
@@ -119,7 +148,7 @@ def test_a_plugin_whose_environment_is_not_there_says_so(tmp_path: Path, kept: P
         launcher = Launcher(1000, environments=environments)
         return list(unavailable([Secluded()], CPU, Store(tmp_path / "store"), launcher, tmp_path / "log").values())
 
-    assert "a Python environment of its own with tiny-runtime<2, and there is none yet" in reasons(tmp_path)[0]
+    assert "a Python environment of its own with tiny-runtime<2, and there is none" in reasons(tmp_path)[0]
     assert reasons(kept) == []
 
 

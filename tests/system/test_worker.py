@@ -32,6 +32,7 @@ from tests.chores import (
 )  # fmt: skip
 from tuner.errors import CandidateError, RequestError
 from tuner.system.environment import environment
+from tuner.system.interpreters import Environment
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
 from tuner.testing.faults import fail
@@ -55,7 +56,7 @@ FORKED = Launcher(2000)
 
 @pytest.fixture(params=["forked", "another interpreter"])
 def launcher(request: pytest.FixtureRequest, another: Path) -> Launcher:
-    return FORKED if request.param == "forked" else replace(FORKED, interpreter=another)
+    return FORKED if request.param == "forked" else replace(FORKED, environment=Environment(another))
 
 
 def _gone(pid: int) -> bool:
@@ -235,9 +236,11 @@ def test_an_interrupted_wait_ends_the_child(launcher: Launcher, log: Path) -> No
 PARENT = """
 import os, sys, threading, time
 from pathlib import Path
+from tuner.system.interpreters import Environment
 from tuner.system.launcher import Launcher
 log, state, interpreter = sys.argv[1:]
-worker = Launcher(1000, interpreter=Path(interpreter)).open(Path(log))
+environment = None if interpreter == sys.executable else Environment(Path(interpreter))
+worker = Launcher(1000, environment=environment).open(Path(log))
 print(worker.run(os.getpid), flush=True)
 if state == "stopped":
     worker.pause()
@@ -262,14 +265,14 @@ def test_a_worker_ends_with_its_parent_however_that_dies(state: str, launcher: L
 
 
 def test_a_child_of_another_interpreter_is_one(another: Path, log: Path) -> None:
-    with replace(FORKED, interpreter=another).open(log) as worker:
+    with replace(FORKED, environment=Environment(another)).open(log) as worker:
         assert worker.run(os.path.realpath, "/proc/self/exe") == os.path.realpath(another)
         assert worker.run(executable) == str(another)
 
 
 def test_an_interpreter_that_is_not_there_is_told(log: Path) -> None:
     with pytest.raises(CandidateError, match="python4 does not start: No such file"):
-        replace(FORKED, interpreter=Path("/nowhere/python4")).open(log)
+        replace(FORKED, environment=Environment(Path("/nowhere/python4"))).open(log)
 
 
 def test_a_child_that_begins_anew_has_loaded_nothing(log: Path) -> None:

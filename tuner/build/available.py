@@ -31,7 +31,7 @@ def unavailable(
 
 def _require(plugin: Plugin, target: Target, store: Store, launcher: Launcher, log: Path) -> None:
     """Raises RequestError or CandidateError with the reason why the plugin cannot work for the target."""
-    at_home = launcher.with_libraries(plugin.requirements)
+    at_home = launcher.with_libraries_of(plugin)
     key = {"plugin": encode(plugin), "code": plugin_version(plugin, launcher), "target": asdict(target)}
 
     def ask(out: Path) -> None:

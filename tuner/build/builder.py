@@ -7,7 +7,7 @@ the dataset, for compilation the target and the batch size.
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,15 @@ class Builder:
             "model": model.key,
             "candidate": candidate.to_json(),
             "code": plugin_version(backend, self._launcher),
-            "target": {k: v for k, v in asdict(self._target).items() if k not in ("peak_tflops", "memory_gb_s")},
+            "target": self._target.runs(),
         }
         cache = self._store.folder(f"{type(backend).__module__}.{type(backend).__qualname__}")
         plugins = (*candidate.transforms, backend)
-        described = {"python": platform.python_version(), **versions(plugins, self._launcher)}
+        described: dict[str, Any] = {
+            "versions": {"python": platform.python_version(), **versions(plugins, self._launcher)}
+        }
+        if (environment := self._launcher.with_libraries_of(backend).environment) is not None:
+            described["environment"] = environment.to_json()
         return self._make(
             "artifact",
             made_from,
@@ -153,7 +157,7 @@ class Builder:
         plugin: Plugin,
         work: Callable[[Path], tuple[Callable[..., None], tuple[Any, ...]]],
     ) -> Path:
-        launcher = self._launcher.with_libraries(plugin.requirements)
+        launcher = self._launcher.with_libraries_of(plugin)
 
         def fill(draft: Path) -> None:
             left_s = deadline.left_s()
@@ -174,7 +178,7 @@ class Builder:
 
 
 def _compile(
-    candidate: Candidate, model: Model, target: Target, versions: Mapping[str, str], out: Path, cache: Path
+    candidate: Candidate, model: Model, target: Target, described: Mapping[str, Any], out: Path, cache: Path
 ) -> None:
     backend: Backend = candidate.backend
     files = out / artifact.FILES
@@ -183,5 +187,5 @@ def _compile(
         place.mkdir(exist_ok=True)
         alone = replace(model, inputs=inputs, shapes=())
         backend.compile(alone, candidate.batch_size, target.share(candidate.replicas), place, cache)
-    more = {"outputs": model.outputs, "shapes": [shape.to_json() for shape in model.shapes]}
-    artifact.write_manifest(out, candidate, target, model.inputs, versions, **more)
+    more: dict[str, Any] = {"outputs": model.outputs, "shapes": [shape.to_json() for shape in model.shapes]}
+    artifact.write_manifest(out, candidate, target, model.inputs, **more, **described)

@@ -70,7 +70,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
             worker = stack.enter_context(launcher.open(log))
             at_home = worker
             if source.requirements:
-                at_home = stack.enter_context(launcher.with_libraries(source.requirements).open(log))
+                at_home = stack.enter_context(launcher.with_libraries_of(source).open(log))
             kept, made_from = _kept(dataset.fitting(at_home.run(source.declares)), store, scratch, worker, progress)
             dataset = Kept(kept, json.dumps(made_from))
             workload = replace(workload, dataset=dataset)

@@ -19,7 +19,9 @@ def plugin_version(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
     source = inspect.getsourcefile(type(plugin))
     code = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else "unknown"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return {"file": code, "python": python, **_libraries(plugin, launcher)}
+    environment = launcher.with_libraries_of(plugin).environment
+    own = {} if environment is None else {"environment": environment.key}
+    return {"file": code, "python": python, **_libraries(plugin, launcher), **own}
 
 
 def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
@@ -35,4 +37,4 @@ def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
 
 
 def _libraries(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
-    return launcher.with_libraries(plugin.requirements).versions(plugin.libraries)
+    return launcher.with_libraries_of(plugin).versions(plugin.libraries)

@@ -14,7 +14,7 @@ import json
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ class Watch:
     def _terms(self) -> dict[str, str]:
         """What must be the same for two studies to look for the same champion, as digests."""
         request, content = self._request, self._rig.prepared.content
-        target = {k: v for k, v in asdict(request.target).items() if k not in ("peak_tflops", "memory_gb_s")}
+        target = request.target.runs()
         hardware = request.target.hardware
         target["device"] = next(iter(hardware.former), hardware.name)  # under which champions may be registered
         return {

@@ -55,7 +55,7 @@ def _write(rig: Rig, winner: Finding, draft: Path) -> None:
 def _reload(launcher: Launcher, winner: Finding, draft: Path, log: Path) -> None:
     """Has the artifact answer its example again in a process that has seen nothing else."""
     try:
-        with launcher.with_libraries(winner.candidate.backend.requirements).open_anew(log) as worker:
+        with launcher.with_libraries_of(winner.candidate.backend).open_anew(log) as worker:
             worker.run_for(_LIMIT_S, answer_example, draft)
     except CandidateError as error:
         raise _changed(error.sentence) from error

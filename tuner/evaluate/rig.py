@@ -69,7 +69,7 @@ class Rig:
 
     def opening(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> Worker:
         """The same while it loads it: its `result` waits for that. Raises CandidateError where it does not start."""
-        worker = self.launcher.with_libraries(candidate.backend.requirements).open(log or self.log(candidate))
+        worker = self.launcher.with_libraries_of(candidate.backend).open(log or self.log(candidate))
         worker.begin(host.open_artifact, artifact, self.prepared.workload)
         return worker
 

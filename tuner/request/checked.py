@@ -32,7 +32,11 @@ from tuner.task import Call, Task
 from tuner.trial import TrialLimits
 from tuner.workload import Workload
 
-_CHOICES = {"sampler": ("auto", "gp", "tpe", "nsga2", "random", "brute"), "promote": ("ask", "auto")}
+_CHOICES = {
+    "sampler": ("auto", "gp", "tpe", "nsga2", "random", "brute"),
+    "install": ("ask", "auto"),
+    "promote": ("ask", "auto"),
+}
 _FROM_TO = {"n_trials": (1, 10**6), "timeout_s": (1, 10**8), "patience": (1, 10**6), "seed": (0, 2**32 - 1)}
 _LONGEST_LABEL = 200
 _RESERVED = ("mlflow.db", "mlartifacts", "optuna.journal")  # other things in out_dir begin so
@@ -68,6 +72,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         warm_start=values["warm_start"],
         limits=_trial_limits(values["trial"] or {}),
         seed=values["seed"],
+        install=values["install"],
         promote=values["promote"],
         watch=values["watch"],
         on_regression=values["on_regression"],

@@ -28,8 +28,10 @@ from tuner.request.spelling import explained, group_options, known_keys
 from tuner.request.tracking import Tracking, default_uri, tracking
 from tuner.system.code import importable
 from tuner.system.files import folder
+from tuner.system.loader import build
 from tuner.system.secret import masked
 from tuner.system.spelling import unknown_name
+from tuner.target import Target
 
 _SPACE = "search_space."
 _ABSENT = object()
@@ -58,6 +60,15 @@ def recorded(overrides: Sequence[str]) -> tuple[Path, Tracking]:
     if where.uri == default_uri(out_dir) and not (out_dir / "mlflow.db").exists():
         raise RequestError(f"out_dir={out_dir}: no study has been recorded there; run one, or name its out_dir=")
     return out_dir, where
+
+
+def targets(overrides: Sequence[str]) -> dict[str, Target]:
+    """Every target of conf/target, and of the folders that `hydra.searchpath` adds, by name. Raises RequestError."""
+    _register()
+    searched = [override for override in overrides if override.startswith("hydra.searchpath=")]
+    with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
+        nodes = {name: compose(f"target/{name}", overrides=searched).target for name in group_options("target")}
+    return {name: build(OmegaConf.to_container(node), Target, f"target={name}") for name, node in nodes.items()}
 
 
 def missing(config: DictConfig) -> list[str]:

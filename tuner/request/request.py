@@ -31,6 +31,7 @@ class Request:
     warm_start: bool
     limits: TrialLimits
     seed: int
+    install: str
     promote: str
     watch: bool
     on_regression: str | None

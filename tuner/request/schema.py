@@ -25,6 +25,7 @@ class Fixed:
     stop_when_feasible: bool = False
     warm_start: bool = True
     seed: int = 0
+    install: str = "ask"
     promote: str = "ask"
     watch: bool = False
     on_regression: str | None = None

@@ -55,7 +55,7 @@ def launcher(environments: Path, model: ModelSource, say: Callable[[str], None])
     import psutil
 
     started = Launcher(0.75 * psutil.virtual_memory().total / 1e6, {}, environments)
-    started.provide(model.name, model.requirements, environments.parent / f"{slug(model.name)}.log", say)
+    started.provide(model, environments.parent / f"{slug(model.name)}.log", say)
     return started
 
 
@@ -63,7 +63,7 @@ def declared(model: ModelSource, launcher: Launcher) -> tuple[FreeSpec, ...]:
     """What the model declares that it takes. Raises RequestError."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            with launcher.with_libraries(model.requirements).open(Path(scratch) / "log") as worker:
+            with launcher.with_libraries_of(model).open(Path(scratch) / "log") as worker:
                 return worker.run(model.declares)
         except CandidateError as error:
             raise RequestError(

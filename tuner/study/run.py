@@ -63,7 +63,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str, trials: 
     preload(*CHILDREN_NEED, *files(Form.family), *files(Device.family))
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     model, log = request.workload.model, store.root / f"{slug(request.workload.name)}.log"
-    launcher.provide(model.name, model.requirements, log, console.say)
+    launcher.provide(model, log, console.say)
     # a terminated study is decided and saved like an interrupted one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
@@ -73,7 +73,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str, trials: 
             require_fitting(request, prepared.source.model)
             rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
             rig = settled(rig, request.reference, log)
-            fitting = usable(request, rig)
+            fitting = usable(request, rig, console.say)
         folder = stack.enter_context(study_folder(request, rig.prepared.content))
         with folder.critical_section():
             tracker = Tracker(

@@ -1,6 +1,6 @@
 """What of a search space can run: with this model and these samples, on this machine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tuner.build.available import unavailable
 from tuner.build.prepare import Prepared
@@ -33,15 +33,18 @@ def _only(model: Model) -> str:
     return f"the model takes batches of {model.batch_size} only ({model.fixed})"
 
 
-def usable(request: Request, rig: Rig) -> tuple[Space, dict[str, str]]:
+def usable(request: Request, rig: Rig, say: Callable[[str], None]) -> tuple[Space, dict[str, str]]:
     """The space less what this model, dataset or machine cannot do, and the reasons by plugin.
 
-    Raises RequestError where nothing is left.
+    Raises RequestError where nothing is left. Side effect: with `install=auto` the Python environments that plugins
+    need are made, which `say` is told.
     """
     dropped = _without_samples(request.space, rig.prepared) | _unchecked(request)
     if rig.prepared.source.model.quantized:
         again = [p for p in request.space.plugins if isinstance(p, Transform) and p.quantizes]
         dropped |= dict.fromkeys(again, "the model is quantized already, and taken as it is")
+    if request.install == "auto":
+        dropped |= _not_installed([p for p in request.space.plugins if p not in dropped], request, rig, say)
     plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
     dropped |= unavailable(plugins, request.target, rig.store, rig.launcher, rig.store.root / "doctor.log")
     reasons = {plugin.label: reason for plugin, reason in dropped.items()}
@@ -65,6 +68,18 @@ def _without_samples(space: Space, prepared: Prepared) -> dict[Plugin, str]:
     roles = {plugin: getattr(plugin, "role", None) for plugin in space.plugins}
     lacking = {plugin: role for plugin, role in roles.items() if role is not None and not prepared.samples[role]}
     return {plugin: f"the dataset has no {role} samples" for plugin, role in lacking.items()}
+
+
+def _not_installed(plugins: list[Plugin], request: Request, rig: Rig, say: Callable[[str], None]) -> dict[Plugin, str]:
+    """The plugins whose environment was not there and cannot be made, and why."""
+    reasons = {}
+    for plugin in plugins:
+        try:
+            if plugin.elsewhere(request.target) is None:
+                rig.launcher.provide(plugin, rig.store.root / "install.log", say)
+        except RequestError as error:
+            reasons[plugin] = str(error)
+    return reasons
 
 
 def _unchecked(request: Request) -> dict[Plugin, str]:

@@ -3,11 +3,11 @@
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
-from tuner.errors import CandidateError
 from tuner.system import interpreters
 from tuner.system.environment import library_versions
 from tuner.system.forked import Forked
@@ -17,25 +17,42 @@ from tuner.system.worker import Worker
 _ASKED_MB = 1000.0  # for a process that only reads the versions of what is installed
 
 
+class Needing(Protocol):
+    """A plugin: what pip is to install for it alone; nothing where it lives with the others."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]: ...
+
+
+def install_name(kind: type) -> str:
+    """What `tune doctor --install` calls a plugin of that class."""
+    return kind.__name__.lower()
+
+
 @dataclass(frozen=True)
 class Launcher:
     """How children are started: how much memory they may use (MB, resident, their own children included), which
     environment variables they have, and which Python runs them.
 
-    `environments` is the folder of the environments that are kept for plugins with requirements of their own.
+    `environments` is the folder of the environments that are kept for plugins with requirements of their own, and
+    `environment` the one that these children run in; None is that of the tuner itself.
     """
 
     memory_mb: float
     variables: Mapping[str, str] = field(default_factory=dict, hash=False)
     environments: Path | None = None
-    interpreter: Path = Path(sys.executable)
+    environment: interpreters.Environment | None = None
+
+    @property
+    def interpreter(self) -> Path:
+        return Path(sys.executable) if self.environment is None else self.environment.interpreter
 
     def open(self, log: Path) -> Worker:
         """A child that is ready for functions; `log` receives its standard output and error.
 
         Raises CandidateError where its interpreter does not start.
         """
-        if self.interpreter == Path(sys.executable):
+        if self.environment is None:
             return Worker(Forked(log, self.variables), self.memory_mb)
         return self.open_anew(log)
 
@@ -43,34 +60,33 @@ class Launcher:
         """The same in a process that was not forked from any: it has loaded nothing. It takes a tenth of a second."""
         return Worker(Spawned(log, self.variables, self.interpreter), self.memory_mb)
 
-    def with_libraries(self, requirements: Sequence[str]) -> "Launcher":
-        """The launcher of children in the environment that is kept for those requirements; itself where there are none.
+    def with_libraries_of(self, plugin: Needing) -> "Launcher":
+        """The launcher of children in the environment that is kept for the plugin; itself where it needs none.
 
         Raises CandidateError where that environment is not there.
         """
-        if not requirements:
+        if not plugin.requirements:
             return self
-        interpreter = None if self.environments is None else interpreters.find(self.environments, requirements)
-        if interpreter is None:
-            raise CandidateError("error", interpreters.absence(requirements))
+        environment = interpreters.require(self.environments, install_name(type(plugin)), plugin.requirements)
         # tf2onnx, for one, makes a graph in the order of sets: the same file is to become the same model
-        return replace(self, interpreter=interpreter, variables={**self.variables, "PYTHONHASHSEED": "0"})
+        return replace(self, environment=environment, variables={**self.variables, "PYTHONHASHSEED": "0"})
 
-    def provide(self, name: str, requirements: Sequence[str], log: Path, say: Callable[[str], None]) -> None:
-        """Makes the environment that `with_libraries` looks for, where there is none yet: pip downloads it, which may
-        take minutes, so `say` is told that `name` needs it. Raises RequestError where it cannot be made."""
-        if not requirements or self.environments is None or interpreters.find(self.environments, requirements):
+    def provide(self, plugin: Needing, log: Path, say: Callable[[str], None]) -> None:
+        """Makes the environment that `with_libraries_of` looks for, where there is none yet: pip downloads it, which
+        may take minutes, so `say` is told. Raises RequestError where it cannot be made."""
+        needed = plugin.requirements
+        if not needed or self.environments is None or interpreters.find(self.environments, needed):
             return
-        libraries = ", ".join(requirements)
+        name, libraries = install_name(type(plugin)), ", ".join(needed)
         say(f"{name} needs a Python environment of its own, which pip makes once, in a minute or more: {libraries}")
-        interpreters.install(self.environments, requirements, log)
+        interpreters.install(self.environments, needed, log)
 
     def versions(self, libraries: Iterable[str]) -> dict[str, str]:
         """The versions of those distributions where this launcher's children run; "absent" for what is not there.
 
         Raises CandidateError where its interpreter does not start.
         """
-        if self.interpreter == Path(sys.executable):
+        if self.environment is None:
             return library_versions(set(libraries))
         return dict(_versions_in(self.interpreter, frozenset(libraries)))
 
