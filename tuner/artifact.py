@@ -7,7 +7,8 @@
     outputs = deployed.run({"x": batch})
 
 `manifest.json` holds the candidate, the target, the inputs, the versions and the checksums, and in a packaged
-champion its measurements; `example.npz` holds a batch of real inputs and the outputs it gave.
+champion its measurements, the study's goal and its machine; `example.npz` holds a batch of real inputs and the outputs
+it gave, `calls_ms.npy` how long its calls took in the race, in their order.
 """
 
 import json
@@ -32,6 +33,7 @@ from tuner.tensors import Arrays, Shape, TensorSpec
 
 MANIFEST = "manifest.json"
 EXAMPLE = "example.npz"
+CALLS = "calls_ms.npy"
 FILES = "files"
 
 

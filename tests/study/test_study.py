@@ -105,6 +105,9 @@ def test_the_champion_is_a_folder_that_loads_by_itself(feasible: Path, tmp_path:
     assert manifest["sha256"] == digests(folder / artifact.FILES)
     assert manifest["measurement"]["accuracy"] == 1.0
     assert manifest["versions"]["numpy"] == np.__version__
+    assert manifest["goal"]["latency_percentile"] == 95
+    assert manifest["machine"]["cores"] == 1
+    np.testing.assert_allclose(np.load(folder / artifact.CALLS), 1.0, rtol=2e-3)
 
 
 def test_every_trial_is_a_run_of_its_own_below_the_study(feasible: Path) -> None:

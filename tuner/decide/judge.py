@@ -10,7 +10,7 @@ from typing import Any
 from tuner.decide import choice, race
 from tuner.decide.contest import INCUMBENT, Contest, Incumbent, drift_during, raced_measurement
 from tuner.decide.loadgen_check import check
-from tuner.decide.package import deliver
+from tuner.decide.package import Raced, deliver
 from tuner.decide.race import TWIN, Lap
 from tuner.errors import CandidateError
 from tuner.evaluate.accuracy import no_better
@@ -81,7 +81,7 @@ class Judge:
         for name in order:
             kept = incumbent.folder if incumbent is not None and name == INCUMBENT else None
             try:
-                champion, loadgen = self._packaged(contest.findings[name], kept, champion_folder)
+                champion, loadgen = self._packaged(contest, name, kept, champion_folder)
             except CandidateError as error:
                 label = contest.findings[name].candidate.label
                 notes.append(f"{label} won the race but was not announced: {error.sentence}")
@@ -146,14 +146,18 @@ class Judge:
         measured = replace(outcome.measurement, latency_ms=latency, throughput=rate, throughput_normalised=None)
         return Lap(timing, choice.score(self._goal, measured), rate)
 
-    def _packaged(self, winner: Finding, kept: Path | None, folder: Path) -> tuple[Finding, Mapping[str, Any] | None]:
+    def _packaged(
+        self, contest: Contest, name: str, kept: Path | None, folder: Path
+    ) -> tuple[Finding, Mapping[str, Any] | None]:
         """The winner, packaged in `folder`, and what LoadGen says of it. `kept` is the folder of one that was packaged
         and checked when it was registered. Raises CandidateError where it must not be announced."""
+        winner = contest.findings[name]
         self._say(f"packaging and checking {winner.candidate.label}")
         if kept is not None:
             shutil.copytree(kept, folder)
             return winner, None
-        deliver(self._rig, winner, folder)
+        turns = [turn for turns in contest.race.turns(name) for turn in turns]
+        deliver(self._rig, winner, folder, Raced(self._goal, turns, contest.race.evenness(name)))
         measured, opinion = check(self._rig, winner, self._goal)
         if not self._goal.feasible(measured):
             raise CandidateError("error", "LoadGen found it outside the limits")

@@ -1,26 +1,42 @@
 """The deliverable: packaged, then reloaded and checked in a process that has seen nothing else."""
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.decide.reload import answer_example
 from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig
+from tuner.goal import Goal
 from tuner.measure import host
 from tuner.system.deadline import Deadline
 from tuner.system.digests import digests
 from tuner.system.launcher import Launcher
+from tuner.system.machine import cpu_name
 from tuner.verdict import Finding
 
 _LIMIT_S = 120.0
+_KEPT_CALLS = 20_000  # 80 kB: of short calls, whole turns evenly spaced
 
 
-def deliver(rig: Rig, winner: Finding, folder: Path) -> None:
-    """Packages the winner's artifact as `folder`, and checks that what lies there is what was measured.
+@dataclass(frozen=True)
+class Raced:
+    """What was wanted of a winner, and how it ran in the race: its calls in ms by turn, and `Timing.evenness`."""
+
+    goal: Goal
+    turns: Sequence[NDArray[Any]]
+    evenness: float
+
+
+def deliver(rig: Rig, winner: Finding, folder: Path, raced: Raced | None = None) -> None:
+    """Packages the winner's artifact as `folder`, and checks that what lies there is what was measured. What `raced`
+    tells goes with it: whoever deploys it asks what it must hold, and for how many.
 
     Raises CandidateError where it must not be announced. Side effect: `folder` holds it, or is gone.
     """
@@ -29,6 +45,8 @@ def deliver(rig: Rig, winner: Finding, folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     try:
         _write(rig, winner, draft)
+        if raced is not None:
+            _tell(rig, raced, draft)
         scores = rig.scores(draft, winner.candidate)
         _reload(rig.launcher, winner, draft, rig.log(winner.candidate))
         if rig.prepared.workload.judged and scores.value != winner.measurement.accuracy:
@@ -50,6 +68,18 @@ def _write(rig: Rig, winner: Finding, draft: Path) -> None:
     artifact.extend_manifest(draft, measurement=winner.measurement.to_json(), sha256=digests(draft / artifact.FILES))
     if not rig.prepared.workload.judged:
         artifact.extend_manifest(draft, made_up_inputs=True)
+
+
+def _tell(rig: Rig, raced: Raced, draft: Path) -> None:
+    """Into the manifest: the goal, the machine and what of it a session had. The calls are a file of their own."""
+    step = -(-sum(map(len, raced.turns)) // _KEPT_CALLS)
+    np.save(draft / artifact.CALLS, np.concatenate(raced.turns[::step]).astype(np.float32))
+    artifact.extend_manifest(
+        draft,
+        goal={**raced.goal.to_json(), "latency_percentile": raced.goal.percentile},
+        machine={"cpu": cpu_name(), "cores": rig.target.cores},
+        evenness=raced.evenness,
+    )
 
 
 def _reload(launcher: Launcher, winner: Finding, draft: Path, log: Path) -> None:
