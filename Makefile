@@ -28,7 +28,8 @@ style: $(VENV)/.installed-dev  ## ruff alone
 types: $(VENV)/.installed-dev  ## mypy alone
 	rm -rf build/lint && mkdir -p build/lint && cp -rs $(CURDIR)/tuner build/lint/tuner
 	cp -rs $(CURDIR)/plugins build/lint/tuner/plugins
-	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p tuner
+	cp -rs $(CURDIR)/benchmarks build/lint/benchmarks
+	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p tuner -p benchmarks
 
 format: $(VENV)/.installed-dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

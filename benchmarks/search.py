@@ -98,7 +98,7 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
         tracker = Tracker(request.tracking.uri, request.tracking.experiment, folder.name)
         session = Session(request, "", rig, folder, tracker, Console())
         space, _ = usable(request, rig, print)
-        plan = Plan.of(request, space)
+        plan = Plan.of(request, space, request.n_trials)
         clocked: Any = _Clocked(stack.enter_context(evaluating(request, rig)))
         Loop(session, open_search(session, space, plan), plan, clocked, Tally()).run()
     told = [outcome for at_s, outcome in clocked.told if at_s <= limit_s]  # the last may have outlasted the limit

@@ -76,6 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_its_plugins_pass_the_suite_that_is_shipped(site: Path, tmp_path: Path) -> None:
     options = ["-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(PACKAGE / "tests")]
     told = run("-m", "pytest", *options, folder=tmp_path, path=(site,))

@@ -108,8 +108,8 @@ def _say(process: "subprocess.Popen[str]") -> None:
 
 def _error(ours: Any, theirs: Any) -> float:
     """The norm of the difference over the norm."""
-    difference = np.linalg.norm(ours.astype(np.float64) - theirs)
-    return float(f"{difference / max(np.linalg.norm(theirs.astype(np.float64)), 1e-12):.2g}")
+    difference = float(np.linalg.norm(ours.astype(np.float64) - theirs))
+    return float(f"{difference / max(float(np.linalg.norm(theirs.astype(np.float64))), 1e-12):.2g}")
 
 
 def _agreement(ours: Any, theirs: Any) -> float:

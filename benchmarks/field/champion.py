@@ -7,6 +7,7 @@ python -m benchmarks.field.champion FOLDER INPUTS.npz OUTPUTS.npz SECONDS
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,12 @@ def main(folder: str, inputs_file: str, outputs_file: str, seconds: str) -> None
     deployed = artifact.load(Path(folder))
     with np.load(Path(folder) / artifact.EXAMPLE) as example:
         whole = {spec.name: example[f"input:{spec.name}"] for spec in deployed.inputs}
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     for shape in deployed.shapes or (Shape(deployed.inputs),):
         cuts = {spec.name: tuple(map(slice, spec.full(deployed.batch_size))) for spec in shape.inputs}
         rounds.append({name: np.ascontiguousarray(whole[name][cut]) for name, cut in cuts.items()})
-    np.savez(inputs_file, **{f"{n}/{name}": array for n, inputs in enumerate(rounds) for name, array in inputs.items()})
+    named: dict[str, Any] = {f"{n}/{name}": array for n, inputs in enumerate(rounds) for name, array in inputs.items()}
+    np.savez(inputs_file, **named)
     outputs = [output for inputs in rounds for output in deployed.run(inputs)]
     times = []
     print("ready", flush=True)
@@ -33,7 +35,8 @@ def main(folder: str, inputs_file: str, outputs_file: str, seconds: str) -> None
                 deployed.run(inputs)
             times.append((time.perf_counter() - start) * 1e3)
         print("done", flush=True)
-    np.savez(outputs_file, ms=times, **{f"output_{n}": output for n, output in enumerate(outputs)})
+    answers: dict[str, Any] = {f"output_{n}": output for n, output in enumerate(outputs)}
+    np.savez(outputs_file, ms=times, **answers)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def exported(module: nn.Module, folder: Path, inputs: Samples, axes: dict[str, d
         )  # fmt: skip
 
 
-def saved(folder: Path, **samples: NDArray[Any]) -> None:
+def saved(folder: Path, **samples: Any) -> None:
     np.savez(folder / "eval.npz", **samples)
 
 

@@ -150,7 +150,8 @@ def _energy() -> dict[str, Any]:
     if not board.energy():
         return {"counter": None}
     a = torch.randn(_SIDE, _SIDE, device="cuda", dtype=torch.bfloat16)
-    seen, start = [], time.perf_counter()
+    start = time.perf_counter()
+    seen: list[tuple[float, float]] = []
     while (now := time.perf_counter() - start) < 2:
         a @ a
         torch.cuda.synchronize()

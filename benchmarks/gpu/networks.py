@@ -35,7 +35,9 @@ class Bottleneck(nn.Module):
         )
         same = stride == 1 and before == 4 * width
         self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(before, 4 * width, 1, stride))
-        nn.init.constant_(self.body[-1].weight, 0.2)  # a trained block adds little; untrained ones at full would garble
+        scale = self.body[-1].weight
+        assert isinstance(scale, Tensor)
+        nn.init.constant_(scale, 0.2)  # a trained block adds little; untrained ones at full would garble
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.body(x) + self.shortcut(x))

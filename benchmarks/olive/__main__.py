@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, Rig, save
+from benchmarks.common import RESULTS, prepared_rig, save
+from tuner.dataset import Role
 
 ROOT = Path(__file__).parents[2]
 PEER = Path(__file__).parent / "peer"
@@ -40,7 +41,7 @@ WALL_S = {"digits_cnn": 210.0, "digits_resnet18": 600.0}  # the least that Olive
 DECIDING_S = 60.0  # what the tuner needs besides its search
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 PROCESSES, TURNS, TURN_S = 5, 6, 0.5
-ROLES = ("evaluation", "calibration")
+ROLES: tuple[Role, ...] = ("evaluation", "calibration")
 
 
 def tune(workload: str) -> None:
@@ -89,11 +90,10 @@ def prepared(workload: str) -> Path:
     from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
 
     shutil.rmtree(given, ignore_errors=True)
-    source = Rig(
-        given / "scratch", f"model={workload}", "target.threads=1", f"cache_dir={given / 'cache'}"
-    ).prepared.source
+    asks = (f"model={workload}", "target.threads=1", f"cache_dir={given / 'cache'}")
+    source = prepared_rig(given / "scratch", *asks)[1].prepared.source
     TorchToOnnx().convert(source.model, given)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for role in ROLES:
         samples = source.dataset.load(role)
         assert samples is not None

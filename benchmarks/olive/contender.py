@@ -49,7 +49,7 @@ def accuracy(predict: Predict, images: Any, labels: Any, batch: int) -> float:
 
 def timed(predict: Predict, batches: list[Any], seconds: float) -> list[float]:
     """Milliseconds of each call, each with a fresh copy of another batch of real samples."""
-    calls = []
+    calls: list[float] = []
     end = time.perf_counter() + seconds
     while not calls or time.perf_counter() < end:
         batch = batches[len(calls) % len(batches)].copy()

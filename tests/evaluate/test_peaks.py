@@ -192,6 +192,7 @@ def tuned(tmp_path: Path) -> Iterator[Callable[[str], dict[str, float | str]]]:
     yield standing
 
 
+@pytest.mark.slow
 def test_a_peak_that_a_busy_machine_gave_does_not_stay(tuned: Callable[[str], dict[str, float | str]]) -> None:
     found = tuned("1000 1e6")
     assert found["attainable"] == 1e6
@@ -199,6 +200,7 @@ def test_a_peak_that_a_busy_machine_gave_does_not_stay(tuned: Callable[[str], di
     assert str(found["sentence"]).startswith("reaches ")
 
 
+@pytest.mark.slow
 def test_a_peak_that_is_beaten_again_is_told_as_such(tuned: Callable[[str], dict[str, float | str]]) -> None:
     found = tuned("1000 2000")
     assert found["share"] == 1.0

@@ -143,6 +143,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_study_goes_through_a_form_from_outside(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = study.result(tuned)
     assert result["verdict"] in ("feasible", "certified")
@@ -153,16 +154,19 @@ def test_a_study_goes_through_a_form_from_outside(tuned: Path, monkeypatch: pyte
     assert list(np.argmax(scores, axis=1)) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_conversion_is_kept_by_content(tuned: Path) -> None:
     entries = sorted(path.name for path in (tuned / "cache/conversion").iterdir() if not path.name.startswith("."))
     assert len(entries) == 2, "one for the float model, one for the rounded"
 
 
+@pytest.mark.slow
 def test_a_transform_whose_result_nothing_can_check_is_left_out(tuned: Path) -> None:
     (reason,) = study.result(tuned)["left_out"].values()
     assert "it gives the model as table" in reason and "reference.table" in reason
 
 
+@pytest.mark.slow
 def test_a_model_in_a_form_that_no_reference_backend_takes_is_refused(tuned: Path) -> None:
     code, wrong = run(tuned, "model._target_=table.Tabular")
     assert code == 2

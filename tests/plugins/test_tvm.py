@@ -168,6 +168,7 @@ def test_says_what_is_wrong_with_a_target() -> None:
     assert child(code, '{"mcpu": "skylake-avx512"}').strip() == "None"
 
 
+@pytest.mark.slow
 def test_tuning_measures_every_task(tuned: Path) -> None:
     found = summary(tuned)
     assert found["tasks_with_valid_record"] == found["tasks"] >= 3
@@ -179,6 +180,7 @@ def test_tuning_measures_every_task(tuned: Path) -> None:
     assert min(seconds) > 0
 
 
+@pytest.mark.slow
 def test_second_compile_reuses_records_and_mends_a_torn_line(
     cnn: Path, cache: Path, tuned: Path, tmp_path: Path
 ) -> None:
@@ -191,10 +193,12 @@ def test_second_compile_reuses_records_and_mends_a_torn_line(
     assert found["reused"] == summary(tuned)["records"]
 
 
+@pytest.mark.slow
 def test_tuned_agrees_with_onnxruntime(cnn: Path, tuned: Path, tmp_path: Path) -> None:
     assert_agrees(tuned, cnn, tmp_path)
 
 
+@pytest.mark.slow
 def test_loads_beside_torch(cnn: Path, tuned: Path, tmp_path: Path) -> None:
     assert_agrees(tuned, cnn, tmp_path, also="torch")
 

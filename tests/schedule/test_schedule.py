@@ -120,6 +120,7 @@ def test_a_crash_is_recorded_with_its_log(stage: Stage) -> None:
     assert "the stage is on fire" in Path(run["log"]).read_text()
 
 
+@pytest.mark.slow
 def test_a_hung_run_is_ended_with_all_it_started(stage: Stage) -> None:
     stage.add("hang", "--timeout-hours=0.003", "--grace-minutes=0.01")
     assert ended(stage.now("nightly")) == 124

@@ -84,6 +84,7 @@ def test_a_damaged_result_is_told_by_show(tmp_path: Path, refused: Refused) -> N
     assert "mine/result.json: it is damaged" in refused("show", f"out_dir={tmp_path / 'out'}")
 
 
+@pytest.mark.slow
 def test_studies_of_models_with_one_odd_name_are_kept_apart_and_never_registered_together_without_a_word(
     place: Path,
 ) -> None:

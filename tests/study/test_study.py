@@ -196,6 +196,7 @@ def test_without_labels_the_float_model_is_the_truth_and_the_verdict_says_so(
     assert min(lost.values()) == pytest.approx(0) and max(lost.values()) > 0.5
 
 
+@pytest.mark.slow
 def test_the_next_in_line_is_announced_down_to_the_last(place: Path) -> None:
     """More fail at the end than race at once, and the last is too slow to be a finalist beside them."""
     fickle = [study.node(Fickle, ms=1.0 + n / 100) for n in range(FINALISTS + 1)]
@@ -403,6 +404,7 @@ def keys(folder: Path) -> list[str]:
     return logged(folder, "candidate")
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_what_was_found_and_the_same_command_goes_on(place: Path) -> None:
     held = Held(place, after=2)
     more = [REACHABLE, *held.space()]
@@ -431,6 +433,7 @@ def test_ctrl_c_saves_what_was_found_and_the_same_command_goes_on(place: Path) -
     assert study.result(place)["trials"]["total"] == 8
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_with_the_same_command(place: Path) -> None:
     held = Held(place, after=2)
     more = [JUST_MISSED, *held.space()]
@@ -459,6 +462,7 @@ def test_a_finished_study_is_continued_with_more_trials(place: Path) -> None:
     assert study.result(place, "mine")["trials"]["total"] == 4 > before
 
 
+@pytest.mark.slow
 def test_processes_of_one_study_share_its_work(place: Path) -> None:
     held = Held(place, after=1)
     more = [REACHABLE, "study=mine", *held.space(1, 2, 3, 4, 5, 6, 7, 8)]
@@ -477,6 +481,7 @@ def test_processes_of_one_study_share_its_work(place: Path) -> None:
     assert len(set(owners)) == 2, "both tried some"
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_its_trial_to_the_others(place: Path) -> None:
     held = Held(place, after=1)
     more = [JUST_MISSED, "study=mine", *held.space()]

@@ -27,6 +27,7 @@ def summary(folder: Path, name: str = "sweep-001") -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_an_infeasible_and_a_broken_member_do_not_stop_the_others(
     place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +150,7 @@ def test_the_same_command_runs_the_members_left(place: Path, ended_by: signal.Si
     assert summary(place, "sweep-002")["members"][0]["study"] == "linear-cpu-004", "a finished sweep begins anew"
 
 
+@pytest.mark.slow
 def test_no_password_is_kept_by_a_sweep_or_its_studies(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     line = study.overrides(place, *SHORT, "latency_ms=20")
     secret = "on_regression='curl http://ada:s3cret@h/x'"

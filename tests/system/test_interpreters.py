@@ -107,6 +107,7 @@ def test_the_cache_knows_them(kept: Path) -> None:
     assert entry.size_mb > 1
 
 
+@pytest.mark.slow
 def test_a_study_runs_a_plugin_in_its_environment(place: Path, kept: Path) -> None:
     space = study.deploy(study.node(Secluded, ms=1.0))
     settings = (space, "search_space.batch_size=[4]", f"cache_dir={kept.parent}")

@@ -68,7 +68,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, family in (("plugin_kind", Plugin), ("backend_kind", Backend), ("transform_kind", Transform)):
         if name in metafunc.fixturenames:
             chosen = [kind for kind in kinds if issubclass(kind, family)]
-            metafunc.parametrize(name, chosen, ids=[kind.__name__ for kind in chosen])
+            slow = family is not Plugin  # of all plugins together only their fields are looked at
+            metafunc.parametrize(
+                name,
+                [pytest.param(kind, marks=[pytest.mark.slow] * (slow and kind.slow)) for kind in chosen],
+                ids=[kind.__name__ for kind in chosen],
+            )
     for name, family in (("backend_variant", Backend), ("transform_variant", Transform)):
         if name in metafunc.fixturenames:
             chosen = [kind for kind in kinds if issubclass(kind, family)]
@@ -79,11 +84,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _parameters(config: pytest.Config, kinds: Sequence[type[Plugin]]) -> list[Any]:
-    """One parameter set for each variant; half precision is for GPUs, and slow on a CPU."""
+    """One parameter set for each variant. What takes minutes to build is slow, and half precision on a CPU, for it is
+    meant for GPUs."""
     if not any(line.startswith("slow") for line in config.getini("markers")):
         config.addinivalue_line("markers", "slow: takes more than half a minute")
     return [
-        pytest.param(plugin, id=plugin.label, marks=[pytest.mark.slow] * (getattr(plugin, "arithmetic", "") == "f16"))
+        pytest.param(
+            plugin,
+            id=plugin.label,
+            marks=[pytest.mark.slow] * (plugin.slow or getattr(plugin, "arithmetic", "") == "f16"),
+        )
         for kind in kinds
         for plugin in variants(kind)
     ]
