@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.common import evaluating, prepared_rig, save
 from tuner.evaluate.evaluator import Evaluator
+from tuner.executors.inline import InTurn
 from tuner.report.console import Console
 from tuner.study.folder import study_folder
 from tuner.study.loop import Loop
@@ -96,11 +97,13 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(study_folder(request, rig.prepared.content))
         tracker = Tracker(request.tracking.uri, request.tracking.experiment, folder.name)
-        session = Session(request, "", rig, folder, tracker, Console())
+        trials = InTurn()
+        session = Session(request, "", rig, trials, folder, tracker, Console())
         space, _ = usable(request, rig, print)
         plan = Plan.of(request, space, request.n_trials)
         clocked: Any = _Clocked(stack.enter_context(evaluating(request, rig)))
-        Loop(session, open_search(session, space, plan), plan, clocked, Tally()).run()
+        trials.begin(clocked)
+        Loop(session, open_search(session, space, plan), plan, trials, Tally()).run()
     told = [outcome for at_s, outcome in clocked.told if at_s <= limit_s]  # the last may have outlasted the limit
     feasible = [o for o in told if o.state == "complete" and request.goal.feasible(o.measurement)]
     champion = max(feasible, key=lambda o: request.goal.score(o.measurement) or -math.inf).candidate
