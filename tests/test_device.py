@@ -75,7 +75,9 @@ def test_every_device_answers_wherever_it_is_asked(kind: type[Device]) -> None:
 
 
 def test_a_device_that_nobody_has_is_refused_by_name() -> None:
-    with pytest.raises(RequestError, match=r"target.device='abacus' must be one of cpu, nvidia"):
+    with pytest.raises(
+        RequestError, match=r"target.device='abacus' must be one of amd, cpu, nvidia, openvino_npu, qnn, tpu"
+    ):
         Target("mine", "abacus")
 
 

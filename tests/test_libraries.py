@@ -7,7 +7,7 @@ from tests import study
 
 # module of the engine -> where it may be imported at all, and whether at the top of the file
 ENGINE = {
-    "torch": ["forms/torch.py", "search/samplers.py"],
+    "torch": ["forms/torch*.py", "search/samplers.py"],
     "optuna": ["search/*.py"],
     "mlflow": ["tracking/*.py", "deploy/*.py"],
     "onnx": ["forms/onnx*.py"],

@@ -4,6 +4,7 @@ A device is one file under `plugins/devices/`, or of another distribution; a tar
 the engine asks it instead of asking what it is. It keeps no state of its own: every process makes its own.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -79,14 +80,14 @@ class Device(ABC):
         """The names of those that this process may use, the one that it would use first. Loads no framework."""
 
     def find(self, device_name: str | None) -> str:
-        """The name of the first device in which `device_name` occurs. Called before a study spends anything, and by
+        """The name of the first device that `device_name` fits. Called before a study spends anything, and by
         `tune doctor`.
 
         Raises RequestError saying what was looked for, what was found and what to do.
         """
         names = self.found()
         for name in names:
-            if device_name is None or device_name.lower() in name.lower():
+            if fits(device_name, name):
                 return name
         named = "" if device_name is None else f" named {device_name!r}"
         raise RequestError(
@@ -129,6 +130,15 @@ class Device(ABC):
     def facts(self, device_name: str | None) -> Mapping[str, str | float]:
         """What it says of itself now, by name and unit: for the record of a study."""
         return {"name": self.find(device_name), **self.versions()}
+
+
+def fits(device_name: str | None, name: str) -> bool:
+    """Whether `device_name` occurs in what a device is called; a number is a whole one, for an A100 is no A10. None
+    fits any."""
+    if device_name is None:
+        return True
+    whole = r"(?![a-z0-9])" if device_name[-1:].isdigit() else ""
+    return re.search(re.escape(device_name.lower()) + whole, name.lower()) is not None
 
 
 def device(name: str) -> Device:

@@ -9,7 +9,7 @@ import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +24,7 @@ from tuner.tensors import Arrays, TensorSpec
 
 Precision = Literal["f32", "bf16", "f16"]
 Quantized = Literal["int8", "int4", "f8"]
+_LATER = "later"  # in the metadata of a field
 
 
 @dataclass(frozen=True)
@@ -224,13 +225,24 @@ def missing(library: str, install: str | None = None) -> str | None:
 
 def as_it_comes(plugin: Plugin) -> bool:
     """Whether every parameter has its default."""
-    return all(getattr(plugin, field.name) == field.default for field in fields(plugin))
+    return all(getattr(plugin, each.name) == each.default for each in fields(plugin))
+
+
+def later(default: Any) -> Any:
+    """The default of a field that a plugin got after it had been released: such a value is left out of the plugin's
+    JSON, so that what was kept, or registered, before is still found."""
+    return field(default=default, metadata={_LATER: True})
 
 
 def encode(plugin: Plugin) -> dict[str, Any]:
-    """The plugin as JSON: `_target_` and every field, defaults included. `tuner.system.loader.build` reads it."""
+    """The plugin as JSON: `_target_` and every field, defaults included, but for those that came `later`.
+    `tuner.system.loader.build` reads it."""
     kind = type(plugin)
-    values = {field.name: _plain(getattr(plugin, field.name)) for field in fields(plugin)}
+    values = {
+        each.name: _plain(getattr(plugin, each.name))
+        for each in fields(plugin)
+        if not (_LATER in each.metadata and getattr(plugin, each.name) == each.default)
+    }
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **values}
 
 

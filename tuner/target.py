@@ -13,7 +13,7 @@ PRECISIONS = ("f32", "bf16", "f16", "f8", "int8", "int4")
 
 @dataclass(frozen=True)
 class Target:
-    """One device: `device` names its kind, and `device_name` must occur in what it is called, where that is given.
+    """One device: `device` names its kind, and `device_name` must fit what it is called, where that is given.
 
     `threads` are those a session may use on the CPU; 0 stands for every core this process may run on.
     `tvm` is TVM's target as a mapping, `onnxruntime_providers` in order of preference.

@@ -2,25 +2,41 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, copy
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Session, missing
+from tuner.plugin import Backend, Session, later, missing
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
 
 @dataclass(frozen=True)
 class OnnxRuntime(Backend):
-    """All graph optimisations, on the providers the target lists."""
+    """On the providers that the target lists, with the options of a session.
+
+    `graph` is how far the graph is optimised. `parallel` runs operators that do not need one another side by side, a
+    thread each, where else all threads share one operator. Without `arena` memory is asked of the system for every
+    call, and without `spinning` threads sleep as soon as there is no work: slower alone, kinder to others.
+    """
+
+    graph: Literal["all", "extended", "basic", "disabled"] = later("all")
+    parallel: bool = later(False)
+    arena: bool = later(True)
+    spinning: bool = later(True)
 
     variable: ClassVar[bool] = True
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+
+    @property
+    def label(self) -> str:
+        marks = {f"-{self.graph}": self.graph != "all", "-par": self.parallel}
+        marks |= {"-noarena": not self.arena, "-nospin": not self.spinning}
+        return "onnxruntime" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
         if reason := missing("onnxruntime"):
@@ -45,17 +61,38 @@ class OnnxRuntime(Backend):
         providers = list(target.onnxruntime_providers)
         if "CUDAExecutionProvider" in providers:
             onnxruntime.preload_dlls()  # CUDA libraries that pip installed, which the system loader does not find
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = target.cores  # they spin for a while after a call, as they do when deployed
-        options.log_severity_level = 3
-        # the batch is known: a free axis would keep shapes from being folded
-        options.add_free_dimension_override_by_name(BATCH, batch_size)
-        session = onnxruntime.InferenceSession(folder / ONNX.file, options, providers=providers)
+        session = onnxruntime.InferenceSession(
+            folder / ONNX.file, self._options(batch_size, target.cores), providers=providers
+        )
         if session.get_providers()[0] != providers[0]:  # a provider that fails to load is skipped in silence
             raise CandidateError(
                 "error", f"onnxruntime could not load {providers[0]}; its log names the missing library"
             )
         return _Session(session)
+
+    def _options(self, batch_size: int, threads: int) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = {
+            "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+            "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+            "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+            "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        }[self.graph]
+        if self.parallel:
+            options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+            options.inter_op_num_threads, options.intra_op_num_threads = threads, 1
+        else:
+            options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = self.arena
+        if not self.spinning:  # else they spin for a while after a call, as they do when deployed
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # the batch is known: a free axis would keep shapes from being folded
+        options.add_free_dimension_override_by_name(BATCH, batch_size)
+        return options
 
 
 class _Session(Session):

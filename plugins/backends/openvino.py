@@ -11,7 +11,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Precision, Session, missing
+from tuner.plugin import Backend, Precision, Session, later, missing
 from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
@@ -19,13 +19,16 @@ from tuner.tensors import Arrays, TensorSpec
 
 @dataclass(frozen=True)
 class OpenVINO(Backend):
-    """A stream for each replica, tuned for latency, at a fixed batch size.
+    """A stream for each replica, at a fixed batch size.
 
+    `hint` is what OpenVINO tunes the streams for, and without `pinning` their threads may move between cores.
     `precision` is the arithmetic of layers that no transform has quantized. bf16 keeps inputs, outputs and
     files in float32, and pays on processors with bf16 instructions (AMX above all).
     """
 
     precision: Literal["f32", "bf16"] = "f32"
+    hint: Literal["latency", "throughput"] = later("latency")
+    pinning: bool = later(True)
 
     accepts: ClassVar[tuple[Form, ...]] = (OPENVINO, ONNX)
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
@@ -33,7 +36,9 @@ class OpenVINO(Backend):
 
     @property
     def label(self) -> str:
-        return "openvino" if self.precision == "f32" else f"openvino-{self.precision}"
+        marks = {f"-{self.precision}": self.precision != "f32", f"-{self.hint}": self.hint != "latency"}
+        marks["-unpinned"] = not self.pinning
+        return "openvino" + "".join(mark for mark, shown in marks.items() if shown)
 
     @property
     def arithmetic(self) -> Precision:
@@ -71,10 +76,12 @@ class OpenVINO(Backend):
         config = {
             # never left to the default, which is bf16 where the processor has it
             "INFERENCE_PRECISION_HINT": self.precision,
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": self.hint.upper(),
             "NUM_STREAMS": str(replicas),
             "INFERENCE_NUM_THREADS": str(target.cores),
         }
+        if not self.pinning:  # else OpenVINO decides
+            config["ENABLE_CPU_PINNING"] = "NO"
         compiled = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", config)
         sessions: list[Session] = [_Session(compiled.create_infer_request()) for _ in range(replicas)]
         if replicas > 1:  # two first calls at once may wait for each other for ever, in what the first of all sets up

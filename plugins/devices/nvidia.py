@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar
 
-from tuner.device import Device
+from tuner.device import Device, fits
 from tuner.errors import RequestError
 from tuner.system.energy import Counter, Reading
 from tuner.system.said import first_line
@@ -111,8 +111,7 @@ class Nvidia(Device):
 
 
 def _pinned(device_name: str | None) -> Board | None:
-    named = (device_name or "").lower()
-    return next((board for board in _visible() if named in board.name.lower()), None)
+    return next((board for board in _visible() if fits(device_name, board.name)), None)
 
 
 def _visible() -> Sequence[Board]:

@@ -45,7 +45,7 @@ def deploy(kind: str, fields: str) -> list[str]:
         (["+latncy_ms=5"], "did you mean latency_ms?"),
         (["++nonsense.deep=5"], "no such key"),
         # a wrong group or choice
-        (["target=a10"], "did you mean a100?"),
+        (["target=a1000"], "did you mean a100?"),
         (["model=digits_cn"], "did you mean digits_cnn?"),
         (["dataset=npx"], "did you mean npz?"),
         (["search_space=defalt"], "did you mean default?"),

@@ -10,11 +10,23 @@ import psutil
 _THROTTLES = "/sys/devices/system/cpu"
 
 
-def cpu_name() -> str:
-    """The processor's model name as Linux gives it."""
-    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return next(names, "unknown CPU")
+_ARM = {  # parts of Arm's own design, by the number in their identification register
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1",
+    "0xd40": "Neoverse-V1",
+    "0xd42": "Cortex-A78AE",
+    "0xd49": "Neoverse-N2",
+    "0xd4f": "Neoverse-V2",
+}
+
+
+def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model name as Linux gives it; it gives that of an Arm processor as a number."""
+    with file.open(encoding="utf-8") as lines:
+        pairs = [line.partition(":") for line in lines]
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    part = facts.get("CPU part", "unknown CPU")
+    return facts.get("model name") or _ARM.get(part, part)
 
 
 def governor() -> str | None:

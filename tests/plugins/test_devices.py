@@ -1,0 +1,112 @@
+"""Devices that nobody has at hand, by what their machines say of themselves; and the targets that name them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.study import Refused
+from tuner.device import fits
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.devices import amd, openvino_npu, qnn, tpu
+from tuner.request import compose
+from tuner.system.machine import cpu_name
+from tuner.target import Target
+
+ROCMINFO = """
+Agent 1
+*******
+  Name:                    AMD EPYC 9654 96-Core Processor
+  Uuid:                    CPU-XX
+  Marketing Name:          AMD EPYC 9654 96-Core Processor
+  Device Type:             CPU
+*******
+Agent 2
+*******
+  Name:                    gfx942
+  Uuid:                    GPU-0f7ab52f8f2b0a8c
+  Marketing Name:          AMD Instinct MI300X
+  Device Type:             GPU
+  Pool Info:
+    Pool 1
+      Name:                  inner
+"""
+
+
+@pytest.fixture(scope="module")
+def targets() -> dict[str, Target]:
+    return compose.targets([])
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    return root
+
+
+def test_rocminfo_tells_of_boards() -> None:
+    assert amd.boards(ROCMINFO) == [amd.Board("GPU-0f7ab52f8f2b0a8c", "AMD Instinct MI300X")]
+    assert amd.boards("") == []
+
+
+def test_the_pci_bus_tells_of_tpus(tmp_path: Path) -> None:
+    bus = tree(tmp_path, {"0/vendor": "0x8086", "0/device": "0x0063", "1/vendor": "0x1ae0", "1/device": "0x0063"})
+    assert tpu.chips(bus) == ("TPU v5e",)
+
+
+def test_the_kernel_tells_of_npus(tmp_path: Path) -> None:
+    accelerators = tree(tmp_path / "accel", {"accel0/device/device": "0x643e", "accel1/device/device": "0x1234"})
+    (accelerators / "accel0/device/driver").symlink_to(tmp_path / "intel_vpu")
+    (accelerators / "accel1/device/driver").symlink_to(tmp_path / "other")
+    assert openvino_npu.npus(accelerators) == ("Intel NPU (Lunar Lake)",)
+    files = tree(tmp_path, {"dev/fastrpc-cdsp": "", "soc/machine": "X1E80100"})
+    assert qnn.npus(files / "dev", files / "soc") == ("X1E80100",)
+    assert qnn.npus(files / "soc", files / "soc") == ()
+
+
+def test_an_arm_processor_is_called_by_its_part(tmp_path: Path) -> None:
+    files = tree(
+        tmp_path, {"pi": "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b", "new": "CPU part : 0xeee"}
+    )
+    assert [cpu_name(files / name) for name in ("pi", "new")] == ["Cortex-A76", "0xeee"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "fitting"),
+    [
+        ("A10", "NVIDIA A10", True),
+        ("A10", "NVIDIA A100-SXM4-80GB", False),
+        ("A10", "NVIDIA A10G", False),
+        ("L4", "NVIDIA L40S", False),
+        ("a100", "NVIDIA A100-SXM4-80GB", True),
+        ("RTX 4090", "NVIDIA GeForce RTX 4090", True),
+        (None, "anything", True),
+    ],
+)
+def test_a_number_in_a_name_is_a_whole_one(wanted: str | None, name: str, fitting: bool) -> None:
+    assert fits(wanted, name) is fitting
+
+
+def test_targets_say_what_they_compute_in(targets: dict[str, Target]) -> None:
+    assert {"a10", "b200", "mi300x", "tpu_v5e", "intel_npu", "snapdragon", "graviton3", "jetson_orin"} <= targets.keys()
+    for name, target in targets.items():
+        assert target.name == name
+        assert target.precisions or name == "cpu"
+        assert set(target.peak_tflops) <= set(target.precisions)
+        assert bool(target.peak_tflops) == (target.memory_gb_s is not None)
+
+
+def test_what_computes_in_another_precision_is_left_out(targets: dict[str, Target]) -> None:
+    assert Eager("bf16").elsewhere(targets["a10"]) is None
+    reason = Eager("bf16").elsewhere(targets["t4"])
+    assert reason == "eager-bf16 computes in bf16, and target=t4 in f32, f16, int8, int4 only"
+
+
+@pytest.mark.parametrize("name", ["mi300x", "tpu_v5e", "intel_npu", "snapdragon", "raspberry_pi5", "b200"])
+def test_one_that_is_not_here_is_refused_and_nothing_spent(
+    name: str, refused: Refused, targets: dict[str, Target]
+) -> None:
+    if targets[name].hardware.found() and not targets[name].hardware.host:
+        pytest.skip("such a device is here")
+    told = refused(f"target={name}", "latency_ms=5")
+    assert f"target={name}: looked for" in told
