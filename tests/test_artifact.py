@@ -1,5 +1,6 @@
 """What an artifact takes and gives: no input is cast, and an answer belongs to whoever asked."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from tuner.build.samples import Kept, keep
 from tuner.candidate import Candidate
 from tuner.dataset import ArraySamples, Dataset, Role, shaped
 from tuner.forms.onnx import ONNX
+from tuner.forms.torch import TorchSession
 from tuner.model import Model
 from tuner.plugin import Backend, Session
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
+from tuner.pool import Pool
 from tuner.target import Target
 from tuner.tensors import Arrays, Shape, TensorSpec
 from tuner.testing.fakes import Null
@@ -26,32 +29,37 @@ BATCH = 4
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
 
 
-class Reusing(Session):
-    """Answers with views of one buffer, as a runtime may."""
-
-    def __init__(self) -> None:
-        self._buffer = np.zeros((BATCH, 2), np.float32)
+class First(Session):
+    """Answers with the first number of each sample, twice."""
 
     def run(self, inputs: Arrays) -> list[Any]:
-        self._buffer[:] = inputs["x"].reshape(BATCH, -1)[:, :1]
-        return [self._buffer]
+        return [np.repeat(inputs["x"].reshape(BATCH, -1)[:, :1], 2, 1).astype(np.float32)]
 
 
 def deployed(dtype: str = "float32", shape: tuple[int, ...] = (2,)) -> Artifact:
     specs = (TensorSpec("x", shape, dtype), TensorSpec("other", (), "int64"))
-    return Artifact(Candidate((), Null(), BATCH), Target("cpu", "cpu"), specs, Reusing())
+    return Artifact(Candidate((), Null(), BATCH), Target("cpu", "cpu"), specs, First())
 
 
 def inputs(count: int, dtype: str = "float32", shape: tuple[int, ...] = (2,)) -> Arrays:
     return {"x": np.ones((count, *shape), dtype), "other": np.zeros(count, np.int64)}
 
 
-def test_an_answer_is_not_changed_by_the_next_call() -> None:
-    artifact = deployed()
-    (first,) = artifact.run(inputs(BATCH))
-    artifact.run({**inputs(BATCH), "x": np.zeros((BATCH, 2), np.float32)})
+def test_a_state_that_a_module_keeps_is_not_handed_out() -> None:
+    import torch
+
+    state = torch.zeros(BATCH, 2)
+    session = TorchSession(lambda x: state.add_(x), ["x"], "f32", TARGET)
+    (first,) = session.run({"x": np.ones((BATCH, 2), np.float32)})
+    session.run({"x": np.ones((BATCH, 2), np.float32)})
     assert (first == 1).all()
-    assert first.base is None
+
+
+def test_each_replica_answers_with_its_own_session() -> None:
+    pooled = replace(deployed(), session=Pool([First(), First()]))
+    one, other = pooled.replicas
+    assert {one.session, other.session} == set(pooled.session.sessions)
+    np.testing.assert_array_equal(one.run(inputs(1))[0], pooled.run(inputs(1))[0])
 
 
 @pytest.mark.parametrize("count", [1, BATCH])

@@ -14,6 +14,7 @@ it gave, `calls_ms.npy` how long its calls took in the race, in their order.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ FILES = "files"
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A loaded artifact."""
+class Artifact(Session):
+    """A loaded artifact: what answers as the model itself would, and what is timed."""
 
     candidate: Candidate
     target: Target
@@ -61,14 +62,34 @@ class Artifact:
         What it returns is the caller's: no later call changes it. Raises ValueError, with the input's name, where one
         is missing, superfluous, of another shape or of another dtype: nothing is cast.
         """
-        if set(inputs) != {spec.name for spec in self.inputs}:
+        whole = self._whole
+        if inputs.keys() == whole.keys() and all(
+            type(array) is np.ndarray and (array.shape, array.dtype) == whole[name] and array.flags.c_contiguous
+            for name, array in inputs.items()
+        ):
+            return self.session.run(inputs)  # nothing to check or to cut
+        if inputs.keys() != whole.keys():
             raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
         lengths = self._lengths(inputs)
         count = self._count(lengths, inputs)
         outputs = self.session.run({spec.name: self._filled(spec, inputs[spec.name], count) for spec in lengths})
         if count == self.batch_size:  # of one sample, what has no batch axis may be of any length
-            return outputs if isinstance(self.session, Pool) else [np.array(output) for output in outputs]
+            return outputs
         return [np.array(cut(o, axis, 0, count)) for o, axis in zip(outputs, self.axes(outputs), strict=True)]
+
+    def now(self) -> float:
+        return self.session.now()
+
+    @property
+    def replicas(self) -> "list[Artifact]":
+        """One for each of its sessions, to be called from a thread of its own."""
+        sessions = self.session.sessions if isinstance(self.session, Pool) else (self.session,)
+        return [replace(self, session=session) for session in sessions]
+
+    @cached_property
+    def _whole(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """The shape and dtype of a whole batch of each input."""
+        return {spec.name: (spec.full(self.batch_size), np.dtype(spec.dtype)) for spec in self.inputs}
 
     def _filled(self, spec: TensorSpec, array: NDArray[Any], count: int) -> NDArray[Any]:
         """The input as a whole batch; one that is whole is handed on as it is, for a session changes no input."""

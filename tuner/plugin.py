@@ -154,8 +154,8 @@ class Session(ABC):
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         """Answers one batch, shapes `spec.full(batch_size)`; returns when the outputs are in host memory.
 
-        It never changes `inputs`; the arrays returned hold until the next call, for that is what is timed
-        (`tuner.artifact` copies them for its callers).
+        It never changes `inputs`; what it returns is the caller's, and no later call changes it: a runtime that hands
+        out its own memory has it copied here, for what is timed is what is used.
         """
 
     def now(self) -> float:

@@ -22,11 +22,9 @@ class Pool(Session):
             self._free.put(session)
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        """As a session does, but what it returns is the caller's: the next call of the same session may be another
-        thread's."""
         session = self._free.get()
         try:
-            return [output.copy() for output in session.run(inputs)]
+            return session.run(inputs)
         finally:
             self._free.put(session)
 

@@ -94,6 +94,6 @@ class _Session(Session):
         self._request = request
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        # outputs are views of the request's own memory, overwritten by its next call
-        results = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        # not shared, outputs are copied: else they are views of the request's own memory, overwritten by its next call
+        results = self._request.infer(inputs, share_inputs=True, share_outputs=False)
         return list(results.to_tuple())

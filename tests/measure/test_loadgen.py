@@ -19,7 +19,7 @@ from tuner.plugin import Session
 from tuner.system.launcher import Launcher
 from tuner.target import Target
 from tuner.task import Call
-from tuner.tensors import Arrays
+from tuner.tensors import Arrays, TensorSpec
 from tuner.testing.fakes import INPUTS, WEIGHTS, Linear, Null, Points
 from tuner.workload import Workload
 
@@ -57,7 +57,7 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sleeping:
     slow = Sleeping()
     pool = [{"x": np.arange(BATCH, dtype=np.float32)[:, None] + 10 * i} for i in range(3)]
     cpu = Target("cpu", "cpu", threads=1)
-    deployed = artifact.Artifact(Candidate((), Null(CALL_MS), BATCH), cpu, INPUTS, slow)
+    deployed = artifact.Artifact(Candidate((), Null(CALL_MS), BATCH), cpu, (TensorSpec("x", (1,), "float32"),), slow)
     hosted = host.Hosted(deployed, cpu.hardware, Call(), [[batch] for batch in pool])
     monkeypatch.setattr(loadgen, "hosted", lambda: hosted)
     return slow

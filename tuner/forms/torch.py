@@ -219,8 +219,9 @@ class TorchSession(Session):
 
         with torch.inference_mode():
             result = self._call(*(self._tensor(inputs[name]) for name in self._names))
-            # .cpu() waits for the device
+            # .cpu() waits for the device; what was not made in this call, like a state that the module keeps, is copied
             outputs = [leaf.cpu() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            outputs = [output if output.is_inference() else output.clone() for output in outputs]
             return [(o.float() if o.is_floating_point() else o).numpy() for o in outputs]
 
     def _tensor(self, array: NDArray[Any]) -> Any:

@@ -23,7 +23,6 @@ from tuner.device import Device
 from tuner.judging import Labels, Scores
 from tuner.measure.stream import MOVES, Stream, Turn, copied, joined
 from tuner.plugin import Session
-from tuner.pool import Pool
 from tuner.system import energy
 from tuner.task import Task
 from tuner.tensors import Arrays, Shape
@@ -45,10 +44,6 @@ class Hosted:
     """Rounds of calls: of one batch, or of as many of each declared shape as it has calls."""
 
     @property
-    def session(self) -> Session:
-        return self.artifact.session
-
-    @property
     def calls(self) -> int:
         """Of a round."""
         return len(self.pool[0])
@@ -56,8 +51,7 @@ class Hosted:
     @cached_property
     def streams(self) -> list[Stream]:
         """One for each replica."""
-        sessions = self.session.sessions if isinstance(self.session, Pool) else [self.session]
-        return [Stream(session, self.task, self.hardware, self.pool) for session in sessions]
+        return [Stream(replica, self.task, self.hardware, self.pool) for replica in self.artifact.replicas]
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -95,7 +89,7 @@ def open_artifact(folder: Path, workload: Workload) -> float:
     rounds = [shape for shape in shapes for _ in range(shape.calls)]
     pool = [[_batch(samples, shape, loaded.batch_size, offset) for shape in rounds] for offset in range(_POOL)]
     for batch in pool[0]:
-        loaded.session.run(copied(batch))
+        loaded.run(copied(batch))
     _hosted = Hosted(loaded, loaded.target.hardware, workload.task, pool)
     return time.perf_counter() - start
 
@@ -158,7 +152,7 @@ def example() -> tuple[Arrays, list[NDArray[Any]]]:
     """A batch of real inputs and the outputs it gets."""
     here = hosted()
     batch = here.pool[0][0]
-    return batch, [np.array(output) for output in here.session.run(copied(batch))]
+    return batch, here.artifact.run(copied(batch))
 
 
 def memory_mb() -> float:
@@ -170,7 +164,8 @@ def memory_mb() -> float:
 
 def beyond_loadgen() -> bool:
     """Whether no clock but the session's can time it, or its calls are of several lengths."""
-    return any(type(one.session).now is not Session.now for one in hosted().streams) or hosted().calls > 1
+    sessions = [replica.session for replica in hosted().artifact.replicas]
+    return any(type(session).now is not Session.now for session in sessions) or hosted().calls > 1
 
 
 def _batch(samples: Samples, shape: Shape, size: int, offset: int) -> Arrays:

@@ -158,10 +158,10 @@ class _System:
         mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(query.id, 0, 0) for query in batch])
 
     def _call(self, rows: list[int]) -> None:
-        now = self._hosted.session.now
+        now = self._hosted.artifact.now
         start = now()
         padded = rows + [0] * (self.batch_size - len(rows))
-        self._hosted.task.perform(self._hosted.session, {name: self._picked(name, padded) for name in self._rows})
+        self._hosted.task.perform(self._hosted.artifact, {name: self._picked(name, padded) for name in self._rows})
         self._hosted.hardware.synchronise()
         self.calls.append((len(rows), now() - start))
 

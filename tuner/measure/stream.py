@@ -41,6 +41,7 @@ class Stream:
     """One replica at work: it has a thread of its own, where there are several."""
 
     session: Session
+    """What is timed: the artifact as it is used, with this replica's session."""
     task: Task
     hardware: Device
     pool: list[list[Arrays]]
