@@ -216,12 +216,10 @@ def test_a_backend_takes_inputs_by_name_and_a_batch_of_one(
 
 LOAD = """
 import json, site, sys
-for place in json.loads(sys.argv[3]):
-    site.addsitedir(place)  # with its .pth files: an editable install is nothing else
+[site.addsitedir(place) for place in json.loads(sys.argv[3])]  # with .pth files: an editable install is nothing else
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-import numpy
+from pathlib import Path; import numpy
 from tuner.plugin import Backend
 from tuner.system.loader import build
 from tuner.target import Target
@@ -234,8 +232,8 @@ assert session.run({"image": numpy.zeros((3, 1, 8, 8), "float32")})[0].shape[0] 
 batches = numpy.random.default_rng(0).random((8, 3, 1, 8, 8), "float32")
 alone = [session.run({"image": batch})[0].copy() for batch in batches]
 def difference(replica):
-    pairs = zip(batches, alone)
-    return max(float(numpy.abs(replica.run({"image": batch})[0] - answer).max()) for batch, answer in pairs)
+    gaps = (numpy.abs(replica.run({"image": batch})[0] - answer).max() for batch, answer in zip(batches, alone))
+    return float(max(gaps))
 replicas = backend.load_replicas(folder, specs, 3, replace(target, threads=2), 2)
 with ThreadPoolExecutor(2) as threads:
     assert max(threads.map(difference, replicas)) < 1e-2
