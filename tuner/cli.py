@@ -23,6 +23,9 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
   tune promote [NAME] [version=N] [reason=…]       make a registered version (the candidate) the champion
   tune rollback [NAME] [reason=…]                  make the champion before this one champion again
+  tune export ARTIFACT|models:/NAME@champion|study=NAME --format F [--out DIR] [--rate R] [--latency-ms L]
+                                                   files for triton, docker, kubernetes, kserve, openvino-model-server
+                                                   or plain Python; how many replicas hold a rate
   tune cache [max_gb=…] [max_age_days=…]           what built stages take on disk; with a limit, trims them
   tune … --cfg                                     the configuration of one study, unchecked, and nothing else
 
@@ -55,7 +58,7 @@ exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown
 """
 
 
-COMMANDS = ("cache", "doctor", "inspect", "promote", "rollback", "schedule", "search", "show", "ui")
+COMMANDS = ("cache", "doctor", "export", "inspect", "promote", "rollback", "schedule", "search", "show", "ui")
 """The files of `tuner/commands`, each with a function `run`; without a command it is `search`."""
 
 

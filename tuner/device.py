@@ -70,6 +70,8 @@ class Device(ABC):
     """Whether it is the processor that runs the tuner itself."""
     torch: ClassVar[str | None] = None
     """What torch calls it; None where torch does not run on it."""
+    kubernetes: ClassVar[str | None] = None
+    """The resource of Kubernetes that stands for one of it; None where there is none."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """The distributions that its peaks are measured with."""
     energy_step_s: ClassVar[float] = 0.0

@@ -164,6 +164,18 @@ class Session(ABC):
         return time.perf_counter()
 
 
+@dataclass(frozen=True)
+class Native:
+    """How another server runs what a backend compiled, with a runtime of the same kind: what it calls that `runtime`,
+    the `settings` with which it computes as was measured, the names of the model's outputs in their order, and whether
+    the files take a batch of any size."""
+
+    runtime: str
+    settings: Mapping[str, str]
+    outputs: tuple[str, ...] = ()
+    any_batch: bool = False
+
+
 class Backend(Plugin, ABC):
     """A compiler and its runtime."""
 
@@ -209,6 +221,17 @@ class Backend(Plugin, ABC):
         """So many sessions that share the target's cores, each for a thread of its own. A runtime with streams of its
         own may do better than to load as many times."""
         return [self.load(folder, inputs, batch_size, target.share(replicas)) for _ in range(replicas)]
+
+    def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
+        """How a server ("triton", "openvino-model-server") runs by itself what `compile` wrote in `folder`, on the
+        target's cores; else why it cannot, in a few words. Called by `tune export`."""
+        return f"{server} has no runtime for what {self.label} compiles"
+
+    def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
+        """A few lines of Python that load, with nothing but `libraries`, what `compile` wrote in the folder `files`
+        (a `Path` that is there), and define `run(inputs)` as `Session.run` is. None where it takes more than that, code
+        of the model's own above all. Called by `tune export`."""
+        return None
 
 
 def missing(library: str, install: str | None = None) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
+from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, torch_dtype, zeros
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line
@@ -84,6 +84,24 @@ class Inductor(Backend):
         torch.set_num_threads(target.cores)
         compiled = torch._inductor.aoti_load_package(str(folder / _PACKAGE))
         return TorchSession(compiled, [spec.name for spec in inputs], self.precision, target)
+
+    def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
+        names, dtype = [spec.name for spec in inputs], torch_dtype(self.precision)
+        return f"""\
+import torch
+import torch._inductor
+
+torch.set_num_threads({target.cores})
+compiled = torch._inductor.aoti_load_package(str(files / {_PACKAGE!r}))
+
+
+def run(inputs):
+    tensors = [torch.tensor(inputs[name], device={target.hardware.torch!r}) for name in {names}]
+    with torch.inference_mode():
+        result = compiled(*(t.to({dtype}) if t.is_floating_point() else t for t in tensors))
+    outputs = [leaf.cpu() for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    return [(o.float() if o.is_floating_point() else o).numpy() for o in outputs]
+"""
 
 
 @contextlib.contextmanager

@@ -7,11 +7,18 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
-from tuner.forms.onnx import BATCH, ONNX, copy
+from tuner.forms.onnx import BATCH, ONNX, Layout, copy
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Session, later, missing
+from tuner.plugin import Backend, Native, Session, later, missing
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
+
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disabled": "ORT_DISABLE_ALL",
+}
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,7 @@ class OnnxRuntime(Backend):
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.graph_optimization_level = {
-            "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-            "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-            "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-            "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-        }[self.graph]
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[self.graph])
         if self.parallel:
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
             options.inter_op_num_threads, options.intra_op_num_threads = threads, 1
@@ -93,6 +95,44 @@ class OnnxRuntime(Backend):
         # the batch is known: a free axis would keep shapes from being folded
         options.add_free_dimension_override_by_name(BATCH, batch_size)
         return options
+
+    def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
+        if server != "triton":
+            return "it serves ONNX with another runtime than ONNX Runtime: the figures would not be those measured"
+        if set(target.onnxruntime_providers) - {"CPUExecutionProvider", "CUDAExecutionProvider"}:
+            return f"it sets up {target.onnxruntime_providers[0]} otherwise"
+        if self.graph != "all" or not self.arena or not self.spinning:
+            return f"it is not told all the options of {self.label}"
+        threads = str(target.share(replicas).cores)
+        settings = {"intra_op_thread_count": threads}
+        if self.parallel:
+            settings = {"execution_mode": "1", "inter_op_thread_count": threads, "intra_op_thread_count": "1"}
+        model = Layout.described(Model(ONNX, folder, ()))
+        return Native("onnxruntime", settings, ONNX.output_names(model), model.batch_size is None)
+
+    def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
+        threads = [f"options.intra_op_num_threads = {target.cores}"]
+        if self.parallel:
+            threads = [f"options.inter_op_num_threads, options.intra_op_num_threads = {target.cores}, 1"]
+            threads.append("options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL")
+        if not self.spinning:
+            spins = [f"session.{of}_op.allow_spinning" for of in ("intra", "inter")]
+            threads += [f"options.add_session_config_entry({name!r}, '0')" for name in spins]
+        lines = "\n".join(threads)
+        return f"""\
+import onnxruntime
+
+options = onnxruntime.SessionOptions()
+options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.{_LEVELS[self.graph]}
+options.enable_cpu_mem_arena = {self.arena}
+{lines}
+options.add_free_dimension_override_by_name({BATCH!r}, {batch_size})
+session = onnxruntime.InferenceSession(files / {ONNX.file!r}, options, providers={list(target.onnxruntime_providers)})
+
+
+def run(inputs):
+    return session.run(None, inputs)
+"""
 
 
 class _Session(Session):

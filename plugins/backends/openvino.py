@@ -11,7 +11,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Precision, Session, later, missing
+from tuner.plugin import Backend, Native, Precision, Session, later, missing
 from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
@@ -73,20 +73,40 @@ class OpenVINO(Backend):
     ) -> list[Session]:
         import openvino
 
-        config = {
-            # never left to the default, which is bf16 where the processor has it
-            "INFERENCE_PRECISION_HINT": self.precision,
-            "PERFORMANCE_HINT": self.hint.upper(),
-            "NUM_STREAMS": str(replicas),
-            "INFERENCE_NUM_THREADS": str(target.cores),
-        }
-        if not self.pinning:  # else OpenVINO decides
-            config["ENABLE_CPU_PINNING"] = "NO"
-        compiled = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", config)
+        compiled = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", self._config(target, replicas))
         sessions: list[Session] = [_Session(compiled.create_infer_request()) for _ in range(replicas)]
         if replicas > 1:  # two first calls at once may wait for each other for ever, in what the first of all sets up
             sessions[0].run({spec.name: np.zeros(spec.full(batch_size), spec.dtype) for spec in inputs})
         return sessions
+
+    def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
+        if server == "triton":
+            return "its OpenVINO backend (beta) is held to no precision, but takes bf16 where the processor has it"
+        return Native("openvino", self._config(target, replicas))
+
+    def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
+        return f"""\
+import openvino
+
+config = {self._config(target, 1)}
+compiled = openvino.Core().compile_model(files / {OPENVINO.file!r}, "CPU", config)
+
+
+def run(inputs):
+    return list(compiled(inputs).to_tuple())
+"""
+
+    def _config(self, target: Target, streams: int) -> dict[str, str]:
+        config = {
+            # never left to the default, which is bf16 where the processor has it
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "PERFORMANCE_HINT": self.hint.upper(),
+            "NUM_STREAMS": str(streams),
+            "INFERENCE_NUM_THREADS": str(target.cores),
+        }
+        if not self.pinning:  # else OpenVINO decides
+            config["ENABLE_CPU_PINNING"] = "NO"
+        return config
 
 
 class _Session(Session):

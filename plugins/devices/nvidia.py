@@ -42,6 +42,7 @@ class Nvidia(Device):
     former: ClassVar[tuple[str, ...]] = ("cuda",)
     kind: ClassVar[str] = "an NVIDIA GPU"
     torch: ClassVar[str | None] = "cuda"
+    kubernetes: ClassVar[str | None] = "nvidia.com/gpu"
     energy_step_s: ClassVar[float] = 0.1  # on an H200 with driver 580
 
     def found(self) -> tuple[str, ...]:

@@ -1,9 +1,6 @@
 """A packaged champion as an MLflow model: signature, example, requirements, and the code that loads it."""
 
-import importlib.util
 import json
-import shutil
-import sysconfig
 import tempfile
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -16,7 +13,7 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from tuner import artifact
-from tuner.system.environment import library_versions
+from tuner.deploy.code import copy_code, requirements
 from tuner.tensors import Arrays
 from tuner.tensors import TensorSpec as Spec
 
@@ -42,10 +39,11 @@ def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: 
         for output, axis, name in zip(outputs, axes, names, strict=True)
     ]
     takes = [TensorSpec(np.dtype(spec.dtype), _any_length(spec, manifest), spec.name) for spec in manifest.inputs]
+    measured: dict[str, str] = json.loads((champion / artifact.MANIFEST).read_text())["versions"]
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         shipped = Path(scratch) / "code"
-        libraries = _copy_code(code, shipped) | {"mlflow", "numpy", *manifest.candidate.backend.libraries}
+        libraries = copy_code(code, shipped) | {"mlflow", "numpy", *manifest.candidate.backend.libraries}
         mlflow.pyfunc.save_model(
             out,
             python_model=str(Path(__file__).with_name("mlflow_served.py")),
@@ -55,7 +53,7 @@ def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: 
             input_example={
                 spec.name: artifact.cut(inputs[spec.name], spec.batch_axis, 0, 1) for spec in manifest.inputs
             },
-            pip_requirements=_requirements(champion, libraries),
+            pip_requirements=requirements(libraries, measured),
             mlflow_model=model,
         )
 
@@ -69,47 +67,3 @@ def _any_length(spec: Spec, manifest: artifact.Manifest) -> tuple[int, ...]:
 def _free(shape: tuple[int, ...], axis: int | None, manifest: artifact.Manifest) -> tuple[int, ...]:
     """The shape of an output: of variable lengths, nothing is known but how many axes it has."""
     return tuple(-1 if place == axis or manifest.shapes else size for place, size in enumerate(shape))
-
-
-def _requirements(champion: Path, libraries: AbstractSet[str]) -> list[str]:
-    """What pip must install, at the versions with which the champion was measured."""
-    measured: dict[str, str] = json.loads((champion / artifact.MANIFEST).read_text())["versions"]
-    versions = library_versions(set(libraries)) | {k: v for k, v in measured.items() if k in libraries}
-    # a local version such as 2.13.0+cpu is known to one index only
-    return [f"{name}=={found.partition('+')[0]}" for name, found in sorted(versions.items()) if found != "absent"]
-
-
-def _copy_code(modules: AbstractSet[str], to: Path) -> set[str]:
-    """Copies the tuner, and the packages of those modules, as source; returns the distributions of what pip installed.
-
-    The plugins lie beside the package in a repository and inside it where it is installed: here always inside.
-    """
-    _copy_package("tuner", to / "tuner")
-    _copy_package("tuner.plugins", to / "tuner/plugins")
-    distributions: set[str] = set()
-    for package in sorted({module.partition(".")[0] for module in modules} - {"tuner"}):
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None and _installed(Path(spec.origin)):
-            distributions |= set(importlib.metadata.packages_distributions().get(package, []))
-        else:
-            _copy_package(package, to / package)
-    return distributions
-
-
-def _copy_package(name: str, to: Path) -> None:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None, f"{name} has been imported"
-    if not spec.submodule_search_locations:
-        assert spec.origin is not None
-        shutil.copyfile(spec.origin, to.with_suffix(".py"))
-        return
-    shutil.copytree(next(iter(spec.submodule_search_locations)), to, ignore=_all_but_source, dirs_exist_ok=True)
-
-
-def _all_but_source(folder: str, names: list[str]) -> set[str]:
-    kept = {name for name in names if name.endswith(".py") or (Path(folder) / name).is_dir()}
-    return set(names) - {name for name in kept if name != "__pycache__" and not name.startswith(".")}
-
-
-def _installed(file: Path) -> bool:
-    return any(file.is_relative_to(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib"))
