@@ -14,6 +14,7 @@ ENGINE = {
     "onnxruntime": ["forms/onnx*.py"],  # where a graph's batch is, is tried
     "openvino": [],
     "nncf": [],
+    "ray": ["executors/ray_driver.py"],
     "tvm": [],
     "torch_pruning": [],
 }

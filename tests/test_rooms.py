@@ -52,6 +52,7 @@ LIBRARIES = {  # an outside library has one room
     "rich": {"report"},
     "jinja2": {"report"},
     "matplotlib": {"report"},
+    "ray": {"executors"},
 }
 FREE = {"cli", ""}  # the command, the package's face
 

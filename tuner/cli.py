@@ -45,7 +45,7 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   warm_start      false: not from the best of earlier studies
   scenario        SingleStream, Offline, Server    metric, metric_output, seed
   trial.timeout_s, .memory_mb, .measure_s          of one trial
-  executor        local, inline                    where trials are evaluated
+  executor        local, ray, inline               where trials are evaluated; executor.address=… of a Ray cluster
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address
   install         ask, auto                        auto has pip make the Python environments that plugins need

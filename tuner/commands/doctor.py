@@ -12,6 +12,7 @@ from tuner.build.available import unavailable
 from tuner.build.store import Store
 from tuner.device import Device
 from tuner.errors import ExitCode, RequestError
+from tuner.executors.base import NodeReport, executor
 from tuner.model import ModelSource
 from tuner.plugin import Backend, Transform
 from tuner.report.terminal import Terminal
@@ -54,6 +55,10 @@ def run(arguments: Sequence[str]) -> ExitCode:
     kinds = ["backend" if isinstance(plugin, Backend) else "transform" for plugin in plugins]
     rows = [(kind, plugin.label, reasons.get(plugin, "yes")) for kind, plugin in zip(kinds, plugins, strict=True)]
     terminal.table(("kind", "plugin", "can run here"), rows)
+    with terminal.busy("asking every node"):
+        nodes = executor(request.executor).nodes(request.target, plugins, request.cache_dir)
+    if nodes:
+        terminal.table(("node", "device", "CPUs", "trials of this study"), [_row(node) for node in nodes])
     runs = any(isinstance(plugin, Backend) and plugin not in reasons for plugin in plugins)
     return ExitCode.OK if runs else ExitCode.WRONG_REQUEST
 
@@ -84,3 +89,8 @@ def _install(arguments: list[str]) -> ExitCode:
         made = interpreters.install(store.environments, requirements, cache / "install.log")
     terminal.line(f"{names[0]} has its Python environment: {made.interpreter}, {len(made.locked)} distributions")
     return ExitCode.OK
+
+
+def _row(node: NodeReport) -> tuple[str, str, str, str]:
+    lacking = "; ".join(f"without {label}: {why}" for label, why in node.left_out.items())
+    return node.name, node.device, str(node.cpus), f"no: {node.refusal}" if node.refusal else lacking or "yes"

@@ -44,18 +44,19 @@ class Reference:
     """The float model at batch 1, or at the only one that it takes, on the reference backend of its form (`candidate`),
     in a process of its own; use it in a `with` block. `backends` are the reference backends by name of form.
 
-    `scores` are those of the evaluation samples, the base of every accuracy drop.
+    `scores` are those of the evaluation samples, the base of every accuracy drop. `first_ms` is what one of its calls
+    took when the study began, where that was found out by another process.
     """
 
-    def __init__(self, rig: Rig, backends: Mapping[str, Backend]) -> None:
+    def __init__(self, rig: Rig, backends: Mapping[str, Backend], first_ms: float = 0.0) -> None:
         self._rig = rig
-        self._backends = backends
+        self.backends = backends
         model = rig.prepared.source.model
         self.candidate = Candidate((), backends[model.form.name], model.batch_size or 1)
         self._log = rig.logs / "float.log"
         self._worker: Worker | None = None
         self._scores: Scores | None = None
-        self._first_ms = 0.0  # of a call, when the study began
+        self._first_ms = first_ms  # of a call, when the study began
         self._least_ms = 0.0  # of one, as its process warmed up
 
     def __enter__(self) -> "Reference":
@@ -96,13 +97,21 @@ class Reference:
         made_from = {**scored_as(rig, rig.prepared.source.model, self.candidate), **where}
         return float(json.loads((rig.store.make("call", made_from, fill, deadline.stopped) / _CALL).read_text()))
 
+    def first_ms(self) -> float:
+        """What one of its calls took, ms, when the study began; it begins now where nothing was timed yet. Raises
+        CandidateError."""
+        deadline = self._rig.deadline()
+        with device_lock(self._rig.device_lock, deadline.stopped):
+            self._running(deadline)
+        return self._first_ms
+
     def scores_after(self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path) -> Scores:
         """The evaluation scores of the model after those transforms, on the reference backend of its form. `log` is
         that of the workers it takes. Raises CandidateError."""
         rig = self._rig
         builder = rig.builder(log)
         model = builder.transformed(transforms, deadline)
-        checked = reference_candidate(model, transforms, self._backends)
+        checked = reference_candidate(model, transforms, self.backends)
 
         def score() -> Scores:
             artifact = builder.compile(model, checked, deadline)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tuner.candidate import Candidate
@@ -69,13 +70,14 @@ class Executor(ABC):
     """Where the trials of a study are evaluated; its fields are the configuration, `executor.…`."""
 
     @abstractmethod
-    def open(self, target: Target, plugins: Sequence[Plugin], say: Say) -> AbstractContextManager[Trials]:
-        """Reaches the machines, before anything is spent. `plugins` are those that trials will need.
+    def open(self, target: Target, plugins: Sequence[Plugin], cache: Path, say: Say) -> AbstractContextManager[Trials]:
+        """Reaches the machines, before anything is spent. `plugins` are those that trials may need, `cache` is
+        the folder of built stages.
 
         Raises RequestError where a study could not be evaluated there.
         """
 
-    def nodes(self, target: Target, plugins: Sequence[Plugin]) -> list[NodeReport]:
+    def nodes(self, target: Target, plugins: Sequence[Plugin], cache: Path) -> list[NodeReport]:
         """The machines there are beside this one, for `tune doctor`. Raises RequestError where they are out of
         reach."""
         return []

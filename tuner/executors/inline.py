@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from tuner.candidate import Candidate
@@ -64,7 +65,7 @@ class Inline(Executor):
     capacity: Annotated[int, AtLeast(1)] = 1
 
     @contextlib.contextmanager
-    def open(self, target: Target, plugins: Sequence[Plugin], say: Say) -> Iterator[Trials]:
+    def open(self, target: Target, plugins: Sequence[Plugin], cache: Path, say: Say) -> Iterator[Trials]:
         yield InTurn(self.capacity)
 
 
@@ -73,5 +74,5 @@ class Local(Executor):
     """This machine, one trial at a time."""
 
     @contextlib.contextmanager
-    def open(self, target: Target, plugins: Sequence[Plugin], say: Say) -> Iterator[Trials]:
+    def open(self, target: Target, plugins: Sequence[Plugin], cache: Path, say: Say) -> Iterator[Trials]:
         yield InTurn()

@@ -47,7 +47,7 @@ def run(request: Request, console: Console) -> ExitCode:
     where = executor(request.executor)
     with (
         taken_back(request.out_dir, request.cache_dir),
-        where.open(request.target, request.space.plugins, console.say) as trials,
+        where.open(request.target, request.space.plugins, request.cache_dir, console.say) as trials,
     ):
         return _run(request, console, clock, device, trials)
 

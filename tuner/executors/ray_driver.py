@@ -1,0 +1,268 @@
+"""The process that is connected to a Ray cluster. It is a child of the study's own: Ray ends a process whose cluster is
+gone, and the study has something to say then. Every function here runs in that child, through a `Worker`."""
+
+import contextlib
+import re
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tuner.candidate import Candidate
+from tuner.errors import RequestError
+from tuner.executors.parcel import archive, packed, restore
+from tuner.executors.ray_node import Assignment, Bar, Facts, Finished, Work, evaluated, facts, mark
+from tuner.measurement import Measurement
+from tuner.plugin import Plugin
+from tuner.system.said import first_line
+from tuner.target import Target
+from tuner.trial import Failure, Outcome
+
+_ANSWER_S = 5.0  # for an address to answer
+_FACTS_S = 300.0  # for a node to say what it can run: each plugin imports its library, the first time
+_LOST = "killed with its machine, or the process that watched it was"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the cluster and what it says, or why it says nothing."""
+
+    identity: str
+    address: str
+    cpus: int
+    facts: Facts | None
+    silence: str = ""
+
+
+@dataclass
+class _Submitted:
+    candidate: Candidate
+    to_beat: float | None
+    end: float
+    again: bool = False  # what somebody killed is tried once more
+
+
+@dataclass
+class _Cluster:
+    """What this process knows of the cluster. Trials are by handle, and their handles by Ray's references."""
+
+    cache_dir: str = ""  # of the nodes
+    names: dict[str, str] = field(default_factory=dict)  # of the nodes that evaluate, by identity
+    options: dict[str, Any] = field(default_factory=dict)
+    root: Path = Path()
+    logs: Path = Path()
+    assignment: Any = None
+    bar: Any = None
+    trials: dict[int, _Submitted] = field(default_factory=dict)
+    flying: dict[Any, int] = field(default_factory=dict)
+
+
+_cluster = _Cluster()
+
+
+def connect(address: str, runtime_env: dict[str, Any]) -> None:
+    """Raises RequestError where there is no cluster at the address, or none that this process could use."""
+    try:
+        import ray
+    except ImportError as error:
+        raise RequestError("executor=ray needs Ray; pip install 'inference-tuner[ray]'") from error
+    _require_answer(address)
+    try:
+        ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # of Ray, gRPC, its agents
+        raise RequestError(f"executor.address={address}: {_explained(error)}") from error
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for half a minute."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise RequestError(
+            f"executor.address={address}: nothing answers there ({error.strerror or error}); `ray start --head` starts "
+            "a cluster and prints its address"
+        ) from error
+
+
+def _explained(error: Exception) -> str:
+    text = str(error)
+    if "ersion mismatch" in text:
+        # each of the two says what it has: first the cluster, then this process
+        (ray_there, ray_here), (python_there, python_here) = (
+            [*re.findall(rf"{name}: *([\w.]+)", text), "?", "?"][:2] for name in ("Ray", "Python")
+        )
+        return (
+            f"it runs Ray {ray_there} on Python {python_there}, this machine Ray {ray_here} on Python {python_here}; "
+            "install the same versions on both"
+        )
+    if type(error).__name__ == "AuthenticationError" or "UNAUTHENTICATED" in text:
+        return "it asks for a token; put it in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+    if isinstance(error, ConnectionError) or "Could not find any running Ray" in text:
+        return (
+            f"no cluster that this machine may use ({first_line(error)}); `ray start --address=HOST:PORT` makes it a "
+            "node, executor.address=ray://HOST:10001 needs none; one that asks for a token wants RAY_AUTH_MODE=token "
+            "and the same ~/.ray/auth_token"
+        )
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def survey(target: Target, plugins: Sequence[Plugin], cache_dir: str) -> list[Node]:
+    """Asks every node what it has."""
+    import ray
+
+    _cluster.cache_dir = cache_dir
+    ask = ray.remote(num_cpus=0, max_retries=0)(facts)
+    there = [node for node in ray.nodes() if node["Alive"]]
+    asked = {
+        node["NodeID"]: ask.options(label_selector={"ray.io/node-id": node["NodeID"]}).remote(
+            target, list(plugins), cache_dir
+        )
+        for node in there
+        if node["Resources"].get("CPU", 0) >= 1
+    }
+    end = time.monotonic() + _FACTS_S
+    nodes = []
+    for node in there:
+        known, silence = None, "it offers no CPUs"
+        if (question := asked.get(node["NodeID"])) is not None:
+            try:
+                known = ray.get(question, timeout=max(1.0, end - time.monotonic()))
+            except ray.exceptions.RayError as error:
+                silence = _silence(error)
+        cpus = int(node["Resources"].get("CPU", 0))
+        nodes.append(Node(node["NodeID"], node["NodeManagerAddress"], cpus, known, silence))
+    return nodes
+
+
+def _silence(error: Exception) -> str:
+    """Why a node could not be asked."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    missing = next((line for line in lines if line.startswith(("ModuleNotFoundError", "ImportError"))), None)
+    if missing is not None:
+        return f"it cannot import what a trial needs ({missing}); install it there, or ship it by executor.runtime_env"
+    cause = getattr(error, "cause", None) or error
+    return f"it does not answer ({type(cause).__name__}: {first_line(cause)})"
+
+
+def begin(work: Work, root: Path, logs: Path, names: dict[str, str], cpus: int) -> None:
+    """Hands the work to the cluster; from now on candidates go to the nodes of those `names`."""
+    import ray
+
+    value, places = packed(work, root)
+    files = {place: ray.put(archive(root / place)) for place in places}
+    _cluster.names, _cluster.root, _cluster.logs = names, root, logs
+    study = ray.get_runtime_context().get_job_id()
+    _cluster.assignment = ray.put(Assignment(study, _cluster.cache_dir, value, files, mark(root)))
+    _cluster.bar = ray.remote(num_cpus=0, max_restarts=-1)(Bar).remote()
+    selector = {"ray.io/node-id": f"in({','.join(names)})"}
+    _cluster.options = {"num_cpus": cpus, "max_retries": 0, "label_selector": selector}
+
+
+def submit(handle: int, candidate: Candidate, to_beat: float | None, most_s: float) -> None:
+    _cluster.trials[handle] = _Submitted(candidate, to_beat, time.monotonic() + most_s)
+    _launch(handle)
+
+
+def _launch(handle: int) -> None:
+    import ray
+
+    trial = _cluster.trials[handle]
+    most_s = trial.end - time.monotonic()
+    task = ray.remote(**_cluster.options)(_evaluated)
+    reference = task.remote(_cluster.assignment, trial.candidate, trial.to_beat, most_s, _cluster.bar)
+    _cluster.flying[reference] = handle
+
+
+def _evaluated(assignment: Assignment, candidate: Candidate, to_beat: float | None, most_s: float, bar: Any) -> Any:
+    """The task: which node it was on, and what came of the candidate."""
+    import ray
+
+    known = [float("-inf")]
+
+    def raised() -> float:
+        # it may be gone with its machine, or starting anew: what was known is still to be beaten
+        with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            known[0] = max(known[0], ray.get(bar.score.remote(), timeout=2.0))
+        return known[0]
+
+    finished = evaluated(assignment, candidate, to_beat, most_s, raised, ray.get)
+    return ray.get_runtime_context().get_node_id(), finished
+
+
+def finished(wait_s: float) -> tuple[list[tuple[int, Outcome]], int]:
+    """The outcomes that are there, by handle, and how many of the nodes that evaluate are alive."""
+    import ray
+
+    if _cluster.flying:
+        ready, _ = ray.wait(list(_cluster.flying), num_returns=1, timeout=wait_s)
+    else:
+        ready = []
+    outcomes = []
+    for reference in ready:
+        handle = _cluster.flying.pop(reference)
+        if (outcome := _outcome(handle, reference)) is not None:
+            outcomes.append((handle, outcome))
+            del _cluster.trials[handle]
+    return outcomes, len(alive())
+
+
+def _outcome(handle: int, reference: Any) -> Outcome | None:
+    """What came of a task that is over; None where it is tried again."""
+    import ray
+
+    trial = _cluster.trials[handle]
+    try:
+        identity, done = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:  # such as a disk that is full there: it costs the trial
+        cause = f"on a node: {type(error.cause).__name__}: {first_line(error.cause)}"
+        return Outcome(trial.candidate, "failed", Measurement(), Failure("error", cause))
+    except ray.exceptions.RayError as error:
+        if not trial.again:
+            trial.again = True
+            _launch(handle)
+            return None
+        sentence = f"{_LOST}, twice ({type(error).__name__})"
+        return Outcome(trial.candidate, "failed", Measurement(), Failure("killed", sentence))
+    return _home(done, _cluster.names[identity])
+
+
+def _home(done: Finished, node: str) -> Outcome:
+    """Leaves the log and the artifact where a trial of this machine would have left them."""
+    if done.log:
+        (_cluster.logs / f"{done.outcome.candidate.key}.log").write_text(done.log)
+    if done.artifact is not None:
+        place, files = done.artifact
+        if not (_cluster.root / place).exists():
+            restore(files, _cluster.root / place)
+    return replace(done.outcome, node=node)
+
+
+def alive() -> list[str]:
+    """The nodes that evaluate and are there still."""
+    import ray
+
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] in _cluster.names]
+
+
+def cancel(handle: int) -> None:
+    import ray
+
+    for reference, other in list(_cluster.flying.items()):
+        if other == handle:
+            ray.cancel(reference, force=True)  # it waits in a pipe, and would not hear of less
+            del _cluster.flying[reference], _cluster.trials[handle]
+
+
+def raise_bar(to_beat: float) -> None:
+    _cluster.bar.raise_to.remote(to_beat)
+
+
+def leave() -> None:
+    import ray
+
+    ray.shutdown()
