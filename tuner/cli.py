@@ -27,6 +27,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
                                                    files for triton, docker, kubernetes, kserve, openvino-model-server
                                                    or plain Python; how many replicas hold a rate
   tune cache [max_gb=…] [max_age_days=…]           what built stages take on disk; with a limit, trims them
+  tune cache export-tuning-records | import-tuning-records FILE   what backends found out by tuning, for another machine
   tune … --cfg                                     the configuration of one study, unchecked, and nothing else
 
 keys (all in conf/config.yaml; every one can be overridden as key=value)

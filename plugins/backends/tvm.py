@@ -50,6 +50,7 @@ class TVM(Backend):
     slow: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("apache-tvm", "apache-tvm-ffi")
     devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
+    records: ClassVar[tuple[str, ...]] = (*_RECORDS, "trials_per_task")
 
     @property
     def label(self) -> str:

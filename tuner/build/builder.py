@@ -113,7 +113,7 @@ class Builder:
             "code": plugin_version(backend, self._launcher),
             "target": self._target.runs(),
         }
-        cache = self._store.folder(f"{type(backend).__module__}.{type(backend).__qualname__}")
+        cache = self._store.folder(self._store.home(type(backend)))
         plugins = (*candidate.transforms, backend)
         described: dict[str, Any] = {
             "versions": {"python": platform.python_version(), **versions(plugins, self._launcher)}

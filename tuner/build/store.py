@@ -57,9 +57,21 @@ class Store:
         with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=self.root) as path:
             yield Path(path)
 
+    @property
+    def plugins(self) -> Path:
+        """Where plugins keep records themselves: a folder for each class."""
+        path = self.root / "plugins"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @staticmethod
+    def home(kind: type) -> str:
+        """The name of such a folder."""
+        return f"{kind.__module__}.{kind.__qualname__}"
+
     def folder(self, name: str) -> Path:
         """A plain folder that outlives studies, for records a plugin keeps itself."""
-        path = self.root / "plugins" / name
+        path = self.plugins / name
         path.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -3,7 +3,9 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from tuner.build import tuning_records
 from tuner.build.store import Entry, Store
 from tuner.errors import ExitCode, RequestError
 from tuner.report.terminal import Terminal
@@ -11,12 +13,19 @@ from tuner.request import compose
 from tuner.system.files import folder
 
 _DAY_S = 86_400.0
+_CARRY = _EXPORT, _ = "export-tuning-records", "import-tuning-records"
 _LIMITS = ("max_gb", "max_age_days")
 _COLUMNS = ("entries", "MB", "last used, days ago", "the longest unused")
 
 
 def run(arguments: Sequence[str]) -> ExitCode:
-    """`tune cache [max_gb=…] [max_age_days=…] [cache_dir=…]`: trims to those limits, then shows what is left."""
+    """`tune cache [max_gb=…] [max_age_days=…] [cache_dir=…]`: trims to those limits, then shows what is left.
+
+    With `export-tuning-records FILE` or `import-tuning-records FILE` first, writes or takes what backends found out by
+    tuning.
+    """
+    if arguments and arguments[0] in _CARRY:
+        return _carry(arguments[0], arguments[1:])
     limits = dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in _LIMITS and "=" in a)
     config = compose.composed([a for a in arguments if a.partition("=")[0] not in _LIMITS])
     max_gb, max_age_days = (_number(name, limits.get(name)) for name in _LIMITS)
@@ -30,6 +39,24 @@ def run(arguments: Sequence[str]) -> ExitCode:
     entries = store.entries()
     terminal.table(("stage", *_COLUMNS), _rows(entries), numbers=_COLUMNS)
     terminal.line(f"{sum(entry.size_mb for entry in entries):,.1f} MB in {store.root}")
+    return ExitCode.OK
+
+
+def _carry(command: str, arguments: Sequence[str]) -> ExitCode:
+    """Tuning records to a file or from it. Raises RequestError where none is named, or it cannot be used."""
+    if not arguments or "=" in arguments[0]:
+        raise RequestError(f"tune cache {command} FILE: the file must be named, such as records.tar.gz")
+    file, terminal = Path(arguments[0]), Terminal()
+    store = Store(folder(compose.composed(arguments[1:]).cache_dir))
+    if command == _EXPORT:
+        try:
+            count = tuning_records.export(store, file)
+        except OSError as error:
+            raise RequestError(f"{file}: cannot be written ({error.strerror})") from error
+        terminal.line(f"{file}: the tuning records of {count} models")
+    else:
+        taken, left = tuning_records.take(store, file)
+        terminal.line(f"{file}: the tuning records of {taken} models taken; of {left} there were as many here already")
     return ExitCode.OK
 
 

@@ -218,8 +218,8 @@ LOAD = """
 import json, site, sys
 [site.addsitedir(place) for place in json.loads(sys.argv[3])]  # with .pth files: an editable install is nothing else
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path; import numpy
+from pathlib import Path
+import numpy
 from tuner.plugin import Backend
 from tuner.system.loader import build
 from tuner.target import Target
@@ -232,9 +232,8 @@ assert session.run({"image": numpy.zeros((3, 1, 8, 8), "float32")})[0].shape[0] 
 batches = numpy.random.default_rng(0).random((8, 3, 1, 8, 8), "float32")
 alone = [session.run({"image": batch})[0].copy() for batch in batches]
 def difference(replica):
-    gaps = (numpy.abs(replica.run({"image": batch})[0] - answer).max() for batch, answer in zip(batches, alone))
-    return float(max(gaps))
-replicas = backend.load_replicas(folder, specs, 3, replace(target, threads=2), 2)
+    return float(max(numpy.abs(replica.run({"image": b})[0] - a).max() for b, a in zip(batches, alone)))
+replicas = backend.load_replicas(folder, specs, 3, Target("cpu", "cpu", threads=2), 2)
 with ThreadPoolExecutor(2) as threads:
     assert max(threads.map(difference, replicas)) < 1e-2
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

@@ -1,0 +1,162 @@
+"""Every compiler and runtime on five models: how fast beside torch eager and ONNX Runtime in float32, how long it takes
+to compile (what it converts the model to for the first time included), how large what it makes is.
+
+    python -m benchmarks.compilers [workload …]     hours for all of them; `digits_cnn` alone takes minutes
+
+Each is timed in rounds of fresh processes beside those two. What a compiler cannot take is in the result, as its
+sentence. One whose Python environment is not kept (`tune doctor --install NAME`) says so.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from benchmarks.common import prepared_rig, save
+from benchmarks.gpu.networks import Layer
+from tuner.artifact import FILES
+from tuner.build.available import unavailable
+from tuner.candidate import Candidate
+from tuner.errors import CandidateError
+from tuner.evaluate.rig import Rig
+from tuner.evaluate.rounds import Contender, fresh_round
+from tuner.goal import Goal
+from tuner.measure.scenario import figures
+from tuner.plugin import Backend, Transform
+from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.executorch import ExecuTorch
+from tuner.plugins.backends.inductor import Inductor
+from tuner.plugins.backends.iree import IREE
+from tuner.plugins.backends.litert import LiteRT
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.plugins.backends.openvino import OpenVINO
+from tuner.plugins.backends.tvm import TVM
+from tuner.plugins.transforms.nncf_int8 import NncfInt8
+from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
+from tuner.system import machine
+from tuner.system.interpreters import usual_root
+
+ROUNDS = 3
+SIZES = (1, 16)
+HOW: tuple[tuple[tuple[Transform, ...], Backend], ...] = (
+    ((), Inductor()),
+    ((), Inductor("bf16")),
+    ((OnnxStaticInt8(),), OnnxRuntime()),
+    ((), OpenVINO()),
+    ((), OpenVINO("bf16")),
+    ((NncfInt8(),), OpenVINO()),
+    ((), TVM(trials_per_task=8)),
+    ((), IREE()),
+    ((), ExecuTorch()),
+    ((), LiteRT()),
+)
+_MADE_UP = ("model=torch", "dataset=random", "accuracy_drop=null")
+WORKLOADS = {
+    "digits_cnn": ("model=digits_cnn",),
+    "digits_resnet18": ("model=digits_resnet18",),
+    "mobilenet": (*_MADE_UP, "model.factory=benchmarks.compilers:mobilenet", "+dataset.inputs.x=[3,96,96]"),
+    "encoder": (*_MADE_UP, "model.factory=benchmarks.compilers:encoder", "+dataset.inputs.x=[128,256]"),
+    "minilm": ("model=minilm",),
+}
+
+
+class Inverted(nn.Module):
+    """MobileNetV2's block: widened, filtered channel by channel, narrowed, around a shortcut where the shape stays."""
+
+    def __init__(self, before: int, after: int, stride: int, widening: int) -> None:
+        super().__init__()
+        inner = before * widening
+        self.stays = stride == 1 and before == after
+        self.body = nn.Sequential(
+            *_convolution(before, inner, 1) if widening > 1 else (),
+            *_convolution(inner, inner, 3, stride, groups=inner),
+            nn.Conv2d(inner, after, 1, bias=False),
+            nn.BatchNorm2d(after),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x) if self.stays else self.body(x)
+
+
+def mobilenet() -> nn.Module:
+    """MobileNetV2's shape (Sandler et al., 2018), for 96 px, with random weights."""
+    layers: list[nn.Module] = [*_convolution(3, 32, 3, 2)]
+    before = 32
+    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    for widening, after, blocks, stride in stages:
+        for block in range(blocks):
+            layers.append(Inverted(before, after, 1 if block else stride, widening))
+            before = after
+    layers += [*_convolution(before, 1280, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 1000)]
+    return nn.Sequential(*layers).eval()
+
+
+def encoder() -> nn.Module:
+    """Four layers of attention, 256 wide, with random weights."""
+    return nn.Sequential(*(Layer(256, 4) for _ in range(4))).eval()
+
+
+def _convolution(before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> Iterator[nn.Module]:
+    yield nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
+    yield nn.BatchNorm2d(after)
+    yield nn.ReLU6()
+
+
+def main(names: Sequence[str]) -> None:
+    loads, rows = [], []
+    for name in names or WORKLOADS:
+        with tempfile.TemporaryDirectory() as scratch:
+            cache = Path(scratch) / "cache"  # of its own: compiling is timed
+            cache.mkdir()
+            (cache / "environments").symlink_to(usual_root())
+            request, rig = prepared_rig(Path(scratch), *WORKLOADS[name], "latency_ms=1000", f"cache_dir={cache}")
+            for size in SIZES:
+                for transforms, backend in HOW:
+                    loads += machine.load_before()
+                    for replicas in (1, rig.target.most_replicas):
+                        candidate = Candidate(transforms, backend, size, replicas)
+                        rows.append(
+                            {"workload": name, "candidate": candidate.label, **row(rig, request.goal, candidate)}
+                        )
+                        print(rows[-1], flush=True)
+    save("compilers", {"rounds": ROUNDS, "cores_busy_before": round(float(np.mean(loads)), 1), "candidates": rows})
+
+
+def row(rig: Rig, goal: Goal, candidate: Candidate) -> dict[str, Any]:
+    """Its samples a second over those of torch eager and ONNX Runtime in float32 with as many replicas, the median of
+    the rounds; or why there are none."""
+    plain = {"eager": Eager(), "onnxruntime": OnnxRuntime()}
+    rivals = {name: replace(candidate, transforms=(), backend=backend) for name, backend in plain.items()}
+    log = rig.log(candidate)
+    try:
+        needed = [*candidate.transforms, candidate.backend]
+        for reason in unavailable(needed, rig.target, rig.store, rig.launcher, log).values():
+            return {"refused": reason}
+        start = time.monotonic()
+        folder = rig.built(candidate)
+        seconds = time.monotonic() - start
+        entrants = {"it": candidate, **rivals}
+        rounds = [fresh_round(rig, {n: Contender(c) for n, c in entrants.items()}) for _ in range(ROUNDS)]
+        for error in (error for turns in rounds for error in turns.failures.values()):
+            raise error
+    except CandidateError as error:
+        return {"refused": error.sentence}
+
+    def rate(turns: Any, name: str) -> float:
+        timing = turns.timings[name]
+        return float(figures(goal, timing.wall_ms, entrants[name], evenness=timing.evenness)[1])
+
+    ratios = {f"over_{n}": float(np.median([rate(t, "it") / rate(t, n) for t in rounds])) for n in rivals}
+    size = sum(file.stat().st_size for file in (folder / FILES).rglob("*") if file.is_file())
+    figures_of_it = {name: round(ratio, 2) for name, ratio in ratios.items()}
+    return {**figures_of_it, "compile_s": round(seconds, 1), "size_mb": round(size / 1e6, 2)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
