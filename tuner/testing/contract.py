@@ -234,8 +234,7 @@ alone = [session.run({"image": batch})[0].copy() for batch in batches]
 def difference(replica):
     return float(max(numpy.abs(replica.run({"image": b})[0] - a).max() for b, a in zip(batches, alone)))
 replicas = backend.load_replicas(folder, specs, 3, Target("cpu", "cpu", threads=2), 2)
-with ThreadPoolExecutor(2) as threads:
-    assert max(threads.map(difference, replicas)) < 1e-2
+assert max(ThreadPoolExecutor(2).map(difference, replicas)) < 1e-2
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
