@@ -2,13 +2,16 @@
 
 import concurrent.futures
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import study
+from tests import outside, study
 from tests.fakes import Secluded
 from tuner import artifact
 from tuner.build.available import unavailable
@@ -151,6 +154,36 @@ def test_a_plugin_whose_environment_is_not_there_says_so(tmp_path: Path, kept: P
 
     assert "a Python environment of its own with tiny-runtime<2, and there is none" in reasons(tmp_path)[0]
     assert reasons(kept) == []
+
+
+HERMIT = """
+from dataclasses import dataclass
+from typing import ClassVar
+from tests.fakes import Secluded
+
+@dataclass(frozen=True)
+class Hermit(Secluded):
+    requirements: ClassVar[tuple[str, ...]] = ("tiny-runtime==1.0",)
+"""
+
+
+def test_the_command_makes_that_of_a_plugin_from_outside(tmp_path: Path, wheels: Path) -> None:
+    outside.install(tmp_path / "site", "hermitage", HERMIT)
+    paths = os.pathsep.join([str(tmp_path / "site"), str(study.ROOT)])
+    variables = os.environ | {"PYTHONPATH": paths, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+
+    def doctor(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tuner.cli", "doctor", "--install", name, f"cache_dir={tmp_path / 'cache'}"]
+        return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    wrong = doctor("hermits")
+    assert (wrong.returncode, wrong.stderr) == (2, "tune: --install hermits: no such choice; did you mean hermit?\n")
+    assert not (tmp_path / "cache").exists()
+    made = doctor("hermit")
+    assert made.returncode == 0, made.stderr
+    assert "hermit has its Python environment: " in made.stdout
+    kept = interpreters.find(tmp_path / "cache/environments", ("tiny-runtime==1.0",))
+    assert kept is not None and kept.locked == ("tiny-runtime==1.0",)
 
 
 def folder_of(environments: Path) -> Path:

@@ -79,7 +79,7 @@ def install(root: Path, requirements: Sequence[str], log: Path) -> Environment:
         if (environment := find(root, requirements)) is not None:
             return environment
         shutil.rmtree(folder, ignore_errors=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip"]
+        pip = [str(folder / "bin" / "python"), "-I", "-m", "pip"]  # what PYTHONPATH adds is not in it
         _run([sys.executable, "-m", "venv", str(folder)], log)
         _run([*pip, "install", "--disable-pip-version-check", *requirements], log)
         locked = _run([*pip, "freeze", "--disable-pip-version-check"], log).splitlines()
