@@ -67,7 +67,7 @@ class Cluster:
         return f"127.0.0.{self._count}"
 
     def until_started(self, *names: str) -> None:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 150
         for name in names:
             log = self._folder / name / "log"
             while "Ray runtime started" not in log.read_text():
