@@ -37,11 +37,12 @@ MAY_KNOW = {
     "report": GROUND | {"nouns", "request"},
     "tracking": GROUND | {"nouns", "report"},
     "deploy": GROUND | {"nouns", "measure"},
+    "serve": GROUND | {"nouns", "measure"},
     "champions": EVALUATING | {"decide", "deploy", "request", "tracking"},
     "schedule": GROUND,
     "testing": LOWER | {"build"},
     "study": STUDYING,
-    "commands": STUDYING | {"study", "schedule"},
+    "commands": STUDYING | {"study", "schedule", "serve"},
 }
 LIBRARIES = {  # an outside library has one room
     "hydra": {"request"},
@@ -52,6 +53,9 @@ LIBRARIES = {  # an outside library has one room
     "rich": {"report"},
     "jinja2": {"report"},
     "matplotlib": {"report"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "prometheus_client": {"serve"},
     "ray": {"executors"},
 }
 FREE = {"cli", ""}  # the command, the package's face

@@ -68,14 +68,18 @@ class Artifact(Session):
             for name, array in inputs.items()
         ):
             return self.session.run(inputs)  # nothing to check or to cut
-        if inputs.keys() != whole.keys():
-            raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
-        lengths = self._lengths(inputs)
-        count = self._count(lengths, inputs)
+        lengths, count = self.fit(inputs)
         outputs = self.session.run({spec.name: self._filled(spec, inputs[spec.name], count) for spec in lengths})
         if count == self.batch_size:  # of one sample, what has no batch axis may be of any length
             return outputs
         return [np.array(cut(o, axis, 0, count)) for o, axis in zip(outputs, self.axes(outputs), strict=True)]
+
+    def fit(self, inputs: Arrays) -> tuple[tuple[TensorSpec, ...], int]:
+        """The declared inputs whose lengths these have, and the number of samples. Raises ValueError as `run` does."""
+        if inputs.keys() != self._whole.keys():
+            raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
+        lengths = self._lengths(inputs)
+        return lengths, self._count(lengths, inputs)
 
     def now(self) -> float:
         return self.session.now()
@@ -199,10 +203,10 @@ def load(folder: Path) -> Artifact:
     """
     manifest = read_manifest(folder)
     candidate, count = manifest.candidate, manifest.candidate.replicas
-    if interpreters.satisfied(candidate.backend.requirements):
+    environment = environment_of(folder, manifest)
+    if environment is None:
         made = sessions(folder, manifest)
     else:
-        environment = _environment(folder, manifest)
         made = [Proxy(folder, count, environment) for _ in range(count)]
     session = Pool(made) if count > 1 else made[0]
     return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
@@ -223,9 +227,12 @@ def sessions(folder: Path, manifest: Manifest) -> list[Session]:
     ]
 
 
-def _environment(folder: Path, manifest: Manifest) -> interpreters.Environment:
-    """Where the artifact's backend can run: among the environments where it was measured, else in the usual cache."""
+def environment_of(folder: Path, manifest: Manifest) -> interpreters.Environment | None:
+    """Where the artifact's backend can run: None is this process's own, else among the environments where it was
+    measured, else in the usual cache. Raises RequestError where it is in neither."""
     backend, root = manifest.candidate.backend, interpreters.usual_root()
+    if interpreters.satisfied(backend.requirements):
+        return None
     if manifest.interpreter is not None:
         kept = interpreters.find(manifest.interpreter.parents[2], backend.requirements)
         if kept is not None:

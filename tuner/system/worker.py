@@ -50,7 +50,7 @@ class Worker:
     """
 
     def __init__(self, child: Child, memory_mb: float) -> None:
-        self._child = child
+        self.child = child  # an event loop waits for its connection
         self._memory_mb = memory_mb
         self._tree_checked = 0.0
         try:
@@ -90,7 +90,7 @@ class Worker:
     def begin(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Has the child run it, and does not wait: `result` does. Raises CandidateError where the child is gone."""
         try:
-            self._child.connection.send((function, args, kwargs))
+            self.child.connection.send((function, args, kwargs))
         except OSError:
             raise self._death() from None
 
@@ -100,8 +100,8 @@ class Worker:
         while True:
             wait_s = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
             try:
-                if self._child.connection.poll(wait_s):
-                    kind, *rest = self._child.connection.recv()
+                if self.child.connection.poll(wait_s):
+                    kind, *rest = self.child.connection.recv()
                     if kind != "progress":
                         return _result(kind, rest)
                     if progress is not None:
@@ -123,18 +123,18 @@ class Worker:
 
     def _signal(self, number: int) -> None:
         try:
-            os.kill(self._child.pid, number)
+            os.kill(self.child.pid, number)
         except ProcessLookupError:
             raise self._death() from None
 
     def close(self) -> None:
         """Ends the child and its own children. Harmless when it is gone."""
-        if self._child.connection.closed:
+        if self.child.connection.closed:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.end()  # the group exists only once the child has made it
-        self._child.connection.close()
+            os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.end()  # the group exists only once the child has made it
+        self.child.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +146,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._child.alive
+        return self.child.alive
 
     def _check_memory(self) -> None:
         try:
@@ -166,7 +166,7 @@ class Worker:
             )
 
     def _death(self) -> CandidateError:
-        code = self._child.exit_code(5)
+        code = self.child.exit_code(5)
         self.close()
         if code == -signal.SIGKILL:
             return CandidateError("killed", "its process was killed from outside (out of memory on the machine?)")

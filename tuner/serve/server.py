@@ -1,0 +1,177 @@
+"""The server's process: it starts the replicas, listens, and drains when it is told to end."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import ssl
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import uvicorn
+import uvloop
+
+from tuner import artifact
+from tuner.errors import CandidateError, RequestError
+from tuner.pool import Pool
+from tuner.serve.app import Limits, Service
+from tuner.serve.batcher import Batcher, CallTime
+from tuner.serve.cache import Cache
+from tuner.serve.metrics import Metrics
+from tuner.serve.model import Model
+from tuner.serve.replica import Replica
+from tuner.serve.settings import Settings
+from tuner.system import forked
+from tuner.system.files import read_json
+from tuner.system.said import last_line
+
+_MB = 1e6
+_START_S = 600.0
+_JSON_BYTES = 32  # of a number, at most, and as much for a header of each request
+_SMALLEST_BODY = 65_536
+_QUEUE_LIMITS = 2.0  # a request may be foretold to take as long as so many latency limits
+_QUEUE_S = 1.0  # where the study declared none
+_CONNECTIONS = 2048
+
+
+def serve(folder: Path, name: str, settings: Settings, key: str | None) -> None:
+    """Serves the artifact in `folder` until SIGTERM or Ctrl-C, and returns when the last request has been answered.
+
+    `key` is what each client must show. Raises RequestError where it cannot be loaded, or the address cannot be had.
+    """
+    _log()
+    forked.preload("tuner.artifact")
+    prefix = "tune-serve-log-"
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix) as logs,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_serve(folder, settings.name or name, settings, key, Path(logs)))
+
+
+async def _serve(folder: Path, name: str, settings: Settings, key: str | None, logs: Path) -> None:
+    manifest, facts = artifact.read_manifest(folder), read_json(folder / artifact.MANIFEST)
+    candidate = manifest.candidate
+    deployed = artifact.Artifact(
+        candidate, manifest.target, manifest.inputs, Pool(()), manifest.outputs, manifest.shapes
+    )
+    async with _started(folder, candidate.replicas, logs) as (replicas, loaded):
+        metrics = Metrics(candidate.batch_size)
+        calls = folder / artifact.CALLS
+        measured_s = float(np.mean(np.load(calls))) / 1e3 if calls.exists() else loaded.seconds or None
+        batcher = Batcher(replicas, candidate.batch_size, deployed.outputs, CallTime(measured_s), metrics)
+        limit_ms = settings.latency_ms or facts.get("goal", {}).get("latency_ms")
+        batcher.limit_s = None if limit_ms is None else limit_ms / 1e3
+        batcher.wait_s = None if settings.wait_ms is None else settings.wait_ms / 1e3
+        batcher.queue_s = _queue_s(settings, batcher.limit_s)
+        cache = Cache(settings.cache_mb * _MB, settings.cache_s) if settings.cache_mb else None
+        limits = Limits(_body_bytes(settings, deployed), settings.timeout_s, key, settings.quiet)
+        model = Model(name, deployed, loaded.outputs, f"inference_tuner_{candidate.backend.label}")
+        service = Service(model, batcher, metrics, limits, cache)
+        batcher.run()
+        try:
+            server = _Server(_config(service, settings), service)
+            sys.stderr.write(f"{name} at {_address(settings)}/v2/models/{name}; Ctrl-C or SIGTERM ends it\n")
+            with _told_when_taken(settings):
+                await server.serve()
+        finally:
+            await batcher.stop()
+
+
+def _queue_s(settings: Settings, limit_s: float | None) -> float:
+    if settings.queue_ms is not None:
+        return settings.queue_ms / 1e3
+    return _QUEUE_S if limit_s is None else _QUEUE_LIMITS * limit_s
+
+
+def _body_bytes(settings: Settings, deployed: artifact.Artifact) -> int:
+    if settings.body_mb is not None:
+        return int(settings.body_mb * _MB)
+    return _SMALLEST_BODY + _JSON_BYTES * sum(math.prod(spec.full(deployed.batch_size)) for spec in deployed.inputs)
+
+
+@contextlib.asynccontextmanager
+async def _started(folder: Path, count: int, logs: Path) -> AsyncIterator[tuple[list[Replica], Any]]:
+    """So many replicas that answer, and what one of them showed."""
+    replicas = [Replica(folder, count, logs / f"replica-{number}.log") for number in range(count)]
+    try:
+        try:
+            loaded = [await replica.start(_START_S) for replica in replicas]
+        except CandidateError as error:
+            raise RequestError(f"{folder}: it cannot be served: {last_line(error.sentence)}") from error
+        yield replicas, loaded[0]
+    finally:
+        for replica in replicas:
+            replica.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which tells those who ask that it is about to end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.draining = True
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """As uvicorn does, which at its end would raise what it has caught again: here it is an end like any other."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _config(service: Service, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        service.app(),
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=settings.tls_ca,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_ca else ssl.CERT_NONE,
+    )
+
+
+def _address(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http{'s' * (settings.tls_certificate is not None)}://{host}:{settings.port}"
+
+
+@contextlib.contextmanager
+def _told_when_taken(settings: Settings) -> Any:
+    """uvicorn logs why it cannot listen, and exits."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RequestError(f"{_address(settings)} cannot be had, another may have it: give another --port") from error
+
+
+def _log() -> None:
+    """A line of JSON for each request, on standard error; what uvicorn and asyncio have to say, too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name, level in (("tuner.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
