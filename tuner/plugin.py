@@ -91,6 +91,9 @@ class Transform(Plugin, ABC):
     hardest: ClassVar[Mapping[str, Literal["low", "high"]]] = {}
     """The fields (numbers) that say how hard it compresses, and the end at which it does most: a search soon tries it
     there, together with all else that compresses."""
+    bound: ClassVar[str | None] = None
+    """The field that bounds what it may do to the outputs: None is as it comes, and the less, the more careful. Where a
+    candidate loses more accuracy than is allowed, a search soon tries the next that its space has."""
 
     @property
     def usual(self) -> bool:

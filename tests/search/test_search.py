@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -16,6 +16,7 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
+from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.search import starts
 from tuner.search.earlier import About, Earlier
 from tuner.search.journal import journal
@@ -238,3 +239,43 @@ def test_a_journal_that_cannot_be_written_is_a_wrong_request(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="out_dir"):
         journal(tmp_path / "file/optuna.journal")
+
+
+def test_what_lost_too_much_is_tried_more_carefully_next() -> None:
+    space = Space.parse(
+        {
+            "batch_size": 8,
+            "replicas": 1,
+            "quantize": [
+                None,
+                node(OnnxStaticInt8, max_error=[None, 0.1, 0.2]),
+                node(OnnxStaticInt8, activation="int8"),
+            ],
+            "backend": node(Null),
+        }
+    )
+
+    def careful(max_error: float | None, activation: Literal["uint8", "int8"] = "uint8") -> Candidate:
+        return Candidate((OnnxStaticInt8(max_error=max_error, activation=activation),), Null(), 8)
+
+    next_after = {
+        candidate: [space.at(params) for params in starts.more_careful(space, candidate)]
+        for candidate in (careful(None), careful(0.2), careful(0.1), careful(None, "int8"), Candidate((), Null(), 8))
+    }
+    assert next_after == {
+        careful(None): [careful(0.2)],
+        careful(0.2): [careful(0.1)],
+        careful(0.1): [],
+        careful(None, "int8"): [],
+        Candidate((), Null(), 8): [],
+    }
+    search = Search(
+        Place(InMemoryStorage(), "s"), space, Sampling("random", 0), LIMITS, About("cpu", "a CPU", "s", "s")
+    )
+    search.enqueue(params for params in [space.locate(careful(None))] if params is not None)
+    proposal = search.ask()
+    assert proposal is not None
+    lost = Measurement(accuracy=0.5, accuracy_drop=0.5)
+    search.tell(proposal, Outcome(proposal.candidate, "stopped_early", lost, stopped_by="accuracy_drop"))
+    proposal = search.ask()
+    assert proposal is not None and proposal.candidate == careful(0.2)

@@ -16,6 +16,7 @@ from tuner.search.range import Params
 from tuner.search.record import ABOUT, OUTCOME, baseline_name, baselines_of, outcome_of, written
 from tuner.search.samplers import Sampling
 from tuner.search.space import Space
+from tuner.search.starts import more_careful
 from tuner.search.storage import Place
 from tuner.trial import Outcome
 
@@ -86,13 +87,16 @@ class Search:
         return Proposal(candidate, trial)
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Records the outcome; afterwards it survives the process."""
+        """Records the outcome; afterwards it survives the process. What is more careful comes next, where it lost more
+        accuracy than is allowed."""
         others = [other for _, other in self.outcomes()]
         for name, value in feedback.constraints(outcome, others, self._goal).items():
             proposal.trial.set_constraint(name, value)
         proposal.trial.set_user_attr(OUTCOME, written(outcome))
         self._study.tell(proposal.trial, self._values(outcome, others))
         self._asked.discard(proposal.candidate)
+        if self._goal.violations(outcome.measurement).get("accuracy_drop", 0.0) > 0:
+            self.enqueue(more_careful(self._space, outcome.candidate))
 
     def give_up(self, proposal: Proposal) -> None:
         """Ends a trial of which nothing is told: whoever goes on with the study tries it again."""

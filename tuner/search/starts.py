@@ -1,6 +1,8 @@
-"""What a search tries first, before the sampler proposes anything. What is worth it is declared by the transforms."""
+"""What a search tries without being told to by the sampler: its first points, and what is more careful than one that
+lost too much. What is worth it is declared by the transforms."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tuner.candidate import Candidate
 from tuner.plugin import Transform
@@ -45,6 +47,22 @@ def hardest(space: Space) -> list[Point]:
         if kind not in best or hardness >= best[kind][0]:
             best[kind] = (hardness, point)
     return [point for _, point in best.values()]
+
+
+def more_careful(space: Space, candidate: Candidate) -> list[Params]:
+    """The same with the next smaller bound on what its quantizer may do to the outputs, for one that lost too much;
+    none where the space has none."""
+    for n, transform in enumerate(candidate.transforms):
+        if transform.bound is not None:
+            now = getattr(transform, transform.bound)
+            bounds = {getattr(p, transform.bound) for p in space.plugins if type(p) is type(transform)} - {None}
+            for bound in sorted((b for b in bounds if now is None or b < now), reverse=True):
+                careful = replace(transform, **{transform.bound: bound})
+                transforms = (*candidate.transforms[:n], careful, *candidate.transforms[n + 1 :])
+                params = space.locate(replace(candidate, transforms=transforms))
+                if params is not None:
+                    return [params]
+    return []
 
 
 def _pressing(transform: Transform) -> bool:
