@@ -62,11 +62,10 @@ class OnnxStaticInt8(Transform):
 
     @property
     def label(self) -> str:
-        parts = ["int8-static"]
+        parts = ["int8-layers" if self.layers_only else "int8-static"]
         parts += ["tensor"] * (not self.per_channel)
         parts += [self.calibration] * (self.calibration != "minmax")
         parts += ["s8"] * (self.activation == "int8")
-        parts += ["layers"] * self.layers_only
         parts += [] if self.max_error is None else [f"e{self.max_error:.2g}"]
         return "-".join(parts)
 
