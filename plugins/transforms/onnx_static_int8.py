@@ -15,7 +15,7 @@ from tuner.errors import CandidateError
 from tuner.fidelity import Outputs, unlikeness
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model, fed
-from tuner.plugin import Quantized, Transform, missing
+from tuner.plugin import Quantized, Transform, later, missing
 from tuner.plugins.transforms.keep_float import kept_in_float
 from tuner.plugins.transforms.onnx_layer import alone
 from tuner.system.fields import AtLeast, Below
@@ -49,7 +49,7 @@ class OnnxStaticInt8(Transform):
     per_channel: bool = True
     calibration: Literal["minmax", "entropy", "percentile", "mse"] = "minmax"
     activation: Literal["uint8", "int8"] = "uint8"
-    layers_only: bool = False
+    layers_only: bool = later(False)
     max_error: Annotated[float, AtLeast(1e-3), Below(1)] | None = None
 
     takes: ClassVar[Form] = ONNX
