@@ -42,7 +42,8 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   accuracy_drop   limit on what is lost against the float model (0.01)
   size_mb, memory_mb                               further limits
   objective       throughput, latency, size_mb
-  n_trials, timeout_s, patience                    how long to look; stop_when_feasible=true: no longer than needed
+  n_trials, timeout_s, patience                    how long to look (timing the untuned rivals and the final race come
+                                                   on top); stop_when_feasible=true: no longer than needed
   sampler         auto, gp, tpe, nsga2, random, brute
   warm_start      false: not from the best of earlier studies
   scenario        SingleStream, Offline, Server    metric, metric_output, seed

@@ -133,3 +133,19 @@ def test_replicas_whose_calls_are_too_short_to_hand_over_are_told(replicas: int,
     verdict = Verdict("feasible", champion, loadgen={"qps": qps, "valid": True})
     assert [doubt.name for doubt in doubts.about_replicas(verdict)] == ["replicas_cost"] * told
     assert not list(doubts.about_replicas(Verdict("feasible", champion, loadgen={"problem": "it did not run"})))
+
+
+@pytest.mark.parametrize(
+    ("metric", "guess", "worse", "like", "better"),
+    [("top1", 0.6, 0.03, 0.58, 0.9), ("rmse", 80.0, 120.0, 79.0, 9.0)],
+)
+def test_what_is_surely_worse_than_guessing_is_told_as_such(
+    metric: str, guess: float, worse: float, like: float, better: float
+) -> None:
+    judging = Judging(f"tuner.metrics:{metric}", guess=guess)
+
+    def told(value: float) -> list[str]:
+        ends = (value * 0.9, value * 1.1)
+        return [doubt.sentence for doubt in doubts.about_guessing(judging, "the model's", value, ends)]
+
+    assert "surely worse" in told(worse)[0] and "surely worse" not in told(like)[0] and not told(better)

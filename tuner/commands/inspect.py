@@ -58,7 +58,7 @@ def describe(arguments: Sequence[str]) -> "Description":
         f"a call   {float(f'{found.call_ms:.3g}'):,g} ms with a batch of {found.batch_size} on the reference backend"
     )
     reasons = takers(found.model, request.space, request.target)
-    terminal.line(f"taken by {', '.join(plugin.label for plugin, why in reasons.items() if why is None)}")
+    terminal.line(f"taken by {', '.join(plugin.label for plugin, why in reasons.items() if why is None)}, by its form")
     for plugin, why in reasons.items():
         if why is not None:
             terminal.line(f"not by   {plugin.label}: {why}")

@@ -33,9 +33,17 @@ def about_guessing(judging: Judging, whose: str, value: float | None, ends: Inte
         yield Doubt(
             "no_better_than_guessing",
             f"{whose} {judging.title} is {value:.4f}, not surely better than guessing ({judging.guess:.4f}): it tells "
-            "nothing of what tuning costs, and certifies nothing. Are the labels those of this model, in its numbering?"
-            " Would another metric tell more, metric=auc or f1?",
+            f"nothing of what tuning costs, and certifies nothing. {_mend(judging, value, ends)}",
         )
+
+
+def _mend(judging: Judging, value: float, ends: Interval | None) -> str:
+    """What to look at: an accuracy that is surely worse than guessing has its labels the wrong way round."""
+    metric = judging.function
+    best = max((value, *(ends or ())), key=lambda end: float(metric.lost(value, end)))
+    if judging.guess is not None and metric.lost(best, judging.guess) > 0:
+        return "It is surely worse: the labels are not those of this model, or it numbers its classes otherwise."
+    return "Are the labels those of this model, in its numbering? Would another metric tell more, metric=auc or f1?"
 
 
 def about_metric(judging: Judging, value: float, goal: Goal) -> Iterator[Doubt]:
@@ -222,7 +230,8 @@ def about_replicas(verdict: Verdict) -> Iterator[Doubt]:
         yield Doubt(
             "replicas_cost",
             f"called from {champion.candidate.replicas} threads the champion gave LoadGen {rate:,.0f} samples/s, "
-            f"{100 * share:.0f} % of what its replicas do by themselves: such calls take less than to hand them over",
+            f"{100 * share:.0f} % of what its replicas do by themselves: "
+            "handing such a short call to a thread takes longer than the call",
         )
 
 

@@ -2,7 +2,7 @@
 
 From how long its calls took when it was measured, by the model of `tuner.measure.queueing`: queries of one sample come
 at random, and whenever a session is free it takes those that wait. What a server does besides (reading requests,
-writing answers) is not in it: `tune bench` says what the server holds.
+writing answers) is not in it.
 """
 
 import math

@@ -34,6 +34,8 @@ def sentence(result: Result) -> str:
         made_up = ", on made-up inputs: nothing is known of its accuracy" if result.made_up else ""
         return f"Champion ({result.verdict}{made_up}): {serves}{gained}{few}"
     declared, nearest = limits(result.goal), result.nearest_miss
+    if not result.trials.total:
+        return "None yet: it ended before a candidate was tried; the same command goes on."
     if nearest is None:
         return f"None: no candidate could be measured within {declared}."
     missed = ", ".join(breaches(result.goal, nearest.measurement))
