@@ -1,5 +1,6 @@
 """One layer of a quantized ONNX graph alone."""
 
+from copy import deepcopy
 from typing import Any
 
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
@@ -7,10 +8,7 @@ _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 
 def alone(layer: str, whole: Any, plain: Any) -> Any:
     """The plain graph, in which the inputs and the output of that layer are rounded as they are where all are."""
-    import onnx
-
-    graph = onnx.ModelProto()
-    graph.CopyFrom(plain)
+    graph = deepcopy(plain)
     graph.ClearField("opset_import")
     graph.opset_import.extend(whole.opset_import)
     nodes = graph.graph.node
@@ -46,12 +44,9 @@ def _before(layer: Any, whole: Any) -> list[Any]:
 
 def _after(name: str, whole: Any) -> list[Any]:
     """Copies of the nodes that round what a layer gives, in order; nothing where it stays as it is."""
-    import onnx
-
     steps: list[Any] = []
     while taker := next((n for n in whole.graph.node if n.op_type in _ROUNDING and n.input[0] == name), None):
-        steps.append(onnx.NodeProto())
-        steps[-1].CopyFrom(taker)
+        steps.append(deepcopy(taker))
         steps[-1].name = f"{taker.name}_after"
         name = taker.output[0]
         steps[-1].output[0] = f"{name}_after"
