@@ -114,6 +114,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_torch_module_of_ones_own_is_tuned(own: Path) -> None:
     arguments = ("model=torch", "model.factory=mine:make", "dataset=npz", "dataset.path=eval.npz")
     found = tune(own, *arguments, backends=[EAGER, ONNXRUNTIME])
