@@ -80,8 +80,8 @@ def without_samples(arguments: Sequence[str]) -> ExitCode:
         sys.stdout.write(f"samples  numpy.savez('eval.npz', {example}, label=…): label where it is known\n")
     command = f"tune {' '.join(arguments)}"
     raise RequestError(
-        f"dataset.path must be given: samples, as in `{command} dataset.path=eval.npz`, or with `dataset=csv "
-        f"dataset.path=eval.csv`; for a first look at speed alone, on made-up inputs: `{command} {_MADE_UP}`{said}"
+        f"dataset.path must be given: samples, as in `{command} dataset.path=eval.npz` (dataset=csv for a table); "
+        f"for a first look at speed alone, on made-up inputs: `{command} {_MADE_UP}`{said}"
     )
 
 
