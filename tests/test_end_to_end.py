@@ -114,15 +114,6 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_a_torch_module_of_ones_own_is_tuned(own: Path) -> None:
-    arguments = ("model=torch", "model.factory=mine:make", "dataset=npz", "dataset.path=eval.npz")
-    found = tune(own, *arguments, backends=[EAGER, ONNXRUNTIME])
-    assert found["model"] == "make"
-    assert found["float_accuracy"] == 1.0
-    assert reloaded(own, found, own / "eval.npz") == 1.0
-
-
 def test_an_onnx_file_of_ones_own_is_tuned(own: Path) -> None:
     export = (
         "import mine, torch; torch.onnx.export(mine.make().eval(), (torch.zeros(1, 16),), 'net.onnx', "
