@@ -4,8 +4,11 @@ import contextlib
 import datetime
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ from tuner.system.launcher import Launcher
 from tuner.system.machine import cpu_name
 from tuner.system.worker import Worker
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def prepared_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
@@ -87,6 +91,38 @@ def one_core_loaded() -> Iterator[None]:
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def each_kept(benchmark: str, names: Iterable[str], measured: Callable[[str, Path], dict[str, Any]]) -> None:
+    """Measures each by its name, in a folder of its own, and keeps its figures as soon as they are there, beside those
+    of other days, with the day, the machine and how busy that was before and after."""
+    file = RESULTS / f"{benchmark}.json"
+    for name in names:
+        before = os.getloadavg()[0]
+        with tempfile.TemporaryDirectory(prefix=f"{benchmark}-{name}-") as folder:
+            try:
+                figures = measured(name, Path(folder))
+            except StudyFailed as failure:
+                figures = dict(zip(("exit_code", "said"), failure.args, strict=True))
+        load = [round(before, 1), round(os.getloadavg()[0], 1)]
+        kept = json.loads(file.read_text())["models"] if file.exists() else {}
+        entry = {"date": datetime.date.today().isoformat(), "machine": machine(), "load": load, **figures}
+        save(benchmark, {"models": kept | {name: entry}})
+
+
+class StudyFailed(Exception):
+    """A study that ended without a champion: its exit code and the last that it said."""
+
+
+def studied(benchmark: str, folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    """What `result.json` says of a study of that name in `folder / "out"`. Raises StudyFailed."""
+    places = [f"out_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}", f"study={benchmark}"]
+    command = [sys.executable, "-m", "tuner.cli", *arguments, *places]
+    study = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if study.returncode != 0:
+        raise StudyFailed(study.returncode, (study.stderr or study.stdout).strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads((folder / f"out/{benchmark}/result.json").read_text())
+    return result
 
 
 def machine() -> str:

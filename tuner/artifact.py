@@ -25,7 +25,7 @@ from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.model import Model
 from tuner.plugin import Backend, Session
-from tuner.pool import Pool
+from tuner.pool import Buckets, Pool
 from tuner.proxy import Proxy
 from tuner.system import interpreters
 from tuner.system.launcher import install_name
@@ -148,20 +148,6 @@ class Artifact(Session):
         return f"({', '.join(sizes)})"
 
 
-class Buckets(Session):
-    """A session for each shape, of which every call takes its own."""
-
-    def __init__(self, sessions: Mapping[tuple[Any, ...], Session]) -> None:
-        """`sessions` by the shapes of whole batches, in the order of the inputs' names."""
-        self._sessions = sessions
-
-    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        return self._sessions[tuple(inputs[name].shape for name in sorted(inputs))].run(inputs)
-
-    def now(self) -> float:
-        return next(iter(self._sessions.values())).now()
-
-
 def cut(array: NDArray[Any], axis: int | None, start: int, stop: int) -> NDArray[Any]:
     """A view from `start` to `stop` along the axis; all of it where there is none."""
     return array if axis is None else array[(*[slice(None)] * axis, slice(start, stop))]
@@ -183,6 +169,10 @@ class Manifest:
         """That of one of so many replicas, alone."""
         return replace(self, candidate=replace(self.candidate, replicas=1), target=self.target.share(replicas))
 
+    def with_session(self, session: Session) -> Artifact:
+        """The artifact that answers by that session."""
+        return Artifact(self.candidate, self.target, self.inputs, session, self.outputs, self.shapes)
+
 
 def read_manifest(folder: Path) -> Manifest:
     value = json.loads((folder / MANIFEST).read_text())
@@ -202,14 +192,21 @@ def load(folder: Path) -> Artifact:
     Raises RequestError where that environment is not there, with the command that makes it.
     """
     manifest = read_manifest(folder)
-    candidate, count = manifest.candidate, manifest.candidate.replicas
+    count = manifest.candidate.replicas
     environment = environment_of(folder, manifest)
     if environment is None:
         made = sessions(folder, manifest)
     else:
         made = [Proxy(folder, count, environment) for _ in range(count)]
     session = Pool(made) if count > 1 else made[0]
-    return Artifact(candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes)
+    return manifest.with_session(session)
+
+
+def load_share(folder: Path, replicas: int) -> Artifact:
+    """One of so many replicas, loaded in this process, with its part of the target's cores."""
+    manifest = read_manifest(folder).share(replicas)
+    (session,) = sessions(folder, manifest)
+    return manifest.with_session(session)
 
 
 def sessions(folder: Path, manifest: Manifest) -> list[Session]:
@@ -249,6 +246,20 @@ def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tupl
     if backend.variable or len(model.shapes) < 2:
         return [(files, model.inputs)]
     return [(files / str(number), shape.inputs) for number, shape in enumerate(model.shapes)]
+
+
+def write_example(folder: Path, inputs: Arrays, outputs: Sequence[NDArray[Any]]) -> None:
+    """Keeps a batch of real inputs and what it was answered."""
+    arrays = {f"input:{name}": array for name, array in inputs.items()}
+    arrays |= {f"output:{i}": array for i, array in enumerate(outputs)}
+    np.savez(folder / EXAMPLE, **arrays)  # type: ignore[arg-type] # numpy's own options have names without a colon
+
+
+def read_example(folder: Path) -> tuple[Arrays, list[NDArray[Any]]]:
+    """The inputs and the outputs of a packaged artifact's example."""
+    with np.load(folder / EXAMPLE) as example:
+        inputs = {name.removeprefix("input:"): example[name] for name in example.files if name.startswith("input:")}
+        return inputs, [example[f"output:{i}"] for i in range(len(example.files) - len(inputs))]
 
 
 def write_manifest(

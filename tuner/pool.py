@@ -1,7 +1,7 @@
-"""The replicas of a loaded artifact: sessions that share the target's cores, of which every call takes one that is
-free."""
+"""Several sessions as one: the replicas of a loaded artifact, of which every call takes one that is free, and those for
+its shapes, of which every call takes its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -30,3 +30,17 @@ class Pool(Session):
 
     def now(self) -> float:
         return self.sessions[0].now()
+
+
+class Buckets(Session):
+    """A session for each shape, of which every call takes its own."""
+
+    def __init__(self, sessions: Mapping[tuple[Any, ...], Session]) -> None:
+        """`sessions` by the shapes of whole batches, in the order of the inputs' names."""
+        self._sessions = sessions
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        return self._sessions[tuple(inputs[name].shape for name in sorted(inputs))].run(inputs)
+
+    def now(self) -> float:
+        return next(iter(self._sessions.values())).now()

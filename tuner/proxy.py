@@ -34,10 +34,10 @@ class Proxy(Session):
 
 
 def _load(folder: Path, share: int) -> None:
-    from tuner.artifact import read_manifest, sessions
+    from tuner.artifact import load_share
 
     global _session
-    (_session,) = sessions(folder, read_manifest(folder).share(share))
+    _session = load_share(folder, share).session
 
 
 def _run(inputs: Arrays) -> list[NDArray[Any]]:

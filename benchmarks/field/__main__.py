@@ -9,48 +9,30 @@ Each is kept in benchmarks/results/field.json as soon as it is done, beside thos
 machine and how busy that was. Where it was disturbed, the two speed-ups are there, and say nothing of one another.
 """
 
-import datetime
-import json
-import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, machine, save
+from benchmarks.common import ROOT, each_kept, studied
 from benchmarks.field.networks import FIELD
 
-ROOT = Path(__file__).parents[2]
-KEPT = RESULTS / "field.json"
 TURNS, TURN_S = 8, 0.25
 DISTURBED = {"busy_machine", "drifting_machine", "noisy_race"}  # doubts of a study
 QUICK = ("target.threads=1", "search_space=quick", "n_trials=8", "latency_ms=10000", "trial.measure_s=0.5")
 
 
 def main() -> None:
-    for name in sys.argv[1:] or FIELD:
-        before = os.getloadavg()[0]
-        with tempfile.TemporaryDirectory(prefix=f"field-{name}-") as folder:
-            figures = _tuned(name, Path(folder))
-        load = [round(before, 1), round(os.getloadavg()[0], 1)]
-        kept = json.loads(KEPT.read_text())["models"] if KEPT.exists() else {}
-        entry = {"date": datetime.date.today().isoformat(), "machine": machine(), "load": load, **figures}
-        save("field", {"models": kept | {name: entry}})
+    each_kept("field", sys.argv[1:] or FIELD, _tuned)
 
 
 def _tuned(name: str, folder: Path) -> dict[str, Any]:
     arguments = FIELD[name](folder)
     keys = {argument.partition("=")[0] for argument in arguments}
-    places = [f"out_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}", "study=field"]
     options = [option for option in QUICK if option.partition("=")[0] not in keys]
-    command = [sys.executable, "-m", "tuner.cli", *arguments, *options, *places]
-    study = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if study.returncode != 0:
-        return {"exit_code": study.returncode, "said": (study.stderr or study.stdout).strip().splitlines()[-1]}
-    result = json.loads((folder / "out/field/result.json").read_text())
+    result = studied("field", folder, [*arguments, *options])
     champion = result["champion"]
     model = next(a for a in arguments if a.startswith(("model.path=", "model.factory="))).partition("=")[2]
     doubts = [doubt["name"] for doubt in result["doubts"]]

@@ -17,8 +17,7 @@ from tuner.tensors import Shape
 
 def main(folder: str, inputs_file: str, outputs_file: str, seconds: str) -> None:
     deployed = artifact.load(Path(folder))
-    with np.load(Path(folder) / artifact.EXAMPLE) as example:
-        whole = {spec.name: example[f"input:{spec.name}"] for spec in deployed.inputs}
+    whole, _ = artifact.read_example(Path(folder))
     rounds: list[dict[str, Any]] = []
     for shape in deployed.shapes or (Shape(deployed.inputs),):
         cuts = {spec.name: tuple(map(slice, spec.full(deployed.batch_size))) for spec in shape.inputs}

@@ -19,9 +19,9 @@ def plugin_version(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
     source = inspect.getsourcefile(type(plugin))
     code = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else "unknown"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    environment = launcher.with_libraries_of(plugin).environment
-    own = {} if environment is None else {"environment": environment.key}
-    return {"file": code, "python": python, **_libraries(plugin, launcher), **own}
+    home = launcher.with_libraries_of(plugin)
+    own = {} if home.environment is None else {"environment": home.environment.key}
+    return {"file": code, "python": python, **home.versions(plugin.libraries), **own}
 
 
 def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
@@ -30,11 +30,7 @@ def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
     installed: dict[str, str] = {}
     for plugin in plugins:
         try:
-            installed |= _libraries(plugin, launcher)
+            installed |= launcher.with_libraries_of(plugin).versions(plugin.libraries)
         except CandidateError:
             installed |= dict.fromkeys(plugin.libraries, "absent")
     return installed
-
-
-def _libraries(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
-    return launcher.with_libraries_of(plugin).versions(plugin.libraries)

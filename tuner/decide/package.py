@@ -62,9 +62,7 @@ def _write(rig: Rig, winner: Finding, draft: Path) -> None:
     with rig.hosting(built, winner.candidate, Deadline(_LIMIT_S)) as worker:
         inputs, outputs = worker.run_for(_LIMIT_S, host.example)
     shutil.copytree(built, draft, ignore=shutil.ignore_patterns(".entry.json"))
-    arrays: dict[str, Any] = {f"input:{name}": array for name, array in inputs.items()}
-    arrays |= {f"output:{i}": array for i, array in enumerate(outputs)}
-    np.savez(draft / artifact.EXAMPLE, **arrays)
+    artifact.write_example(draft, inputs, outputs)
     artifact.extend_manifest(draft, measurement=winner.measurement.to_json(), sha256=digests(draft / artifact.FILES))
     if not rig.prepared.workload.judged:
         artifact.extend_manifest(draft, made_up_inputs=True)

@@ -88,8 +88,7 @@ class Deployment:
     @cached_property
     def outputs(self) -> list[NDArray[Any]]:
         """What it answered to its example, a whole batch."""
-        with np.load(self.folder / artifact.EXAMPLE) as example:
-            return [example[f"output:{i}"] for i in range(sum(name.startswith("output:") for name in example.files))]
+        return artifact.read_example(self.folder)[1]
 
     @property
     def axes(self) -> tuple[int | None, ...]:

@@ -10,11 +10,9 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
-from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.deploy.code import copy_code, requirements
-from tuner.tensors import Arrays
 from tuner.tensors import TensorSpec as Spec
 
 CHAMPION = "champion"  # as `tuner/deploy/mlflow_served.py` asks for it
@@ -29,9 +27,7 @@ def save(champion: Path, record: dict[str, Any], code: AbstractSet[str], model: 
     says of which run it is.
     """
     manifest = artifact.read_manifest(champion)
-    with np.load(champion / artifact.EXAMPLE) as example:
-        inputs: Arrays = {spec.name: example[f"input:{spec.name}"] for spec in manifest.inputs}
-        outputs: list[NDArray[Any]] = [example[f"output:{i}"] for i in range(len(example.files) - len(inputs))]
+    inputs, outputs = artifact.read_example(champion)
     axes = manifest.outputs or (0,) * len(outputs)
     names: list[str | None] = [f"output_{i}" for i in range(len(outputs))] if len(outputs) > 1 else [None]
     answers = [

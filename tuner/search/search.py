@@ -73,7 +73,7 @@ class Search:
         tried again counts once: a study goes on as it would have.
         """
         self._close_abandoned()
-        taken = self.under_way() | self._asked
+        taken = self.under_way()
         number = self._refused + sum(t.state != TrialState.FAIL for t in self._study.get_trials(deepcopy=False))
         self._study.sampler = self._sampling.sampler_for(number)
         trial = self._study.ask()
@@ -118,8 +118,9 @@ class Search:
         return list(islice(self._outcomes.items(), reported, None))
 
     def under_way(self) -> set[Candidate]:
-        """What other processes are trying now."""
-        return {self._space.at(t.params) for t in self._owners.others_running() if self._owners.alive(t)}
+        """What this process has asked for and other processes are trying now."""
+        others = {self._space.at(t.params) for t in self._owners.others_running() if self._owners.alive(t)}
+        return others | self._asked
 
     def abandoned(self) -> bool:
         """Whether a process that died left a trial unfinished."""

@@ -153,26 +153,15 @@ class _Child:
 
 def _load(folder: Path, count: int) -> Loaded:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager tells all of a group; the server drains first
-    manifest = artifact.read_manifest(folder).share(count)
-    (session,) = artifact.sessions(folder, manifest)
-    _Child.loaded = loaded = artifact.Artifact(
-        manifest.candidate, manifest.target, manifest.inputs, session, manifest.outputs, manifest.shapes
-    )
-    inputs = example(folder, manifest.inputs) or {
-        name: np.zeros(shape, dtype) for name, shape, dtype in whole(manifest.inputs, loaded.batch_size)
-    }
+    _Child.loaded = loaded = artifact.load_share(folder, count)
+    if (folder / artifact.EXAMPLE).exists():
+        inputs, _ = artifact.read_example(folder)
+    else:
+        inputs = {name: np.zeros(shape, dtype) for name, shape, dtype in whole(loaded.inputs, loaded.batch_size)}
     loaded.run(inputs)  # the first call prepares what later ones find ready
-    start = session.now()
+    start = loaded.now()
     outputs = loaded.run(inputs)
-    return Loaded(layout_of(outputs), session.now() - start)
-
-
-def example(folder: Path, inputs: Sequence[TensorSpec]) -> Arrays | None:
-    """The packaged example; None where there is none."""
-    if not (folder / artifact.EXAMPLE).exists():
-        return None
-    with np.load(folder / artifact.EXAMPLE) as arrays:
-        return {spec.name: arrays[f"input:{spec.name}"] for spec in inputs}
+    return Loaded(layout_of(outputs), loaded.now() - start)
 
 
 def layout_of(outputs: Sequence[NDArray[Any]]) -> Layout:

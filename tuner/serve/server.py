@@ -58,9 +58,7 @@ def serve(folder: Path, name: str, settings: Settings, key: str | None) -> None:
 async def _serve(folder: Path, name: str, settings: Settings, key: str | None, logs: Path) -> None:
     manifest, facts = artifact.read_manifest(folder), read_json(folder / artifact.MANIFEST)
     candidate = manifest.candidate
-    deployed = artifact.Artifact(
-        candidate, manifest.target, manifest.inputs, Pool(()), manifest.outputs, manifest.shapes
-    )
+    deployed = manifest.with_session(Pool(()))
     async with _started(folder, candidate.replicas, logs) as (replicas, loaded):
         metrics = Metrics(candidate.batch_size)
         calls = folder / artifact.CALLS

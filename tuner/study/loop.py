@@ -78,8 +78,7 @@ class Loop:
                 return key
             with self._folder.critical_section():
                 self._learn(bar)
-                under_way = self._search.under_way() | {proposal.candidate for proposal in self._flying.values()}
-                under_way -= self._tally.outcomes.keys()
+                under_way = self._search.under_way() - self._tally.outcomes.keys()
                 if len(self._tally.outcomes) + len(under_way) >= self._plan.wanted:
                     return self._plan.ended_by
                 proposal = self._propose(under_way)
