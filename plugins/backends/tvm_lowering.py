@@ -1,0 +1,93 @@
+"""From an ONNX file to a shared library with TVM: its target, the graph that it compiles, the file that it writes."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from tuner.errors import CandidateError
+from tuner.model import Model
+from tuner.system.said import last_line
+from tuner.target import Target
+
+Layout = Literal["NHWC", "NCHW"]
+X86 = platform.machine() == "x86_64"
+
+
+def import_tvm(threads: int) -> Any:
+    """TVM, which takes its number of threads from the environment; without torch unless that is loaded already."""
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("TVM_BIND_THREADS", "0")  # or it pins the caller, in every process, to the first cores
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # tvm_ffi imports torch wherever it is installed
+    try:
+        import tvm
+        import tvm.relax
+        import tvm.target.codegen
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return tvm
+
+
+def described(target: Target, vector_bits: int) -> dict[str, Any]:
+    """TVM's target; the same for tuning as for compiling, or no record is found."""
+    mapping: dict[str, Any] = {"kind": "llvm", "num-cores": target.cores, **target.tvm}
+    mapping.setdefault("mcpu", _host_cpu())
+    if X86:
+        sign = "+" if vector_bits == 256 else "-"
+        mapping["mattr"] = [*mapping.get("mattr", []), f"{sign}prefer-256-bit"]
+    return mapping
+
+
+def prepared(model: Model, batch_size: int, layout: Layout) -> tuple[Any, list[str]]:
+    """The graph for one batch size, and its inputs in order. Batch norms are folded into weights, convolutions have the
+    layout asked for, operators are fused. Raises CandidateError."""
+    import onnx
+    from tvm import relax, transform
+    from tvm.relax.frontend.onnx import from_onnx
+
+    proto = onnx.load(model.path)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    shapes = {spec.name: list(spec.full(batch_size)) for spec in model.inputs}
+    do = relax.transform
+    passes = [do.DecomposeOpsForInference(), do.CanonicalizeBindings(), do.FoldConstant()]
+    if layout == "NHWC":
+        passes += [do.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}), do.FoldConstant()]
+    try:
+        graph = from_onnx(proto, shapes, {spec.name: spec.dtype for spec in model.inputs})
+        graph = transform.Sequential([*passes, relax.get_pipeline("zero")])(graph)
+    except Exception as error:
+        raise CandidateError("unsupported_op", f"TVM cannot take this model: {last_line(error)}") from error
+    return graph, [value.name for value in proto.graph.input if value.name not in weights]
+
+
+def scheduled(module: Any, records: Path) -> Any:
+    """The graph with the fastest schedule that the records have of each task."""
+    from tvm import relax
+
+    return relax.transform.MetaScheduleApplyDatabase(str(records))(module)
+
+
+def export(module: Any, tvm_target: Any, library: Path) -> None:
+    """Compiles the graph and writes the shared library. Raises CandidateError."""
+    import tvm
+
+    try:
+        tvm.compile(module, tvm_target).export_library(str(library))
+    except Exception as error:
+        raise CandidateError("compile", f"TVM failed to build this model: {last_line(error)}") from error
+
+
+def _host_cpu() -> str:
+    """LLVM's name for this processor, or a generic one where they disagree on AVX-512 (old LLVM, hypervisor)."""
+    from tvm.target import Target, codegen
+
+    name = str(codegen.llvm_get_system_cpu())
+    if not X86:
+        return name
+    has = "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    named = "avx512f" in codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mcpu": name}))
+    return name if has == named else "x86-64-v4" if has else "x86-64-v3"

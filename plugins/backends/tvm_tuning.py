@@ -1,0 +1,92 @@
+"""MetaSchedule's search: schedules are proposed for each task, built here and measured in processes of their own."""
+
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.plugins.backends.tvm_lowering import X86
+from tuner.plugins.backends.tvm_records import costs_of
+from tuner.system.said import last_line
+
+ROUND = 8  # schedules proposed, built and measured together; with fewer a task may end with no valid one
+
+
+def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: int, cores: int, seed: int) -> None:
+    """Adds records until each task has `trials_per_task`, or its search space is spent."""
+    _register_intrinsics()
+    from tvm.s_tir import meta_schedule as ms
+
+    logger = logging.getLogger("tvm.s_tir.meta_schedule")
+    logger.setLevel(logging.WARNING)
+    config = ms.runner.EvaluatorConfig(number=1, repeat=1, min_repeat_ms=40)
+    runner = ms.runner.LocalRunner(timeout_sec=10, evaluator_config=config)  # a crash there costs that schedule
+    model = ms.cost_model.XGBModel(num_tuning_cores=cores, num_warmup_samples=2 * ROUND)
+    builder = _builder(work / "build")
+    missing = [trials_per_task - len(costs) for costs in costs_of(database, tasks)]
+    for trials in sorted({count for count in missing if count > 0}, reverse=True):
+        group = [task for task, count in zip(tasks, missing, strict=True) if count == trials]
+        contexts = [
+            ms.TuneContext(
+                mod=task.dispatched[0],
+                target=task.target,
+                space_generator="post-order-apply",
+                search_strategy=ms.search_strategy.EvolutionarySearch(population_size=64, genetic_num_iters=2),
+                task_name=task.task_name,
+                logger=logger,
+                rand_state=state,
+                num_threads=cores,
+            )
+            for task, state in zip(group, ms.utils.fork_seed(seed, n=len(group)), strict=True)
+        ]
+        ms.tune.tune_tasks(
+            tasks=contexts,
+            task_weights=[task.weight for task in group],
+            work_dir=str(work),
+            max_trials_global=trials * len(group),
+            max_trials_per_task=trials,
+            num_trials_per_iter=ROUND,
+            builder=builder,
+            runner=runner,
+            database=database,
+            cost_model=model,
+        )
+
+
+def _register_intrinsics() -> None:
+    """Loads this processor's tensor intrinsics alone: the package itself parses every GPU's for 9 to 18 s."""
+    name = "tvm.s_tir.tensor_intrin"
+    spec = importlib.util.find_spec(name)
+    if name not in sys.modules and spec is not None:
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        importlib.import_module(f"{name}.{'x86' if X86 else 'arm_cpu'}")
+
+
+def _builder(folder: Path) -> Any:
+    """Builds in this process; MetaSchedule's LocalBuilder starts interpreters anew for every round."""
+    from tvm.ir.utils import derived_object
+    from tvm.s_tir.meta_schedule.builder import BuilderResult, PyBuilder
+    from tvm.s_tir.meta_schedule.builder.local_builder import default_build
+
+    def build(module: Any, target: Any, place: Path) -> Any:
+        place.mkdir(parents=True)
+        try:
+            library = default_build(module, target, None)
+            library.export_library(str(place / "schedule.so"), workspace_dir=str(place))
+        except Exception as error:  # recorded as a failed measurement
+            return BuilderResult(None, last_line(error))
+        return BuilderResult(str(place / "schedule.so"), None)
+
+    @derived_object
+    class Builder(PyBuilder):  # type: ignore[misc]
+        count = 0
+
+        def build(self, build_inputs: list[Any]) -> list[Any]:
+            self.count += 1
+            place = folder / str(self.count)
+            return [build(each.mod, each.target, place / str(i)) for i, each in enumerate(build_inputs)]
+
+    return Builder()
