@@ -36,6 +36,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def prepared_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
     """What that command line asks for, and a rig whose model is prepared and judged; its logs go to `scratch`."""
     request = compose.request(overrides)
+    request.cache_dir.mkdir(parents=True, exist_ok=True)
     store = Store(request.cache_dir)
     float_model = scratch / "float"
     float_model.mkdir(parents=True)
@@ -93,9 +94,11 @@ def one_core_loaded() -> Iterator[None]:
         os.waitpid(child, 0)
 
 
-def each_kept(benchmark: str, names: Iterable[str], measured: Callable[[str, Path], dict[str, Any]]) -> None:
+def each_kept(
+    benchmark: str, names: Iterable[str], measured: Callable[[str, Path], dict[str, Any]], under: str = "models"
+) -> None:
     """Measures each by its name, in a folder of its own, and keeps its figures as soon as they are there, beside those
-    of other days, with the day, the machine and how busy that was before and after."""
+    of other days, `under` that key, with the day, the machine and how busy that was before and after."""
     file = RESULTS / f"{benchmark}.json"
     for name in names:
         before = os.getloadavg()[0]
@@ -105,9 +108,9 @@ def each_kept(benchmark: str, names: Iterable[str], measured: Callable[[str, Pat
             except StudyFailed as failure:
                 figures = dict(zip(("exit_code", "said"), failure.args, strict=True))
         load = [round(before, 1), round(os.getloadavg()[0], 1)]
-        kept = json.loads(file.read_text())["models"] if file.exists() else {}
+        kept = json.loads(file.read_text())[under] if file.exists() else {}
         entry = {"date": datetime.date.today().isoformat(), "machine": machine(), "load": load, **figures}
-        save(benchmark, {"models": kept | {name: entry}})
+        save(benchmark, {under: kept | {name: entry}})
 
 
 class StudyFailed(Exception):

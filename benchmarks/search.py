@@ -5,12 +5,15 @@ from a cache that holds the float model only. The champion of a search is the be
 measured by then; its throughput is the one that brute force measured. The race that decides comes after either, and is
 left out. Random search is reckoned from brute force's figures: the best of 15 % of the points, drawn at random.
 
-    python -m benchmarks.search        about 30 minutes on 2 cores
+    python -m benchmarks.search          about 30 minutes on 2 cores
+    python -m benchmarks.search table    brute force alone, half of that: what `benchmarks.scale ahead` replays
 """
 
 import contextlib
 import math
+import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +24,9 @@ import numpy as np
 from benchmarks.common import evaluating, prepared_rig, save
 from tuner.evaluate.evaluator import Evaluator
 from tuner.executors.inline import InTurn
+from tuner.goal import Goal
 from tuner.report.console import Console
+from tuner.request import compose
 from tuner.study.folder import study_folder
 from tuner.study.loop import Loop
 from tuner.study.plan import Plan, open_search
@@ -48,7 +53,12 @@ def main() -> None:
         scratch = Path(folder)
         with evaluating(*prepared_rig(scratch / "float", *REQUEST, f"cache_dir={scratch / 'base'}")):
             pass  # the float model is trained, and its accuracy known
-        truth, brute_s = _brute_force(scratch)
+        request = compose.request(REQUEST)
+        outcomes, brute_s = _brute_force(scratch)
+        _keep(outcomes, request.goal)
+        if sys.argv[1:] == ["table"]:
+            return
+        truth = {outcome.candidate.key: _score(outcome, request.goal) for outcome in outcomes}
         best = max(truth.values())
         found = [_search(scratch, seed, SHARE * brute_s, truth) for seed in range(SEEDS)]
         over_optimum = [math.exp(truth[key] - best) for key, _ in found]
@@ -68,25 +78,44 @@ def main() -> None:
         save("search", figures)
 
 
-def _brute_force(scratch: Path) -> tuple[dict[str, float], float]:
-    """The score of every candidate by key, minus infinity where it is not feasible; and the seconds it took."""
+def _brute_force(scratch: Path) -> tuple[list[Outcome], float]:
+    """The outcome of every candidate, and the seconds it took."""
     request, rig = prepared_rig(scratch / "brute", *REQUEST, f"cache_dir={_copied(scratch)}")
     points = request.space.points()
     assert points is not None
     np.random.default_rng(0).shuffle(points)
-    truth = {}
+    outcomes = []
     with evaluating(request, rig) as evaluator:
         start = time.monotonic()
         for number, (_, candidate) in enumerate(points):
             outcome = evaluator.evaluate(candidate)
-            feasible = outcome.state == "complete" and request.goal.feasible(outcome.measurement)
-            score = request.goal.score(outcome.measurement) if feasible else None
-            truth[candidate.key] = -math.inf if score is None else score
-            print(
-                f"{number:3d} {time.monotonic() - start:5.0f} s  {truth[candidate.key]:6.2f}  {candidate.label}",
-                flush=True,
-            )
-        return truth, time.monotonic() - start
+            outcomes.append(outcome)
+            seconds = time.monotonic() - start
+            print(f"{number:3d} {seconds:5.0f} s  {_score(outcome, request.goal):6.2f}  {candidate.label}", flush=True)
+        return outcomes, time.monotonic() - start
+
+
+def _score(outcome: Outcome, goal: Goal) -> float:
+    """Minus infinity where it is not feasible."""
+    feasible = outcome.state == "complete" and goal.feasible(outcome.measurement)
+    score = goal.score(outcome.measurement) if feasible else None
+    return -math.inf if score is None else score
+
+
+def _keep(outcomes: list[Outcome], goal: Goal) -> None:
+    """The table, for whoever replays it: what samplers are told of each candidate, a row each."""
+    rows: dict[str, Any] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.candidate.key):
+        measured = outcome.measurement
+        rows[outcome.candidate.key] = {
+            "label": outcome.candidate.label,
+            "state": outcome.state,
+            "latency_ms": goal.value("latency_ms", measured),
+            "accuracy_drop": measured.accuracy_drop,
+            "throughput": measured.throughput,
+            "throughput_normalised": measured.throughput_normalised,
+        }
+    save("search_table", {"load": [round(load, 1) for load in os.getloadavg()], "outcomes": rows})
 
 
 def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -> tuple[str, int]:

@@ -18,6 +18,11 @@ def uncompressed(space: Space) -> list[Point]:
     return [_point(space, recipe, {}) for recipe in _recipes(space, lambda transforms: not transforms)]
 
 
+def first(space: Space) -> list[Point]:
+    """The uncompressed, then what is usual; of both first what is built quickly."""
+    return sorted([*uncompressed(space), *usual(space)], key=lambda point: point[1].slow)
+
+
 def usual(space: Space) -> list[Point]:
     """Every backend with each transform alone that an engineer would try next, ranges in the middle."""
     chosen = _recipes(space, lambda transforms: len(transforms) == 1 and transforms[0].usual)

@@ -64,8 +64,7 @@ def open_search(session: Session, space: Space, plan: Plan) -> Search:
     search = Search(place, space, sampling, request.goal, about, abandoned_s=2 * request.limits.timeout_s)
     earlier = Earlier(place, about)
     with session.folder.critical_section():
-        first = [*starts.uncompressed(space), *starts.usual(space)]
-        search.enqueue(params for params, _ in sorted(first, key=lambda point: point[1].slow))
+        search.enqueue(params for params, _ in starts.first(space))
         served = earlier.best(space, request.goal, _EARLIER) if request.warm_start else []
         search.enqueue(served)
         search.enqueue(params for params, _ in starts.hardest(space))
