@@ -1,5 +1,6 @@
 """Which plugins can work here."""
 
+import contextlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from tuner.build.versions import plugin_version
 from tuner.errors import CandidateError, RequestError
 from tuner.plugin import Plugin, encode
 from tuner.system.launcher import Launcher
+from tuner.system.worker import Worker
 from tuner.target import Target
 
-_ASKING_MB = 4096.0  # of memory for a plugin that imports its library, whatever a trial may use
+_ASKING_MB = 4096.0  # of memory for plugins that import their libraries, whatever a trial may use
+_LIMIT_S = 120.0
 
 
 def unavailable(
@@ -18,29 +21,68 @@ def unavailable(
 ) -> dict[Plugin, str]:
     """Which plugins cannot work for the target on this machine, and why. Answers are remembered only when good."""
     reasons = {}
-    for plugin in plugins:
-        if (reason := plugin.elsewhere(target)) is not None:
-            reasons[plugin] = reason
-            continue
-        try:
-            _require(plugin, target, store, replace(launcher, memory_mb=_ASKING_MB), log)
-        except (CandidateError, RequestError) as error:
-            reasons[plugin] = error.sentence if isinstance(error, CandidateError) else str(error)
+    with _Asking(replace(launcher, memory_mb=_ASKING_MB), target, store, log) as asking:
+        for plugin in plugins:
+            if (reason := plugin.elsewhere(target)) is not None:
+                reasons[plugin] = reason
+                continue
+            try:
+                asking.require(plugin)
+            except (CandidateError, RequestError) as error:
+                reasons[plugin] = error.sentence if isinstance(error, CandidateError) else str(error)
     return reasons
 
 
-def _require(plugin: Plugin, target: Target, store: Store, launcher: Launcher, log: Path) -> None:
-    """Raises RequestError or CandidateError with the reason why the plugin cannot work for the target."""
-    at_home = launcher.with_libraries_of(plugin)
-    key = {"plugin": encode(plugin), "code": plugin_version(plugin, launcher), "target": asdict(target)}
+class _Asking:
+    """Asks plugins in turn, in a `with` block. Those of one environment are asked in the same process, because what
+    several of them import is then loaded once."""
 
-    def ask(out: Path) -> None:
+    def __init__(self, launcher: Launcher, target: Target, store: Store, log: Path) -> None:
+        self._launcher = launcher
+        self._target = target
+        self._store = store
+        self._log = log
+        self._workers: dict[Path, Worker] = {}
+
+    def __enter__(self) -> "_Asking":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def require(self, plugin: Plugin) -> None:
+        """Raises RequestError or CandidateError with the reason why the plugin cannot work for the target."""
+        at_home = self._launcher.with_libraries_of(plugin)
+        key = {
+            "plugin": encode(plugin),
+            "code": plugin_version(plugin, self._launcher),
+            "target": asdict(self._target),
+        }
+
+        def ask(out: Path) -> None:
+            try:
+                reason = self._asked(plugin, at_home)
+            except CandidateError as error:
+                reason = f"asked whether it can run, it failed: {error.sentence}"
+            if reason:
+                raise RequestError(reason)
+
+        self._store.make("available", key, ask)
+
+    def _asked(self, plugin: Plugin, launcher: Launcher) -> str | None:
+        """What it says. One that refuses or fails after others is asked once more in a process of its own: they may
+        have been in its way. Raises CandidateError where it fails there too."""
+        shared = self._workers.get(launcher.interpreter)
+        if shared is not None:
+            with contextlib.suppress(CandidateError):
+                if shared.run_for(_LIMIT_S, plugin.unavailable, self._target) is None:
+                    return None
+            shared.close()
+        worker = self._workers[launcher.interpreter] = launcher.open(self._log)
         try:
-            with at_home.open(log) as worker:
-                reason = worker.run_for(120, plugin.unavailable, target)
-        except CandidateError as error:
-            reason = f"asked whether it can run, it failed: {error.sentence}"
-        if reason:
-            raise RequestError(reason)
-
-    store.make("available", key, ask)
+            return worker.run_for(_LIMIT_S, plugin.unavailable, self._target)
+        except CandidateError:
+            worker.close()
+            del self._workers[launcher.interpreter]
+            raise

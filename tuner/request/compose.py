@@ -67,8 +67,10 @@ def targets(overrides: Sequence[str]) -> dict[str, Target]:
     _register()
     searched = [override for override in overrides if override.startswith("hydra.searchpath=")]
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
-        nodes = {name: compose(f"target/{name}", overrides=searched).target for name in group_options("target")}
-    return {name: build(OmegaConf.to_container(node), Target, f"target={name}") for name, node in nodes.items()}
+        # in one composition, for each takes a tenth of a second
+        names = group_options("target")
+        nodes = compose(overrides=[*searched, *(f"+target@{name}={name}" for name in names)])
+    return {name: build(OmegaConf.to_container(nodes[name]), Target, f"target={name}") for name in names}
 
 
 def missing(config: DictConfig) -> list[str]:
