@@ -49,7 +49,7 @@ def reach(work: Path, trials_per_task: int) -> None:
     draft.replace(work / REACHED)
 
 
-def costs_of(database: Any, tasks: list[Any]) -> list[list[float]]:
+def costs_of(database: Any, tasks: Sequence[Any]) -> list[list[float]]:
     """For each task the seconds of its records."""
     records = [(record.workload, max(map(float, record.run_secs))) for record in database.get_all_tuning_records()]
     workloads = [database.commit_workload(task.dispatched[0]) for task in tasks]
