@@ -111,8 +111,7 @@ def test_a_browser_finds_the_columns_the_charts_the_note_and_the_report(place: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_ui_leaves_no_process_and_never_tells_the_address_of_another(place: Path, number: signal.Signals) -> None:
+def test_the_ui_leaves_no_process_and_never_tells_the_address_of_another(place: Path) -> None:
     assert study.tune(place, "latency_ms=20", "search_space.batch_size=[4]") == 0
     command = [sys.executable, "-m", "tuner.cli", "ui", f"out_dir={place / 'out'}"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]  # they want the same port
@@ -125,7 +124,7 @@ def test_the_ui_leaves_no_process_and_never_tells_the_address_of_another(place: 
         assert len(own) >= 2
         children += own
     assert addresses[0] != addresses[1]
-    for process in both:
+    for process, number in zip(both, (signal.SIGINT, signal.SIGTERM), strict=True):
         os.kill(process.pid, number)
         assert process.wait(30) == 0
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

@@ -23,12 +23,9 @@ from tests.servers import free_port, wait_for
 from tests.study import ROOT, Refused
 from tuner.cli import main
 from tuner.deploy.format import formats
-from tuner.plugins.backends.inductor import Inductor
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
 from tuner.testing.fakes import CENTRES, Null
-from tuner.testing.networks import IMAGE, Shelf, trained
-from tuner.testing.workbench import need
 
 FIXTURES = ROOT / "tests/fixtures"
 
@@ -264,14 +261,6 @@ def test_the_plain_loader_answers_without_the_tuner(champions: dict[str, Path], 
     out = export(champions[name], "plain", tmp_path / "out")
     run(WITHOUT_TUNER, paths=(out,))
     assert len((out / "loader.py").read_text().splitlines()) < 25
-
-
-@pytest.mark.slow
-def test_the_loader_of_compiled_torch_answers_without_the_tuner(tmp_path: Path) -> None:
-    need(Inductor())
-    model = Shelf.of(trained(), IMAGE, tmp_path / "net").take(Inductor.accepts)
-    champion = packaged(tmp_path / "packaged", Inductor(), 3, model=model)
-    run(WITHOUT_TUNER, paths=(export(champion, "plain", tmp_path / "out"),))
 
 
 def test_the_model_server_is_told_what_was_measured(champions: dict[str, Path], tmp_path: Path) -> None:
