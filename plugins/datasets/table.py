@@ -13,6 +13,7 @@ from tuner.dataset import LABEL, ArraySamples, Dataset, Role, Samples, unlabelle
 from tuner.errors import RequestError
 from tuner.splits import Split
 from tuner.system.said import first_line
+from tuner.system.spelling import nearest
 from tuner.tensors import Arrays, FreeSpec
 
 _SETS = {"evaluation": ("test", "validation", "train"), "calibration": ("train",), "training": ("train",)}
@@ -46,7 +47,10 @@ class Table(Split):
         names = list(frame.columns)
         labels = self.labels(frame[self.label], where) if self.label in names else unlabelled(len(frame))
         if self.label not in names and self.label != LABEL:
-            raise RequestError(f"dataset.label={self.label}: {where} has no such column; it has {', '.join(names)}")
+            raise RequestError(
+                f"dataset.label={self.label}: {where} has no such column; it has {', '.join(names)}"
+                + nearest(self.label, names)
+            )
         if self.preprocess is not None:
             return Rows(frame.drop(columns=self.label, errors="ignore").to_dict("records"), labels)
         arrays = {name: self._input(frame, name, columns, where) for name, columns in self._made_of(names, where)}
@@ -67,7 +71,7 @@ class Table(Split):
         if self.format == "huggingface":
             return _huggingface(path, role)
         if self.format == "csv":
-            return pandas.read_csv(path)
+            return _without_index(pandas.read_csv(path))
         return pandas.read_parquet(path) if self.format == "parquet" else pandas.read_json(path, lines=True)
 
     def labels(self, column: Any, where: str) -> NDArray[Any]:
@@ -123,7 +127,7 @@ class Table(Split):
                 values = _stacked(values, column, where, mend)
             if values.dtype.kind == "f" and np.isnan(values).any():
                 row = int(np.argwhere(np.isnan(values))[0][0])
-                raise RequestError(f"{where}: column {column!r} has no value in row {row}; fill it, or drop the row")
+                raise RequestError(f"{where}: column {column!r} has no value in row {row + 1} of the data; fill it, or drop the row")
             parts.append(values)
         array = parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
         if array.ndim == 1 and (axes is None or len(axes) == 1):
@@ -149,6 +153,13 @@ class Rows:
 
     def __getitem__(self, index: int) -> tuple[Arrays, Any]:
         return self.rows[index], self.labels[index]
+
+
+def _without_index(frame: Any) -> Any:
+    """Without the nameless first column of row numbers that pandas' `to_csv` writes unless it is told not to."""
+    first = str(frame.columns[0]) if len(frame.columns) else ""
+    numbers = first.startswith("Unnamed: ") and np.array_equal(frame[first], np.arange(len(frame)))
+    return frame.drop(columns=first) if numbers else frame
 
 
 def _stacked(values: Any, column: str, where: str, mend: str) -> NDArray[Any]:

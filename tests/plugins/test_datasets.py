@@ -196,6 +196,16 @@ def test_classes_are_numbered_as_the_model_has_them() -> None:
     assert np.array_equal(whole(Table("eval.csv", classes=("yes", "no")))[1], 1 - (Y % 2)[rows])
 
 
+def test_row_numbers_that_pandas_wrote_are_no_feature() -> None:
+    frame().to_csv("eval.csv")
+    inputs, labels = whole(Table("eval.csv").fitting(ONE))
+    assert Path("eval.csv").read_text().startswith(",")
+    frame().to_csv("eval.csv", index=False)
+    plain_inputs, plain_labels = whole(Table("eval.csv").fitting(ONE))
+    assert inputs.keys() == plain_inputs.keys() and np.array_equal(labels, plain_labels)
+    assert all(np.array_equal(inputs[name], plain_inputs[name]) for name in inputs)
+
+
 @pytest.mark.parametrize(
     ("fields", "change", "message"),
     [
@@ -204,10 +214,11 @@ def test_classes_are_numbered_as_the_model_has_them() -> None:
             {},
             "dataset.label=target: dataset.path=eval.csv has no such column; it has a, b, c, label",
         ),
+        ({"label": "lable"}, {}, "it has a, b, c, label; did you mean label?"),
         ({}, {"label": "no"}, "column 'label' is text ([no]); number them as the model does: dataset.classes=[no]"),
         ({"classes": ("yes",)}, {"label": "no"}, "has the label 'no', which is none of them"),
         ({}, {"b": "red"}, "column 'b' is text ([red])"),
-        ({}, {"b": float("nan")}, "column 'b' has no value in row 0"),
+        ({}, {"b": float("nan")}, "column 'b' has no value in row 1 of the data"),
         ({}, {"label": float("nan")}, "column 'label' has rows without a value"),
         ({}, {"id": 3}, "takes 3 numbers a sample, and dataset.path=eval.csv has 4 columns besides 'label'"),
         ({"columns": ("a", "z", "c")}, {}, "has no column 'z'"),
