@@ -91,16 +91,26 @@ def test_a_batch_forms_while_the_session_is_busy_and_each_gets_its_own(counts: l
 
 def test_the_longest_wait_is_what_the_limit_leaves_after_a_call() -> None:
     async def test(batcher: Batcher, session: Session) -> None:
-        batcher._rate = 500  # five samples arrive during a call
+        busy = asyncio.create_task(batcher.submit(work(-1)))
+        while not session.sizes:
+            await asyncio.sleep(0)
+        gone = [asyncio.create_task(batcher.submit(work(0, SIZE))) for _ in range(60)]  # 4.8 samples during a call
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
         lone = work(0)
-        batcher._queue.append(lone)
+        waiting = [asyncio.create_task(batcher.submit(lone))]
+        await asyncio.sleep(0)
         assert batcher.hold_s(lone.arrived) == pytest.approx(LIMIT_S - CALL_S)
         assert batcher.hold_s(lone.arrived + LIMIT_S - CALL_S) <= 0
-        batcher._queue.extend(work(i) for i in range(4))
+        waiting += [asyncio.create_task(batcher.submit(work(i))) for i in range(4)]
+        await asyncio.sleep(0)
         assert batcher.hold_s(lone.arrived) == 0  # as many as arrive during a call
         batcher.wait_s = 0.002
         assert batcher.hold_s(lone.arrived) == pytest.approx(0.002)
-        batcher._queue.clear()
+        session.go.set()
+        await asyncio.gather(busy, *waiting)
 
     batching(test)
 

@@ -1,6 +1,7 @@
 """The server as a stranger meets it: Triton's own client, malformed requests, and faults under load."""
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import psutil
 import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
@@ -114,18 +116,33 @@ def test_more_samples_than_a_batch_and_other_inputs_are_refused(served: Served) 
         told(requests.post(served.infer, body, headers=headers, timeout=10), {400})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(value=REQUESTS, cut=st.none() | st.integers(0, 120), tail=st.binary(max_size=9))
-def test_whatever_is_sent_gets_a_sentence_and_never_a_500(
-    served: Served, value: Any, cut: int | None, tail: bytes
-) -> None:
-    """None of these has a whole batch for `x` of four numbers a sample."""
-    if cut is None:
-        body, headers = written(value) + tail, {}
-    else:
-        whole, headers = encoded(sample(1))
-        body = whole[: min(cut, len(whole) - 1)]
-    told(requests.post(served.infer, body, headers=headers, timeout=10))
+def test_whatever_is_sent_gets_a_sentence_and_never_a_500(served: Served) -> None:
+    """MALFORMED=1000 sends more. The server keeps nothing of them."""
+    whatever_is_sent(served, 20)  # what the first of them need stays
+    before = memory_mb(served)
+    whatever_is_sent(served, int(os.environ.get("MALFORMED", "60")))
+    assert memory_mb(served) - before < 8
+
+
+def memory_mb(served: Served) -> float:
+    """What the server's own process has of memory."""
+    return psutil.Process(served.process.pid).memory_info().rss / 1e6
+
+
+def whatever_is_sent(served: Served, count: int) -> None:
+    """So many requests, none of which has a whole batch for `x` of four numbers a sample."""
+
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(value=REQUESTS, cut=st.none() | st.integers(0, 120), tail=st.binary(max_size=9))
+    def send(value: Any, cut: int | None, tail: bytes) -> None:
+        if cut is None:
+            body, headers = written(value) + tail, {}
+        else:
+            whole, headers = encoded(sample(1))
+            body = whole[: min(cut, len(whole) - 1)]
+        told(requests.post(served.infer, body, headers=headers, timeout=10))
+
+    send()
 
 
 def test_the_same_inputs_are_answered_from_the_cache(served: Served) -> None:
