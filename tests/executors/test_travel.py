@@ -1,5 +1,6 @@
 """What goes to another machine, and what is refused before anything does."""
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import pytest
 from tests.servers import free_port
 from tests.study import Refused, overrides
 from tuner.errors import RequestError
-from tuner.executors import staging
+from tuner.executors import ray_driver, staging
 from tuner.executors.parcel import archive, packed, restore, unpacked
+from tuner.executors.ray import report
+from tuner.executors.ray_driver import Node
+from tuner.executors.ray_node import Facts
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,36 @@ def test_an_address_that_nobody_answers_is_refused(tmp_path: Path, refused: Refu
         expected = "nothing answers there"
     kept = [o for o in overrides(tmp_path) if not o.startswith("cache_dir=")]
     assert expected in refused(*kept, "executor=ray", f"executor.address=127.0.0.1:{free_port()}")
+
+
+HERE = {"eager": {"torch": "2.11.0", "python": "3.11.7"}, "iree": {"iree": "3.1", "python": "3.11.7"}}
+
+
+def _node(name: str, versions: dict[str, dict[str, str]], device: str = "Xeon, 2 cores", **unable: str) -> Node:
+    return Node(name, "10.0.0.2", 8, Facts(name, device, "", versions, unable, True))
+
+
+def test_a_node_that_differs_from_here_is_left_out_in_one_sentence() -> None:
+    ours = Facts("here", "Xeon, 2 cores", "", HERE, {"tvm": "not installed"}, True)
+    older = {label: {**versions, "python": "3.12.1"} for label, versions in HERE.items()}
+    nodes = {
+        "alike": (_node("alike", HERE, tvm="not installed"), None),
+        "python": (_node("python", older), "eager: python is 3.12.1 there and 3.11.7 here; install the same"),
+        "bare": (_node("bare", {}, eager="torch does not import", iree="no iree"), "eager: torch does not import"),
+        "other": (_node("other", HERE, "EPYC, 8 cores"), "two kinds of machine are never compared"),
+        "silent": (Node("silent", "10.0.0.9", 8, None, "it does not answer"), "it does not answer"),
+    }
+    for node, sentence in nodes.values():
+        refusal = report(node, ours, shared=False).refusal
+        assert (refusal is None) if sentence is None else (refusal is not None and sentence in refusal)
+
+
+def test_another_version_of_ray_or_python_is_told_with_both_sides() -> None:
+    """By the words of the Ray that is installed."""
+    utils = pytest.importorskip("ray._private.utils")
+    with pytest.raises(RuntimeError) as mismatch:
+        utils.check_version_info({"ray_version": "2.9.0", "python_version": "3.9.1"}, "10.0.0.1:6379")
+    here = importlib.metadata.version("ray")
+    sentence = ray_driver.explained(mismatch.value)
+    assert sentence.startswith("it runs Ray 2.9.0 on Python 3.9.1, this machine Ray " + here)
+    assert sentence.endswith("install the same versions on both")

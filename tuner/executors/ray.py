@@ -123,11 +123,11 @@ class Ray(Executor):
         ours = facts(target, plugins, str(cache))
         hosts = Counter(node.facts.host for node in nodes if node.facts is not None)
         return [
-            (node, _report(node, ours, shared=node.facts is not None and hosts[node.facts.host] > 1)) for node in nodes
+            (node, report(node, ours, shared=node.facts is not None and hosts[node.facts.host] > 1)) for node in nodes
         ]
 
 
-def _report(node: Node, ours: Facts, *, shared: bool) -> NodeReport:
+def report(node: Node, ours: Facts, *, shared: bool) -> NodeReport:
     """What a node can do for a study of the machine that is as `ours` says. `shared`: others are on its host too."""
     theirs = node.facts
     if theirs is None:

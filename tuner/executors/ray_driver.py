@@ -72,7 +72,7 @@ def connect(address: str, runtime_env: dict[str, Any]) -> None:
     try:
         ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # of Ray, gRPC, its agents
-        raise RequestError(f"executor.address={address}: {_explained(error)}") from error
+        raise RequestError(f"executor.address={address}: {explained(error)}") from error
 
 
 def _require_answer(address: str) -> None:
@@ -89,7 +89,8 @@ def _require_answer(address: str) -> None:
         ) from error
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
+    """Why Ray did not connect, with the mend, in one sentence."""
     text = str(error)
     if "ersion mismatch" in text:
         # each of the two says what it has: first the cluster, then this process
