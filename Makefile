@@ -45,6 +45,7 @@ bench-measure: $(VENV)/.installed
 
 bench-search: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.engine
 
 gpu-check: ARGS =
