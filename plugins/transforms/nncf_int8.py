@@ -25,6 +25,7 @@ _MOST_SAMPLES = 300  # NNCF's own default
 _JUDGED = 32  # samples by which an error is told
 _FEW = 8  # of them, by which layers are ranked
 _LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
+_PASSING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze")  # through which a layer may get what is rounded
 _BETWEEN = {"Add", "Convert", "Divide", "Multiply", "Reshape", "Select", "Transpose"}  # scores and their Softmax
 
 
@@ -126,8 +127,8 @@ def _is_constant(node: Any) -> bool:
 
 
 def _climbed(rungs: Iterable[Any], graph: Any, inputs: Sequence[Arrays], max_error: float) -> Any:
-    """The first of the quantized graphs that is within that error of the float one; else the best, with layers that
-    take float again."""
+    """The first of the quantized graphs that is within that error of the float one; else the best, with what is no
+    layer, and as many layers as it takes, in float again."""
     judged = inputs[:_JUDGED]
     right = _answers(graph, judged)
 
@@ -144,11 +145,11 @@ def _climbed(rungs: Iterable[Any], graph: Any, inputs: Sequence[Arrays], max_err
     kept = kept_in_float(
         layers,
         lambda layer: error(_in_float(best, set(layers) - {layer}, others=True), _FEW),
-        lambda some: error(_in_float(best, some)),
+        lambda some: error(_in_float(best, some, others=True)),  # else none in int8 might still be too far off
         max_error,
         "nncf int8",
     )
-    return _in_float(best, kept)
+    return _in_float(best, kept, others=True)
 
 
 def _in_float(quantized: Any, layers: Collection[str], *, others: bool = False) -> Any:
@@ -159,7 +160,7 @@ def _in_float(quantized: Any, layers: Collection[str], *, others: bool = False) 
         if rounding.get_type_name() == "FakeQuantize":
             for taker in rounding.output(0).get_target_inputs():
                 node = taker.get_node()
-                is_layer = node.get_type_name() in _LAYERS
+                is_layer = node.get_type_name() in (*_LAYERS, *_PASSING)
                 if node.get_friendly_name() in layers or (others and not is_layer):
                     taker.replace_source_output(rounding.input_value(0))
     return graph
