@@ -22,6 +22,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune show [study=…] [--json]                     the verdict of a study again (the latest one)
   tune ui [--open]                                 MLflow's UI on the store in use, and where to look in it
   tune serve ARTIFACT|models:/NAME@champion|study=NAME [--port 8000] [--latency-ms L]   it answers over HTTP
+  tune bench http://HOST:PORT/v2/models/NAME rate=R|find [latency_ms=L]   how it answers at a rate, or which it holds
   tune promote [NAME] [version=N] [reason=…]       make a registered version (the candidate) the champion
   tune rollback [NAME] [reason=…]                  make the champion before this one champion again
   tune export ARTIFACT|models:/NAME@champion|study=NAME --format F [--out DIR] [--rate R] [--latency-ms L]
@@ -61,7 +62,20 @@ exit codes: 0 a feasible champion; 3 nothing feasible, the nearest miss is shown
 """
 
 
-COMMANDS = ("cache", "doctor", "export", "inspect", "promote", "rollback", "schedule", "search", "serve", "show", "ui")
+COMMANDS = (
+    "bench",
+    "cache",
+    "doctor",
+    "export",
+    "inspect",
+    "promote",
+    "rollback",
+    "schedule",
+    "search",
+    "serve",
+    "show",
+    "ui",
+)
 """The files of `tuner/commands`, each with a function `run`; without a command it is `search`."""
 
 
