@@ -15,9 +15,11 @@ from tuner.metrics import Metric, Truth, find, short
 from tuner.system.code import authored
 
 RESAMPLES = 400  # of the samples, for a metric that gives one number for all of them
+_TOGETHER = 256  # samples
 _LEAST_RESAMPLES, _RESAMPLING_S = 50, 20.0  # so many at least, however long that takes
 Labels = NDArray[Any] | Truth
-Answers = Iterable[tuple[Sequence[NDArray[Any]], Labels]]
+Batch = tuple[Sequence[NDArray[Any]], Labels]
+Answers = Iterable[Batch]
 """The outputs for successive batches of samples, and their labels."""
 
 
@@ -99,7 +101,9 @@ class Judging:
             scores = Scores.of(value) if value.ndim else Scores(float(value), resampled=resampled)
         else:
             scores = Scores.of(
-                np.concatenate([self._of_batch(metric, seen.read_from(outputs), labels) for outputs, labels in batches])
+                np.concatenate(
+                    [self._of_batch(metric, seen.read_from(outputs), labels) for outputs, labels in _together(batches)]
+                )
             )
         if seen.constant:
             raise CandidateError("numerics", "it gives the same outputs for every evaluation sample")
@@ -109,7 +113,7 @@ class Judging:
         """Copies of what the metric is given, so that it may write to them. Raises CandidateError where they are no
         numbers."""
         for n, output in enumerate(outputs):
-            if output.dtype.kind not in "fc":
+            if output.dtype.kind not in "fc" or np.isfinite(output).all():
                 continue
             if np.isnan(output).any():
                 raise CandidateError("numerics", "its outputs on the evaluation samples include NaN")
@@ -197,7 +201,7 @@ class _Seen:
         self._first = self._first or [row[:1].copy() for row in rows]
         self._samples += max(map(len, rows))
         for n, (row, first) in enumerate(zip(rows, self._first, strict=True)):
-            if row.shape[1:] != first.shape[1:] or (row != first).any():
+            if n not in self._varying and (row.shape[1:] != first.shape[1:] or (row != first).any()):
                 self._varying.add(n)
         return outputs
 
@@ -209,6 +213,27 @@ class _Seen:
     def constant(self) -> bool:
         """Whether what the metric looks at is the same for all samples: all of it, if nobody can tell what that is."""
         return self._samples > 1 and not (self._varying & self._read if self._read else self._varying)
+
+
+def _together(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of few samples as one of `_TOGETHER` or more, in their order: a call of a metric costs as much as it does
+    for a hundred samples. Where an output does not count the samples, or anything differs in shape, they stay apart."""
+    waiting: list[Batch] = []
+    samples, shapes = 0, None
+    for outputs, labels in batches:
+        count, right = _count(labels), labels if isinstance(labels, Truth) else [labels]
+        counted = all(output.ndim and len(output) == count for output in outputs)
+        shaped = [array.shape[1:] for array in (*outputs, *right) if array is not None] if counted else None
+        if waiting and (shaped != shapes or samples >= _TOGETHER):
+            yield _joined(waiting)
+            waiting, samples = [], 0
+        if counted:
+            waiting.append((outputs, labels))
+            samples, shapes = samples + count, shaped
+        else:
+            yield outputs, labels
+    if waiting:
+        yield _joined(waiting)
 
 
 def _joined(batches: Sequence[tuple[Sequence[NDArray[Any]], Labels]]) -> tuple[list[NDArray[Any]], Labels]:

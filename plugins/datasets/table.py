@@ -127,7 +127,9 @@ class Table(Split):
                 values = _stacked(values, column, where, mend)
             if values.dtype.kind == "f" and np.isnan(values).any():
                 row = int(np.argwhere(np.isnan(values))[0][0])
-                raise RequestError(f"{where}: column {column!r} has no value in row {row + 1} of the data; fill it, or drop the row")
+                raise RequestError(
+                    f"{where}: column {column!r} has no value in row {row + 1} of the data; fill it, or drop the row"
+                )
             parts.append(values)
         array = parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
         if array.ndim == 1 and (axes is None or len(axes) == 1):
