@@ -251,7 +251,7 @@ def nothing(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Any:
     [
         ("words", "could not judge the outputs"),
         ("one_a_batch", 'one number for a batch; .*over="set"'),
-        ("one_too_many", r"shape \(33,\); it must be one score for each of 32"),
+        ("one_too_many", r"shape \(201,\); it must be one score for each of 200"),
         ("raising", "KeyError: 'no such thing'"),
         ("not_a_number", "gives NaN or infinity"),
         ("endless", "gives NaN or infinity"),
