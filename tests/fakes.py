@@ -119,6 +119,22 @@ class Secluded(Null):
 
 
 @dataclass(frozen=True)
+class Paced(Secluded):
+    """A call takes as long as its library's version says."""
+
+    @property
+    def label(self) -> str:
+        return "paced"
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        ms = importlib.import_module("tiny_runtime").MS
+        return replace(self, ms=ms).loaded(folder, inputs, batch_size, target)
+
+    def loaded(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        return Null.load(self, folder, inputs, batch_size, target)
+
+
+@dataclass(frozen=True)
 class Mislabelled(Points):
     """The points, their labels raised by so much, or drawn anew, or unknown."""
 

@@ -25,6 +25,7 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune bench http://HOST:PORT/v2/models/NAME rate=R|find [latency_ms=L]   how it answers at a rate, or which it holds
   tune promote [NAME] [version=N] [reason=…]       make a registered version (the candidate) the champion
   tune rollback [NAME] [reason=…]                  make the champion before this one champion again
+  tune upgrade NAME|ARTIFACT onnxruntime==1.32.0   does the champion gain or lose with another version of its library?
   tune export ARTIFACT|models:/NAME@champion|study=NAME --format F [--out DIR] [--rate R] [--latency-ms L]
                                                    files for triton, docker, kubernetes, kserve, openvino-model-server
                                                    or plain Python; how many replicas hold a rate
@@ -75,6 +76,7 @@ COMMANDS = (
     "serve",
     "show",
     "ui",
+    "upgrade",
 )
 """The files of `tuner/commands`, each with a function `run`; without a command it is `search`."""
 

@@ -119,6 +119,8 @@ class ModelSource(Checked, ABC):
     files: ClassVar[Mapping[str, str]] = {}
     """By the suffix of a file that it takes as `path`, the name of its YAML in conf/model; "/config.json" is a folder
     that has such a file."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """The distributions that read it, where another version of one may be tried for it."""
     requirements: ClassVar[tuple[str, ...]] = ()
     """For pip, where its libraries fit nobody else's: `declares` and `write` are then called in an environment that is
     made of them, in which the tuner is found too."""

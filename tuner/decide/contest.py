@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tuner.candidate import Candidate
 from tuner.decide.race import Race
+from tuner.evaluate.rig import Rig
 from tuner.goal import Goal
 from tuner.measure.scenario import figures, interval
 from tuner.measure.statistics import RESAMPLES, Interval, drift
@@ -20,12 +21,14 @@ INCUMBENT = "incumbent"  # its name in a race, where the same candidate may run 
 class Incumbent:
     """The registered champion as it enters the race: it runs from its own `folder`, and nothing is built.
 
-    Where it is `favoured`, a challenger must be better beyond the noise to win.
+    Where it is `favoured`, a challenger must be better beyond the noise to win. It runs in workers of the `rig`, where
+    that is another than the challengers'.
     """
 
     outcome: Outcome
     folder: Path
     favoured: bool
+    rig: Rig | None = None
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,10 @@ class Judge:
         """Times them side by side in rounds of fresh processes. `machine_drift` is how the machine's speed changed
         during the trials."""
         challengers = {o.candidate.key: o for o in finalists}
-        folders = {}
+        kept: dict[str, Contender] = {}
         if incumbent is not None:
             challengers[INCUMBENT] = incumbent.outcome
-            folders[INCUMBENT] = incumbent.folder
+            kept[INCUMBENT] = Contender(incumbent.outcome.candidate, incumbent.folder, incumbent.rig)
         entrants = challengers | {o.candidate.key: o for o in baselines}
         first = next(iter(challengers))
         self._say(f"racing: {', '.join(o.candidate.label for o in entrants.values())}")
@@ -126,7 +126,7 @@ class Judge:
         def time_round(names: Sequence[str]) -> tuple[dict[str, Lap], dict[str, str]]:
             runners = {name: first if name == TWIN else name for name in names}
             contenders = {
-                name: Contender(entrants[runner].candidate, folders.get(runner)) for name, runner in runners.items()
+                name: kept.get(runner) or Contender(entrants[runner].candidate) for name, runner in runners.items()
             }
             turns = fresh_round(self._rig, contenders)
             laps = {name: self._lap(entrants[runners[name]], timing) for name, timing in turns.timings.items()}

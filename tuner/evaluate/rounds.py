@@ -20,10 +20,12 @@ _ROUND_LIMIT_S = 180.0
 
 @dataclass(frozen=True)
 class Contender:
-    """Who is timed: a candidate as this study builds it, or the artifact that lies in `folder`."""
+    """Who is timed: a candidate as this study builds it, or the artifact that lies in `folder`; in workers of its own
+    `rig`, where it has one."""
 
     candidate: Candidate
     folder: Path | None = None
+    rig: Rig | None = None
 
 
 def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
@@ -39,8 +41,9 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
     with device_lock(rig.device_lock), ExitStack() as stack:
         for name, contender in contenders.items():
             try:
-                folder = contender.folder or rig.built(contender.candidate)
-                workers[name] = stack.enter_context(rig.opening(folder, contender.candidate))
+                mine = contender.rig or rig
+                folder = contender.folder or mine.built(contender.candidate)
+                workers[name] = stack.enter_context(mine.opening(folder, contender.candidate))
             except CandidateError as error:
                 failures[name] = error
         for ready in (_loaded, _warm):  # all load at once, and nothing else is done while one warms up

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from tuner.system import interpreters
 from tuner.system.environment import library_versions
 from tuner.system.forked import Forked
@@ -18,8 +21,11 @@ _ASKED_MB = 1000.0  # for a process that only reads the versions of what is inst
 
 
 class Needing(Protocol):
-    """A plugin: what pip is to install for it alone; nothing where it lives with the others."""
+    """A plugin: the distributions that do its work, and what pip is to install for it alone; nothing where it lives
+    with the others."""
 
+    @property
+    def libraries(self) -> tuple[str, ...]: ...
     @property
     def requirements(self) -> tuple[str, ...]: ...
 
@@ -35,13 +41,15 @@ class Launcher:
     environment variables they have, and which Python runs them.
 
     `environments` is the folder of the environments that are kept for plugins with requirements of their own, and
-    `environment` the one that these children run in; None is that of the tuner itself.
+    `environment` the one that these children run in; None is that of the tuner itself. Plugins with the distribution
+    that `instead` requires, such as `onnxruntime==1.32.0`, run in one that has it so.
     """
 
     memory_mb: float
     variables: Mapping[str, str] = field(default_factory=dict, hash=False)
     environments: Path | None = None
     environment: interpreters.Environment | None = None
+    instead: str | None = None
 
     @property
     def interpreter(self) -> Path:
@@ -65,16 +73,27 @@ class Launcher:
 
         Raises CandidateError where that environment is not there.
         """
-        if not plugin.requirements:
+        needed = self.requirements_of(plugin)
+        if not needed:
             return self
-        environment = interpreters.require(self.environments, install_name(type(plugin)), plugin.requirements)
+        environment = interpreters.require(self.environments, install_name(type(plugin)), needed)
         # tf2onnx, for one, makes a graph in the order of sets: the same file is to become the same model
         return replace(self, environment=environment, variables={**self.variables, "PYTHONHASHSEED": "0"})
+
+    def requirements_of(self, plugin: Needing) -> tuple[str, ...]:
+        """What pip installs for it here."""
+        if self.instead is None:
+            return plugin.requirements
+        name = canonicalize_name(Requirement(self.instead).name)
+        if name not in map(canonicalize_name, plugin.libraries):
+            return plugin.requirements
+        others = (own for own in plugin.requirements if canonicalize_name(Requirement(own).name) != name)
+        return (*others, self.instead)
 
     def provide(self, plugin: Needing, log: Path, say: Callable[[str], None]) -> None:
         """Makes the environment that `with_libraries_of` looks for, where there is none yet: pip downloads it, which
         may take minutes, so `say` is told. Raises RequestError where it cannot be made."""
-        needed = plugin.requirements
+        needed = self.requirements_of(plugin)
         if not needed or self.environments is None or interpreters.find(self.environments, needed):
             return
         name, libraries = install_name(type(plugin)), ", ".join(needed)

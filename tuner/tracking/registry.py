@@ -118,6 +118,12 @@ class Registry:
                 return None
             return {alias: str(version) for alias, version in aliases.items()}
 
+    def study(self, name: str, version: str) -> str | None:
+        """The study that registered the version."""
+        with self._reached():
+            tags: dict[str, str] = self._client.get_model_version(name, version).tags
+            return tags.get("study")
+
     def champion(self, name: str) -> str | None:
         """The version that has the alias `champion`."""
         return (self.aliases(name) or {}).get(CHAMPION)
