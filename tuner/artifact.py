@@ -12,6 +12,7 @@ it gave, `calls_ms.npy` how long its calls took in the race, in their order.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -228,7 +229,7 @@ def environment_of(folder: Path, manifest: Manifest) -> interpreters.Environment
     """Where the artifact's backend can run: None is this process's own, else among the environments where it was
     measured, else in the usual cache. Raises RequestError where it is in neither."""
     backend, root = manifest.candidate.backend, interpreters.usual_root()
-    if interpreters.satisfied(backend.requirements):
+    if manifest.interpreter == Path(sys.executable) or interpreters.satisfied(backend.requirements):
         return None
     if manifest.interpreter is not None:
         kept = interpreters.find(manifest.interpreter.parents[2], backend.requirements)
