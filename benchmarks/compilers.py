@@ -4,11 +4,11 @@ to compile (what it converts the model to for the first time included), how larg
     python -m benchmarks.compilers [workload …]     hours for all of them; `digits_cnn` alone takes minutes
 
 Each is timed in rounds of fresh processes beside those two. What a compiler cannot take is in the result, as its
-sentence. One whose Python environment is not kept (`tune doctor --install NAME`) says so.
+sentence. One whose Python environment is not kept (`tune doctor --install NAME`) says so. The figures of a workload are
+kept as soon as it is through.
 """
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from benchmarks.common import prepared_rig, save
+from benchmarks.common import each_kept, prepared_rig
 from benchmarks.gpu.networks import Layer
 from tuner.artifact import FILES
 from tuner.build.available import unavailable
@@ -109,23 +109,24 @@ def _convolution(before: int, after: int, kernel: int, stride: int = 1, groups: 
 
 
 def main(names: Sequence[str]) -> None:
+    each_kept("compilers", names or WORKLOADS, compared, under="workloads")
+
+
+def compared(name: str, scratch: Path) -> dict[str, Any]:
+    """What each makes of that workload."""
+    cache = scratch / "cache"  # of its own: compiling is timed
+    cache.mkdir()
+    (cache / "environments").symlink_to(usual_root())
+    request, rig = prepared_rig(scratch, *WORKLOADS[name], "latency_ms=1000", f"cache_dir={cache}")
     loads, rows = [], []
-    for name in names or WORKLOADS:
-        with tempfile.TemporaryDirectory() as scratch:
-            cache = Path(scratch) / "cache"  # of its own: compiling is timed
-            cache.mkdir()
-            (cache / "environments").symlink_to(usual_root())
-            request, rig = prepared_rig(Path(scratch), *WORKLOADS[name], "latency_ms=1000", f"cache_dir={cache}")
-            for size in SIZES:
-                for transforms, backend in HOW:
-                    loads += machine.load_before()
-                    for replicas in (1, rig.target.most_replicas):
-                        candidate = Candidate(transforms, backend, size, replicas)
-                        rows.append(
-                            {"workload": name, "candidate": candidate.label, **row(rig, request.goal, candidate)}
-                        )
-                        print(rows[-1], flush=True)
-    save("compilers", {"rounds": ROUNDS, "cores_busy_before": round(float(np.mean(loads)), 1), "candidates": rows})
+    for size in SIZES:
+        for transforms, backend in HOW:
+            loads += machine.load_before()
+            for replicas in sorted({1, rig.target.most_replicas}):
+                candidate = Candidate(transforms, backend, size, replicas)
+                rows.append({"candidate": candidate.label, **row(rig, request.goal, candidate)})
+                print(rows[-1], flush=True)
+    return {"rounds": ROUNDS, "cores_busy_before": round(float(np.mean(loads)), 1), "candidates": rows}
 
 
 def row(rig: Rig, goal: Goal, candidate: Candidate) -> dict[str, Any]:
