@@ -1,6 +1,8 @@
 """What a reviewer reads of a study: its page, its note in MLflow, and the words in both."""
 
+import contextlib
 import html
+import io
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -14,9 +16,9 @@ from tests.conftest import furnished
 from tests.study import literal, node
 from tuner.goal import Goal
 from tuner.records import TrialRecord
+from tuner.report import console, words
 from tuner.report import page as report
 from tuner.report import pictures as picture
-from tuner.report import words
 from tuner.report.note import study_note
 from tuner.result import Result, StudyFolder
 from tuner.testing.fakes import Null, Scrambling
@@ -38,8 +40,11 @@ def reviewed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"backend": node(Faulty, fault="raise")},
         {"compress": node(Scrambling), "backend": node(Null, ms=1.0)},
     ]
-    code = study.tune(folder, "latency_ms=20", "search_space.batch_size=[4]", f"search_space.deploy={literal(deploy)}")
-    assert code == 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+        patch.setattr(console, "LINE_EVERY_S", 0.0)
+        asked = ("latency_ms=20", "search_space.batch_size=[4]", f"search_space.deploy={literal(deploy)}")
+        assert study.tune(folder, *asked) == 0
+    (folder / "said").write_text(said.getvalue())
     return folder
 
 
@@ -47,6 +52,12 @@ def reviewed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(reviewed: Path) -> Files:
     folder = StudyFolder(reviewed / "out/linear-cpu-001")
     return folder.read_result(), folder.read_trials()
+
+
+def test_where_there_is_no_terminal_lines_say_how_far_it_is(reviewed: Path) -> None:
+    lines = re.findall(r"^(\d) of \d+ candidates; (.*)$", (reviewed / "said").read_text(), flags=re.MULTILINE)
+    assert [int(done) for done, _ in lines] == [1, 2, 3, 4, 5]
+    assert re.fullmatch(r"best [\d,]+ samples/s null.*", lines[-1][1])
 
 
 def test_the_page_answers_a_reviewer_and_needs_nothing_else(reviewed: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from tuner.trial import Outcome
 from tuner.verdict import Doubt
 
 _FILE_COLUMNS = 120  # where the output is no terminal
+LINE_EVERY_S = 30.0  # there, a line in place of the bar
 
 
 class Console:
@@ -151,6 +153,7 @@ class TrialBar:
         self._durations: list[float] = []
         self._done = 0
         self._total = total
+        self._line_due = time.monotonic() + LINE_EVERY_S
 
     def started(self, candidate: Candidate, budget_s: float, in_flight: int = 1, nodes: int = 0) -> None:
         """`in_flight` are the trials that are under way, on so many other machines; 0 is on this one."""
@@ -175,6 +178,9 @@ class TrialBar:
             if score is not None and (best is None or score > best):
                 self._best = outcome
         self._bar.update(self._task, completed=self._done, text=self._best_text())
+        if not self._bar.console.is_terminal and time.monotonic() >= self._line_due:  # a bar shows on terminals alone
+            self._line_due = time.monotonic() + LINE_EVERY_S
+            self._bar.console.print(f"{self._done} of {self._total} candidates; {self._best_text()}", style="dim")
 
     def _best_text(self) -> str:
         if self._best is None:
