@@ -21,7 +21,7 @@ settings.register_profile("tuner", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tuner")
 
 # as a study does it, for whichever test starts the first child
-preload("tuner.measure.host", "tuner.build.builder", *files("tuner.forms"), *files("tuner.plugins.devices"))
+preload("tuner.measure.host", "tuner.build.builder", "numpy.ma", *files("tuner.forms"), *files("tuner.plugins.devices"))
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
