@@ -61,11 +61,15 @@ def test_a_limit_far_below_what_the_metric_measures_is_told_and_so_is_fidelity()
 
 def test_int8_that_does_not_pay_is_told() -> None:
     plain, quantized = Candidate((), Null(), 8), Candidate((OnnxStaticInt8(),), Null(), 8)
-    slower = list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 50)]))
+    slower = list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 50)], {}))
     assert [d.name for d in slower] == ["int8_slower"] and "0.50×" in slower[0].sentence
-    assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)]))
+    assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)], {}))
+    told_otherwise = {plain: 100.0, quantized: 140.0}  # by the race, in which they ran side by side
+    assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 50)], told_otherwise))
+    (raced,) = doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)], {plain: 100.0, quantized: 80.0})
+    assert "0.80×" in raced.sentence
     twice = replace(plain, replicas=2)
-    assert not list(doubts.about_trials([outcome(plain, 100), outcome(twice, 50)])), "nothing here is quantized"
+    assert not list(doubts.about_trials([outcome(plain, 100), outcome(twice, 50)], {})), "nothing here is quantized"
 
 
 def test_int8_that_keeps_no_limit_as_it_comes_is_told_with_what_is_more_careful() -> None:
@@ -86,8 +90,8 @@ def test_a_machine_that_changes_speed_is_told() -> None:
     candidates = [Candidate((), Null(), batch) for batch in range(1, 11)]
     steady = [outcome(c, 100) for c in candidates]
     drifting = [outcome(c, 100, 1 + 0.1 * i) for i, c in enumerate(candidates)]
-    assert not list(doubts.about_trials(steady))
-    assert [d.name for d in doubts.about_trials(drifting)] == ["drifting_machine"]
+    assert not list(doubts.about_trials(steady, {}))
+    assert [d.name for d in doubts.about_trials(drifting, {})] == ["drifting_machine"]
 
 
 def test_a_busy_machine_and_a_noisy_race_are_told() -> None:

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.candidate import Candidate
 from tuner.evaluate.accuracy import no_better
 from tuner.goal import Goal
 from tuner.judging import Judging
@@ -146,14 +147,17 @@ def about_machine(cpu_percents: Sequence[float]) -> Iterator[Doubt]:
         yield Doubt("busy_machine", f"other processes were using {busy:.1f} of {len(cpu_percents)} cores at the start")
 
 
-def about_trials(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
-    """int8 that does not pay, and a machine whose speed changed under the study."""
+def about_trials(outcomes: Sequence[Outcome], raced: Mapping[Candidate, float]) -> Iterator[Doubt]:
+    """int8 that does not pay, and a machine whose speed changed under the study. `raced` has the samples per second of
+    those that were timed side by side in the end, which is surer than what their trials gave."""
     done = {o.candidate: o for o in outcomes if o.state == "complete"}
     slower = []
     for candidate, outcome in done.items():
         unquantized = replace(candidate, transforms=tuple(t for t in candidate.transforms if not t.quantizes))
         plain = done.get(unquantized)
         mine, theirs = outcome.measurement.throughput_normalised, plain and plain.measurement.throughput_normalised
+        if candidate in raced and unquantized in raced:
+            mine, theirs = raced[candidate], raced[unquantized]
         if plain is not outcome and mine and theirs and mine < 0.95 * theirs:
             slower.append((mine / theirs, candidate.label))
     if slower:

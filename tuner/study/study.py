@@ -156,7 +156,11 @@ class Study:
             judging, ends = session.prepared.workload.judge, measured.accuracy_ci95
             guessing = doubts.about_guessing(judging, "the champion's", measured.accuracy, ends)
             self._doubts = [*guessing, *self._doubts]
-        self._doubts = [*doubts.about_failures(outcomes), *self._doubts, *doubts.about_trials(outcomes)]
+        self._doubts = [
+            *doubts.about_failures(outcomes),
+            *self._doubts,
+            *doubts.about_trials(outcomes, _rates(verdict)),
+        ]
         self._doubts += doubts.about_quantized(outcomes, session.request.goal)
         self._doubts += [*doubts.about_race(verdict.noise), *doubts.about_replicas(verdict)]
         return verdict
