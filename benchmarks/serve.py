@@ -54,7 +54,7 @@ class Subject:
 
 
 SUBJECTS = {
-    "digits_cnn": Subject(("model=digits_cnn",), 16, 20.0),
+    "digits_cnn": Subject(("model=digits_cnn",), 16, 100.0),
     "minilm": Subject(("model=minilm", "dataset.pairs=100"), 8, 500.0),
 }
 # the same artifact, called by LitServe's own batching; tensors as base64, for it reads JSON only
