@@ -426,3 +426,31 @@ def test_a_candidate_of_another_shape_costs_its_trial_not_the_study() -> None:
     judging, _ = settled([logits(DIGITS, 10)], DIGITS)
     with pytest.raises(CandidateError, match="not one score a class"):
         judging.scores([([column()], DIGITS)])
+
+
+SIZES: list[int] = []
+
+
+def counting(outputs: Any, labels: Any) -> Any:
+    SIZES.append(len(labels))
+    return (outputs[0].sum(axis=-1) > labels).astype(float)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 600])
+def test_small_batches_are_judged_together_and_come_to_the_same(size: int) -> None:
+    random = np.random.default_rng(0)
+    outputs, labels = random.normal(size=(600, 3)), random.normal(size=600)
+    # of two lengths, and one that has no axis of samples: those are judged as they come
+    odd = [np.ones((5, 2)), np.ones((4, 2)), np.ones((1, 4))]
+
+    def batches() -> Any:
+        for start in range(0, 600, size):
+            yield [outputs[start : start + size]], labels[start : start + size]
+        for output, count in zip(odd, (5, 4, 4), strict=True):
+            yield [output], np.zeros(count)
+
+    SIZES.clear()
+    scores = Judging("tests.test_metrics:counting").scores(batches())
+    assert scores.samples is not None
+    assert np.array_equal(scores.samples[:600], (outputs.sum(axis=1) > labels).astype(float))
+    assert sum(SIZES) == 613 and len(SIZES) <= 3 + 3 and SIZES[-1] == 4
