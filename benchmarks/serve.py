@@ -81,10 +81,11 @@ class Api(litserve.LitAPI):
     def encode_response(self, outputs):
         return {"outputs": [base64.b64encode(np.ascontiguousarray(o)).decode() for o in outputs]}
 
-port, most, wait_s = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-api = Api(max_batch_size=most, batch_timeout=wait_s, api_path="/v2/models/served/infer")
-litserve.LitServer(api, accelerator="cpu", workers_per_device=1).run(
-    port=port, host="127.0.0.1", log_level="error", generate_client_file=False)
+if __name__ == "__main__":
+    port, most, wait_s = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    api = Api(max_batch_size=most, batch_timeout=wait_s, api_path="/v2/models/served/infer")
+    litserve.LitServer(api, accelerator="cpu", workers_per_device=1).run(
+        port=port, host="127.0.0.1", log_level="error", generate_client_file=False)
 """
 
 
@@ -100,9 +101,16 @@ def _environment(folder: Path) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / "bin/python"
     (site,) = folder.glob("lib/python*/site-packages")
-    (site / "beside.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    beside = (path for path in sys.path if path.endswith("site-packages"))  # and what their own .pth files bring
+    (site / "beside.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in beside))
     subprocess.run([python, "-m", "pip", "install", "--quiet", LITSERVE], check=True)
+    _script(python).write_text(LIT)
     return python
+
+
+def _script(python: Path) -> Path:
+    """A file: its workers import it again."""
+    return python.with_name("served_by_litserve.py")
 
 
 def _measured(python: Path, name: str, folder: Path) -> dict[str, Any]:
@@ -214,7 +222,7 @@ async def _litserve(
     """LitServe with this artifact: the load of requests of `size` samples, joined until they make a batch."""
     port, random = _port(), np.random.default_rng(0)
     arguments = [str(champion), str(port), str(max(1, loaded.batch_size // size)), str(wait_s)]
-    with _process([str(python), "-c", LIT, *arguments]):
+    with _process([str(python), str(_script(python)), *arguments]):
         async with _session() as session:
             await _ready(session, f"http://127.0.0.1:{port}/health")
             place = Endpoint(f"http://127.0.0.1:{port}/v2/models/{NAME}", "LitServe", True, ())
