@@ -2,6 +2,7 @@
 it that it imports."""
 
 import ast
+import functools
 import hashlib
 import inspect
 import sys
@@ -33,15 +34,17 @@ def _digest(source: Path) -> str:
     while left:
         file = left.pop()
         texts[file] = file.read_bytes()
-        names = (n.module for n in ast.walk(ast.parse(texts[file])) if isinstance(n, ast.ImportFrom) and n.module)
-        beside = (source.with_name(f"{name.rpartition('.')[2]}.py") for name in names if _is_beside(name, source))
+        beside = map(source.with_name, _imported_beside(texts[file], source.parent.name))
         left += [other for other in beside if other not in texts and other.is_file()]
     return hashlib.sha256(b"".join(texts[file] for file in sorted(texts))).hexdigest()[:16]
 
 
-def _is_beside(module: str, source: Path) -> bool:
-    """Whether a module that a plugin's file imports is of the same package."""
-    return module.split(".")[-2:-1] == [source.parent.name]
+@functools.cache  # keys are made several times a trial
+def _imported_beside(text: bytes, package: str) -> tuple[str, ...]:
+    """The names of the files that a plugin's file, of such a text, imports from the package it is in."""
+    modules = (node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom))
+    parts = (module.split(".") for module in modules)
+    return tuple(f"{names[-1]}.py" for names in parts if names[-2:-1] == [package])
 
 
 def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:
