@@ -12,16 +12,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.study import Refused
-from tuner.catalog import files
 from tuner.cli import main
-from tuner.system.forked import preload
+from tuner.evaluate.rig import preload_children
 
 # how long an example takes says something of the machine, not of the code
 settings.register_profile("tuner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tuner")
 
 # as a study does it, for whichever test starts the first child
-preload("tuner.measure.host", "tuner.build.builder", "numpy.ma", *files("tuner.forms"), *files("tuner.plugins.devices"))
+preload_children()
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -7,14 +7,11 @@ from pathlib import Path
 
 from tuner.build.prepare import prepare
 from tuner.build.store import Store
-from tuner.catalog import files
 from tuner.decide import doubts
-from tuner.device import Device
 from tuner.errors import ExitCode, RequestError
-from tuner.evaluate.rig import Rig
+from tuner.evaluate.rig import Rig, preload_children
 from tuner.evaluate.settling import settled
 from tuner.executors.base import Trials, executor
-from tuner.model import Form
 from tuner.report.console import Console
 from tuner.request.request import Request
 from tuner.search.storage import storage
@@ -24,13 +21,10 @@ from tuner.study.study import Study
 from tuner.study.usable import require_fitting, usable
 from tuner.system import machine
 from tuner.system.files import full, require_place, require_room, taken_back
-from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
 from tuner.tracking.stores import FAILURES, lost, reachable
 from tuner.tracking.tracker import Tracker
-
-CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder", "numpy.ma")  # np.median imports the last, in 12 ms
 
 
 def run(request: Request, console: Console) -> ExitCode:
@@ -60,7 +54,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str, trials: 
         storage(request.tracking.storage, request.out_dir / "optuna.journal")  # refused now rather than later
     machine_doubts = list(doubts.about_machine(machine.load_before()))
     store = Store(request.cache_dir)
-    preload(*CHILDREN_NEED, *files(Form.family), *files(Device.family))
+    preload_children()
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     model, log = request.workload.model, store.root / f"{slug(request.workload.name)}.log"
     launcher.provide(model, log, console.say)

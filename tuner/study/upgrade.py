@@ -14,21 +14,16 @@ from tuner import artifact
 from tuner.build.prepare import prepare
 from tuner.build.store import Store
 from tuner.candidate import Candidate
-from tuner.catalog import files
 from tuner.decide.contest import INCUMBENT, Incumbent
 from tuner.decide.judge import Judge
-from tuner.device import Device
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval
-from tuner.evaluate.rig import Rig
+from tuner.evaluate.rig import Rig, preload_children
 from tuner.evaluate.settling import settled
 from tuner.judging import Scores
 from tuner.measurement import Measurement
-from tuner.model import Form
 from tuner.plugin import Plugin
 from tuner.request.request import Request
-from tuner.study.run import CHILDREN_NEED
-from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
 from tuner.trial import Outcome
@@ -71,7 +66,7 @@ def upgrade(request: Request, champion: Champion, wanted: Requirement, say: Say)
     home = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     other = replace(home, instead=str(wanted))
     with_it = _plugins_with(wanted, champion.candidate, home)
-    preload(*CHILDREN_NEED, *files(Form.family), *files(Device.family))
+    preload_children()
     home.provide(request.workload.model, store.root / "install.log", say)
     for plugin in with_it:
         other.provide(plugin, store.root / "install.log", say)
