@@ -33,7 +33,7 @@ from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.serve.client import DIFFERENT, Endpoint, Request, endpoint
-from tuner.serve.load import Load, Run, largest_rate
+from tuner.serve.load import Load, Run, connected, largest_rate
 from tuner.tensors import Arrays
 
 LITSERVE = "litserve==0.2.19"
@@ -154,10 +154,7 @@ async def _compared(python: Path, subject: Subject, champion: Path) -> dict[str,
 
 def _offline(loaded: artifact.Artifact) -> float:
     """Samples a second of whole batches, in this process."""
-    random = np.random.default_rng(0)
-    inputs: Arrays = {
-        spec.name: np.asarray(random.integers(0, 2, spec.full(loaded.batch_size)), spec.dtype) for spec in loaded.inputs
-    }
+    inputs = _made_up(loaded, loaded.batch_size, np.random.default_rng(0))
     for _ in range(3):
         loaded.run(inputs)
     start, calls = time.perf_counter(), 0
@@ -208,7 +205,7 @@ async def _served(
     command = [sys.executable, "-m", "tuner.cli", "serve", str(champion), "--name", NAME, "--port", str(port)]
     command += ["--latency-ms", str(limit_ms), "--quiet"] + (["--wait-ms", str(wait_ms)] if wait_ms is not None else [])
     with _process(command):
-        async with _session() as session:
+        async with connected() as session:
             url = f"http://127.0.0.1:{port}"
             await _ready(session, f"{url}/v2/health/ready")
             place = await endpoint(session, f"{url}/v2/models/{NAME}", None)
@@ -223,20 +220,21 @@ async def _litserve(
     port, random = _port(), np.random.default_rng(0)
     arguments = [str(champion), str(port), str(max(1, loaded.batch_size // size)), str(wait_s)]
     with _process([str(python), str(_script(python)), *arguments]):
-        async with _session() as session:
+        async with connected() as session:
             await _ready(session, f"http://127.0.0.1:{port}/health")
             place = Endpoint(f"http://127.0.0.1:{port}/v2/models/{NAME}", "LitServe", True, ())
             yield Load(session, place, [_in_base64(loaded, size, random) for _ in range(DIFFERENT)])
 
 
 def _in_base64(loaded: artifact.Artifact, size: int, random: np.random.Generator) -> Request:
-    made = {s.name: np.asarray(random.integers(0, 2, s.full(size)), s.dtype) for s in loaded.inputs}
+    made = _made_up(loaded, size, random)
     body = {name: base64.b64encode(array.tobytes()).decode() for name, array in made.items()}
     return orjson.dumps(body), {"content-type": "application/json"}
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=256), timeout=aiohttp.ClientTimeout(total=30.0))
+def _made_up(loaded: artifact.Artifact, size: int, random: np.random.Generator) -> Arrays:
+    """So many samples, 0 or 1: of any vocabulary."""
+    return {s.name: np.asarray(random.integers(0, 2, s.full(size)), s.dtype) for s in loaded.inputs}
 
 
 @contextlib.contextmanager

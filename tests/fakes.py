@@ -128,10 +128,7 @@ class Paced(Secluded):
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         ms = importlib.import_module("tiny_runtime").MS
-        return replace(self, ms=ms).loaded(folder, inputs, batch_size, target)
-
-    def loaded(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
-        return Null.load(self, folder, inputs, batch_size, target)
+        return Null.load(replace(self, ms=ms), folder, inputs, batch_size, target)
 
 
 @dataclass(frozen=True)

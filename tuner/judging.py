@@ -117,7 +117,7 @@ class Judging:
                 continue
             if np.isnan(output).any():
                 raise CandidateError("numerics", "its outputs on the evaluation samples include NaN")
-            if self.infinite is not None and not self.infinite[n] and np.isinf(output).any():
+            if self.infinite is not None and not self.infinite[n]:
                 raise CandidateError("numerics", "its outputs on the evaluation samples include infinity")
         return [np.array(output) for output in (outputs if self.output is None else [outputs[self.output]])]
 

@@ -61,9 +61,9 @@ def _read(arguments: Sequence[str]) -> tuple[str, _Wanted]:
     return urls[0], _Wanted(
         rate=None if pairs["rate"] == "find" else _number(pairs, "rate"),
         latency_ms=_number(pairs, "latency_ms") if "latency_ms" in pairs else None,
-        batch=_whole(pairs, "batch", 1),
+        batch=_whole(pairs, "batch") if "batch" in pairs else 1,
         seconds=_number(pairs, "seconds") if "seconds" in pairs else 5.0,
-        connections=_whole(pairs, "connections", 256),
+        connections=_whole(pairs, "connections") if "connections" in pairs else 256,
         inputs=Path(pairs["inputs"]) if "inputs" in pairs else None,
         binary=binary == "true" if "binary" in pairs else None,
     )
@@ -79,23 +79,19 @@ def _number(pairs: dict[str, str], key: str) -> float:
     return value
 
 
-def _whole(pairs: dict[str, str], key: str, default: int) -> int:
-    value = _number({key: pairs.get(key, str(default))}, key)
+def _whole(pairs: dict[str, str], key: str) -> int:
+    value = _number(pairs, key)
     if value != int(value):
         raise RequestError(f"{key}={pairs[key]}: must be a whole number")
     return int(value)
 
 
 async def _bench(url: str, wanted: _Wanted) -> ExitCode:
-    import aiohttp
-
-    from tuner.serve.client import authorization, endpoint
-    from tuner.serve.load import TIMEOUT_S, Load, Run, largest_rate
+    from tuner.serve.client import endpoint
+    from tuner.serve.load import Load, Run, connected, largest_rate
 
     terminal = Terminal()
-    connector = aiohttp.TCPConnector(limit=wanted.connections)
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=authorization()) as session:
+    async with connected(wanted.connections) as session:
         place = await endpoint(session, url, wanted.binary)
         requests = place.requests(wanted.batch, wanted.inputs)
         load = Load(session, place, requests)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import RequestError
 from tuner.measure.statistics import Interval, percentile_interval
-from tuner.serve.client import Endpoint, Request, sentence
+from tuner.serve.client import Endpoint, Request, authorization, sentence
 
 TIMEOUT_S = 30.0
 PERCENTILE = 99
@@ -57,6 +57,15 @@ class Run:
     def client_ms(self) -> float:
         """How late the client sent, at the same percentile: it is in the latencies."""
         return float(np.percentile(self.late_ms, PERCENTILE))
+
+
+def connected(connections: int = 256) -> aiohttp.ClientSession:
+    """What a load is sent over, to be used in an `async with` block; it shows the key of the environment."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        headers=authorization(),
+    )
 
 
 class Load:
