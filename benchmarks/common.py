@@ -80,6 +80,28 @@ def call_by_call(folders: dict[str, Path]) -> dict[str, float]:
     return {name: float(np.median(found)) for name, found in times.items()}
 
 
+def null_study(folder: Path, trials: int) -> list[str]:
+    """The overrides of a study of nothing in that folder, which costs what the engine costs."""
+    return [
+        f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", "model=nothing", "dataset=nothing",
+        "search_space=nothing", "reference.onnx._target_=tuner.testing.null.NullBackend", "latency_ms=5",
+        "target.threads=1", "trial.measure_s=0.05", "patience=null", "timeout_s=36000", f"n_trials={trials}",
+        f"out_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}",
+    ]  # fmt: skip
+
+
+def complete_trials(journal: Path) -> list[Any]:
+    """Optuna's, of the only study in that file."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    return [trial for trial in trials if trial.state.name == "COMPLETE"]
+
+
 @contextlib.contextmanager
 def one_core_loaded() -> Iterator[None]:
     """A second process that computes without rest."""

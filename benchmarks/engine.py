@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from optuna import get_all_study_names
 
-from benchmarks.common import save
+from benchmarks.common import ROOT, complete_trials, null_study, save
 from tuner.measure.stream import LEAD
 from tuner.measure.timing import TURN_S
 from tuner.request import compose as configure
@@ -30,7 +30,6 @@ from tuner.search.search import Search
 from tuner.search.storage import Place
 from tuner.tracking.tracker import Tracker
 
-ROOT = Path(__file__).parents[1]
 WINDOW = 50  # trials before and after, over which a median is taken
 
 
@@ -54,12 +53,7 @@ def main() -> None:
 
 
 def _request(scratch: Path, trials: int) -> list[str]:
-    return [
-        f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", "model=nothing", "dataset=nothing",
-        "search_space=nothing", "reference.onnx._target_=tuner.testing.null.NullBackend", "study=engine", "sampler=tpe",
-        "latency_ms=5", "target.threads=1", "trial.measure_s=0.05", "patience=null", "timeout_s=36000",
-        f"n_trials={trials}", f"out_dir={scratch / 'out'}", f"cache_dir={scratch / 'cache'}",
-    ]  # fmt: skip
+    return [*null_study(scratch, trials), "study=engine", "sampler=tpe"]
 
 
 def _run(scratch: Path, trials: int) -> float:
@@ -93,15 +87,7 @@ def _fill(scratch: Path, trials: int) -> None:
 
 def _journal(path: Path) -> tuple[list[float], list[dict[str, float]]]:
     """When each trial ended, and the seconds of its stages."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    (name,) = optuna.get_all_study_names(storage)
-    done: list[Any] = [
-        t for t in optuna.load_study(study_name=name, storage=storage).trials if t.state.name == "COMPLETE"
-    ]
+    done = complete_trials(path)
     outcomes = [json.loads(trial.user_attrs["outcome"]) for trial in done]
     kept = [(t.datetime_complete.timestamp(), o["seconds"]) for t, o in zip(done, outcomes, strict=True)]
     kept = [(ended, seconds) for ended, seconds in kept if "measure" in seconds]

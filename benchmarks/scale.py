@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from optuna.storages import InMemoryStorage
 
-from benchmarks.common import RESULTS, ROOT, each_kept
-from benchmarks.search import REQUEST
+from benchmarks.common import RESULTS, ROOT, complete_trials, each_kept, null_study
+from benchmarks.search import REQUEST, score
 from tuner.candidate import Candidate
 from tuner.evaluate.evaluator import Evaluator
 from tuner.executors.base import Executor, Say, Trials
@@ -89,12 +89,8 @@ def _needed(table: Mapping[str, Mapping[str, Any]], in_flight: int, seed: int) -
     search = Search(place, request.space, Sampling(plan.sampler, seed), request.goal, about)
     search.enqueue(params for params, _ in starts.first(request.space))
     search.enqueue(params for params, _ in starts.hardest(request.space))
-    scores = {
-        key: request.goal.score(measured)
-        for key, row in table.items()
-        if row["state"] == "complete" and request.goal.feasible(measured := _measurement(row))
-    }
-    enough = max(score for score in scores.values() if score is not None) + math.log(1 - WITHIN)
+    scores = {key: score(row["state"], _measurement(row), request.goal) for key, row in table.items()}
+    enough = max(scores.values()) + math.log(1 - WITHIN)
     flying: list[Proposal] = []
     done: dict[Candidate, Outcome] = {}
     stale = 0
@@ -115,7 +111,7 @@ def _needed(table: Mapping[str, Mapping[str, Any]], in_flight: int, seed: int) -
         row = table[proposal.candidate.key]
         done[proposal.candidate] = outcome = Outcome(proposal.candidate, row["state"], _measurement(row))
         search.tell(proposal, outcome)
-        if (scores.get(proposal.candidate.key) or -math.inf) >= enough:
+        if scores[proposal.candidate.key] >= enough:
             break
     return len(done)
 
@@ -209,13 +205,7 @@ class _Study:
         folder.mkdir(exist_ok=True)
         self._folder, self._trials = folder, trials
         self._variables = os.environ | (variables or {})
-        self._command = [
-            sys.executable, "-m", "tuner.cli", f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]",
-            "model=nothing", "dataset=nothing", "search_space=nothing",
-            "reference.onnx._target_=tuner.testing.null.NullBackend", "target.threads=1", "latency_ms=5",
-            "trial.measure_s=0.05", "patience=null", "timeout_s=36000", f"n_trials={trials}",
-            f"out_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}", *more,
-        ]  # fmt: skip
+        self._command = [sys.executable, "-m", "tuner.cli", *null_study(folder, trials), *more]
         self.peak_mb = 0.0
 
     def run(self) -> list[tuple[float, float]]:
@@ -232,21 +222,10 @@ class _Study:
         return spans
 
     def _spans(self) -> list[tuple[float, float]]:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
         journal = self._folder / "out/optuna.journal"
         if not journal.exists() or journal.read_text().count('"outcome"') < self._trials:
             return []
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        (name,) = optuna.get_all_study_names(storage)
-        done: list[Any] = optuna.load_study(study_name=name, storage=storage).trials
-        return [
-            (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
-            for trial in done
-            if trial.state.name == "COMPLETE"
-        ]
+        return [(t.datetime_start.timestamp(), t.datetime_complete.timestamp()) for t in complete_trials(journal)]
 
 
 if __name__ == "__main__":

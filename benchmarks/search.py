@@ -25,6 +25,7 @@ from benchmarks.common import evaluating, prepared_rig, save
 from tuner.evaluate.evaluator import Evaluator
 from tuner.executors.inline import InTurn
 from tuner.goal import Goal
+from tuner.measurement import Measurement
 from tuner.report.console import Console
 from tuner.request import compose
 from tuner.study.folder import study_folder
@@ -58,7 +59,7 @@ def main() -> None:
         _keep(outcomes, request.goal)
         if sys.argv[1:] == ["table"]:
             return
-        truth = {outcome.candidate.key: _score(outcome, request.goal) for outcome in outcomes}
+        truth = {outcome.candidate.key: score(outcome.state, outcome.measurement, request.goal) for outcome in outcomes}
         best = max(truth.values())
         found = [_search(scratch, seed, SHARE * brute_s, truth) for seed in range(SEEDS)]
         over_optimum = [math.exp(truth[key] - best) for key, _ in found]
@@ -66,7 +67,7 @@ def main() -> None:
         drawn = [max(random.choice(list(truth.values()), round(SHARE * len(truth)), False)) for _ in range(1000)]
         figures: dict[str, Any] = {
             "points": len(truth),
-            "feasible": sum(math.isfinite(score) for score in truth.values()),
+            "feasible": sum(math.isfinite(value) for value in truth.values()),
             "brute_force_s": round(brute_s),
             "search_s": round(SHARE * brute_s),
             "share_of_time": SHARE,
@@ -91,15 +92,16 @@ def _brute_force(scratch: Path) -> tuple[list[Outcome], float]:
             outcome = evaluator.evaluate(candidate)
             outcomes.append(outcome)
             seconds = time.monotonic() - start
-            print(f"{number:3d} {seconds:5.0f} s  {_score(outcome, request.goal):6.2f}  {candidate.label}", flush=True)
+            value = score(outcome.state, outcome.measurement, request.goal)
+            print(f"{number:3d} {seconds:5.0f} s  {value:6.2f}  {candidate.label}", flush=True)
         return outcomes, time.monotonic() - start
 
 
-def _score(outcome: Outcome, goal: Goal) -> float:
+def score(state: str, measurement: Measurement, goal: Goal) -> float:
     """Minus infinity where it is not feasible."""
-    feasible = outcome.state == "complete" and goal.feasible(outcome.measurement)
-    score = goal.score(outcome.measurement) if feasible else None
-    return -math.inf if score is None else score
+    feasible = state == "complete" and goal.feasible(measurement)
+    value = goal.score(measurement) if feasible else None
+    return -math.inf if value is None else value
 
 
 def _keep(outcomes: list[Outcome], goal: Goal) -> None:
