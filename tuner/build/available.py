@@ -42,7 +42,7 @@ class _Asking:
         self._target = target
         self._store = store
         self._log = log
-        self._workers: dict[Path, Worker] = {}
+        self._workers: dict[Launcher, Worker] = {}
 
     def __enter__(self) -> "_Asking":
         return self
@@ -73,16 +73,16 @@ class _Asking:
     def _asked(self, plugin: Plugin, launcher: Launcher) -> str | None:
         """What it says. One that refuses or fails after others is asked once more in a process of its own: they may
         have been in its way. Raises CandidateError where it fails there too."""
-        shared = self._workers.get(launcher.interpreter)
+        shared = self._workers.get(launcher)
         if shared is not None:
             with contextlib.suppress(CandidateError):
                 if shared.run_for(_LIMIT_S, plugin.unavailable, self._target) is None:
                     return None
             shared.close()
-        worker = self._workers[launcher.interpreter] = launcher.open(self._log)
+        worker = self._workers[launcher] = launcher.open(self._log)
         try:
             return worker.run_for(_LIMIT_S, plugin.unavailable, self._target)
         except CandidateError:
             worker.close()
-            del self._workers[launcher.interpreter]
+            del self._workers[launcher]
             raise

@@ -48,7 +48,8 @@ class KnownPeaks:
 
         def fill(out: Path) -> None:
             hardware, cores = self._target.hardware, self._target.cores
-            with device_lock(hardware.lock), self._launcher.open(self._log) as worker:
+            near = self._launcher.near(hardware.libraries)
+            with device_lock(hardware.lock), near.open(self._log) as worker:
                 peaks = worker.run_for(_LIMIT_S, hardware.measure_peaks, cores)
             if peaks is not None and before is not None:
                 peaks = before.joined(peaks)

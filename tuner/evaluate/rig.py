@@ -11,7 +11,7 @@ from tuner.build.builder import Builder
 from tuner.build.prepare import Prepared
 from tuner.build.store import Store
 from tuner.candidate import Candidate
-from tuner.catalog import files
+from tuner.catalog import files, values
 from tuner.device import Device
 from tuner.errors import CandidateError
 from tuner.judging import Scores
@@ -30,7 +30,8 @@ _CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder", "numpy.ma")  # np
 
 def preload_children() -> None:
     """Has workers forked with what they all import. Called once, before the first of them is."""
-    preload(*_CHILDREN_NEED, *files(Form.family), *files(Device.family))
+    ahead = {library: module for form in values(Form) for library, module in form.ahead.items()}
+    preload([*_CHILDREN_NEED, *files(Form.family), *files(Device.family)], ahead)
 
 
 @dataclass(frozen=True)

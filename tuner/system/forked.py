@@ -1,13 +1,19 @@
-"""Children forked from a small clean server that has loaded NumPy and nothing heavier: each starts in milliseconds."""
+"""Children forked from a small clean server that has loaded NumPy and nothing heavier: each starts in milliseconds.
+
+A library that takes seconds to load and starts no thread meanwhile may have a server of its own, which has it.
+"""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ForkServer
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +23,48 @@ from tuner.errors import CandidateError
 from tuner.system.child import end_with_parent, serve
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+_STARTING = threading.Lock()  # what is set while a child starts is the whole process's
+_light: list[str] = ["tuner.system.forked"]
+_ahead: dict[str, str] = {}
+_servers: dict[str, ForkServer] = {}
 
 # a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
 os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 
 
-def preload(*modules: str) -> None:
-    """Names light modules that most children need: those that are forked from now on have them already.
+def preload(modules: Iterable[str], ahead: Mapping[str, str]) -> None:
+    """Names light modules that most children need: those that are forked from now on have them already. `ahead` are
+    libraries that a server of its own loads for the children that work with it, by name, each with the module whose
+    `settle()` is called in the child: only then are its variables set.
 
-    Called once, before the first child; once the server runs, it has no effect.
+    Called once, before the first child; once a server runs, it has no effect on it.
     """
-    _CONTEXT.set_forkserver_preload(["tuner.system.forked", *modules])
+    _light[1:] = modules
+    _CONTEXT.set_forkserver_preload(_light)
+    _ahead.update(ahead)
+
+
+def loaded_ahead(libraries: Iterable[str]) -> str | None:
+    """The first of the libraries that a server has loaded for its children."""
+    return next((library for library in libraries if library in _ahead), None)
 
 
 class Forked:
-    """A child of the fork server. `variables` are set before anything heavy is imported.
+    """A child of a fork server: the one that has loaded `library`, where one is named. `variables` are set before
+    anything else that is heavy is imported.
 
     Raises CandidateError where somebody kills the server meanwhile; the next child has a new one.
     """
 
-    def __init__(self, log: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, variables: Mapping[str, str], library: str | None = None) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        arguments = (theirs, str(log), dict(variables), list(sys.path))
+        module = None if library is None else _ahead[library]
+        arguments = (theirs, str(log), dict(variables), list(sys.path), module)
         self._process = _CONTEXT.Process(target=_begin, args=arguments, daemon=False)
         try:
-            with theirs, _without_main(), _single_threaded_server():
+            with theirs, _STARTING, _without_main(), _running(library) as server:
                 self._process.start()
-            self._server = psutil.Process(_fork_server()._forkserver_pid)
+                self._server = psutil.Process(server._forkserver_pid)
         except (EOFError, ConnectionError, psutil.NoSuchProcess) as error:
             self.connection.close()
             raise CandidateError("killed", "the process that starts its own was killed from outside") from error
@@ -69,12 +90,14 @@ class Forked:
         self._process.join()
 
 
-def _begin(connection: Connection, log: str, variables: dict[str, str], path: list[str]) -> None:
+def _begin(connection: Connection, log: str, variables: dict[str, str], path: list[str], loaded: str | None) -> None:
     os.setsid()
     _let_server_end()
     end_with_parent()  # the fork server, which ends with the parent
     os.environ.update(variables)
     sys.path[:] = path
+    if loaded is not None:
+        importlib.import_module(loaded).settle()
     serve(connection, log)
 
 
@@ -99,15 +122,36 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
+def _running(library: str | None) -> Iterator[Any]:
+    """The server that has loaded the library, or the light one: started where it does not run, and for a while the one
+    that Python's `multiprocessing` asks for children."""
+    usual = _fork_server()
+    server: Any = usual
+    if library is not None:
+        server = _servers.setdefault(library, ForkServer())
+        server.set_forkserver_preload([*_light, library])
+    with _single_threaded_server():
+        server.ensure_running()
+    forkserver.connect_to_new_process = server.connect_to_new_process
+    try:
+        yield server
+    finally:
+        forkserver.connect_to_new_process = usual.connect_to_new_process
+
+
+@contextlib.contextmanager
 def _single_threaded_server() -> Iterator[None]:
-    """Should the fork server be started now, its NumPy makes no threads: they would not survive a fork. Runtimes,
-    loaded in the children, have as many as their environment says."""
+    """Should a fork server be started now, its NumPy makes no threads: they would not survive a fork. Runtimes, loaded
+    in the children, have as many as their environment says. Ctrl-C, for the parent to act on, does not reach it while
+    it loads."""
     name = "OPENBLAS_NUM_THREADS"
     before = os.environ.get(name)
     os.environ[name] = "1"
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before

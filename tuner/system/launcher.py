@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from tuner.system import interpreters
 from tuner.system.environment import library_versions
-from tuner.system.forked import Forked
+from tuner.system.forked import Forked, loaded_ahead
 from tuner.system.spawned import Spawned
 from tuner.system.worker import Worker
 
@@ -42,7 +42,8 @@ class Launcher:
 
     `environments` is the folder of the environments that are kept for plugins with requirements of their own, and
     `environment` the one that these children run in; None is that of the tuner itself. Plugins with the distribution
-    that `instead` requires, such as `onnxruntime==1.32.0`, run in one that has it so.
+    that `instead` requires, such as `onnxruntime==1.32.0`, run in one that has it so. `ahead` is a library that the
+    children have loaded as they begin.
     """
 
     memory_mb: float
@@ -50,6 +51,7 @@ class Launcher:
     environments: Path | None = None
     environment: interpreters.Environment | None = None
     instead: str | None = None
+    ahead: str | None = None
 
     @property
     def interpreter(self) -> Path:
@@ -61,21 +63,26 @@ class Launcher:
         Raises CandidateError where its interpreter does not start.
         """
         if self.environment is None:
-            return Worker(Forked(log, self.variables), self.memory_mb)
+            return Worker(Forked(log, self.variables, self.ahead), self.memory_mb)
         return self.open_anew(log)
 
     def open_anew(self, log: Path) -> Worker:
         """The same in a process that was not forked from any: it has loaded nothing. It takes a tenth of a second."""
         return Worker(Spawned(log, self.variables, self.interpreter), self.memory_mb)
 
+    def near(self, libraries: Iterable[str]) -> "Launcher":
+        """The launcher of children that have one of those libraries loaded as they begin, where that can be."""
+        return replace(self, ahead=loaded_ahead(libraries))
+
     def with_libraries_of(self, plugin: Needing) -> "Launcher":
-        """The launcher of children in the environment that is kept for the plugin; itself where it needs none.
+        """The launcher of children in the environment that is kept for the plugin; where it needs none, of such that
+        have its libraries near.
 
         Raises CandidateError where that environment is not there.
         """
         needed = self.requirements_of(plugin)
         if not needed:
-            return self
+            return self.near(plugin.libraries)
         environment = interpreters.require(self.environments, install_name(type(plugin)), needed)
         # tf2onnx, for one, makes a graph in the order of sets: the same file is to become the same model
         return replace(self, environment=environment, variables={**self.variables, "PYTHONHASHSEED": "0"})
