@@ -60,7 +60,8 @@ def kept(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
         measured = Measurement(accuracy=1.0, accuracy_drop=0.0)
         deliver(rig, Finding(candidate, measured), folder / "registered/champion")
         watching = Watch(request, rig, reference)
-        record = watching.record(candidate, folder / "registered/champion", measured)
+        ratios = watching.against_reference(candidate, folder / "registered/champion")
+        record = watching.record(candidate, measured, ratios)
         (folder / "registered/record.json").write_text(json.dumps(record))
         yield Registered(watching, folder / "registered", mood)
 
