@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 ARGS ?= target=cpu latency_ms=5
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# several tests at a time; those that share something expensive stay together
-PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# several tests at a time, one more than processors, for many wait; those that share something expensive stay together
+PYTEST = $(BIN)/pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: tune test test-all lint style types format bench bench-measure bench-search gpu-check clean help
 tune: $(VENV)/.installed  ## tune the bundled CNN, or ARGS="target=cpu latency_ms=2 …"

@@ -16,7 +16,8 @@ from tuner.cli import main
 
 Refused = Callable[..., str]  # runs a command line that must be refused, and returns the message
 ROOT = Path(__file__).parents[1]
-QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.threads=1")
+PEAKS = ("++target.peak_tflops={f32:0.1}", "++target.memory_gb_s=10")  # to measure them takes ten seconds
+QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.threads=1", *PEAKS)
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

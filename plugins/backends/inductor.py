@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, torch_dtype, zeros
+from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, torch_dtype
+from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, zeros
+from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton
+from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
 from tuner.system.said import first_line

@@ -282,17 +282,6 @@ def loaded(file: Path, inputs: Sequence[TensorSpec], precision: Precision, targe
     return in_order(module, names) if called_by_name(module, names) else module
 
 
-def zeros(inputs: Sequence[TensorSpec], batch_size: int, precision: Precision, target: Target) -> tuple[Any, ...]:
-    """A tensor for each input, of the shape and kind that a compiler is to compile for."""
-    import torch
-
-    tensors = (
-        torch.zeros(spec.full(batch_size), dtype=getattr(torch, spec.dtype), device=target.hardware.torch)
-        for spec in inputs
-    )
-    return tuple(t.to(torch_dtype(precision)) if t.is_floating_point() else t for t in tensors)
-
-
 def in_order(module: Any, names: Sequence[str]) -> Any:
     """A module that takes in this order what `module` takes by name."""
     import torch

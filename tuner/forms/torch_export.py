@@ -1,12 +1,15 @@
 """A model of torch as a program of `torch.export` for one batch size: what other compilers for torch begin with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import loaded, zeros
+from tuner.forms.torch import loaded, torch_dtype
 from tuner.model import Model
+from tuner.plugin import Precision
 from tuner.system.said import first_line
 from tuner.target import Target
+from tuner.tensors import TensorSpec
 
 
 def exported(model: Model, batch_size: int, target: Target) -> Any:
@@ -36,3 +39,14 @@ def exported(model: Model, batch_size: int, target: Target) -> Any:
             return torch.export.export(module, zeros(model.inputs, batch_size, "f32", target))
     except (TorchDynamoException, GuardOnDataDependentSymNode) as error:
         raise CandidateError("unsupported_op", f"torch.export cannot follow this model: {first_line(error)}") from error
+
+
+def zeros(inputs: Sequence[TensorSpec], batch_size: int, precision: Precision, target: Target) -> tuple[Any, ...]:
+    """A tensor for each input, of the shape and kind that a compiler is to compile for."""
+    import torch
+
+    tensors = (
+        torch.zeros(spec.full(batch_size), dtype=getattr(torch, spec.dtype), device=target.hardware.torch)
+        for spec in inputs
+    )
+    return tuple(t.to(torch_dtype(precision)) if t.is_floating_point() else t for t in tensors)
