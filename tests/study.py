@@ -16,12 +16,13 @@ from tuner.cli import main
 
 Refused = Callable[..., str]  # runs a command line that must be refused, and returns the message
 ROOT = Path(__file__).parents[1]
-PEAKS = ("++target.peak_tflops={f32:0.1}", "++target.memory_gb_s=10")  # to measure them takes ten seconds
-QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.threads=1", *PEAKS)
+PEAKS = ("target.peak_tflops={f32:0.1}", "target.memory_gb_s=10")  # to measure them takes ten seconds
+QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.threads=1")
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
     """A command line that tunes the fakes, its output under `folder`; `more` wins."""
+    quick = QUICK if any(override.startswith("target=") for override in more) else (*QUICK, *PEAKS)
     return [
         f"hydra.searchpath=[pkg://tuner.testing.conf,file://{ROOT / 'tests/conf'}]",
         "model=linear",
@@ -30,7 +31,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
         "reference.onnx._target_=tuner.testing.fakes.Null",
         f"out_dir={folder / 'out'}",
         f"cache_dir={folder / 'cache'}",
-        *(default for default in QUICK if default.partition("=")[0] not in {m.partition("=")[0] for m in more}),
+        *(default for default in quick if default.partition("=")[0] not in {m.partition("=")[0] for m in more}),
         *more,
     ]
 

@@ -78,7 +78,7 @@ trees = st.recursive(
 
 
 @given(kind=st.sampled_from(GROUPS), tree=trees)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_group_of_any_shape_is_taken_or_refused_in_a_sentence(kind: str, tree: object, group: Path) -> None:
     (group / kind).mkdir(exist_ok=True)
     (group / kind / "mine.yaml").write_text(json.dumps(tree))
@@ -103,7 +103,7 @@ def test_a_sweep_of_any_shape_is_refused_in_a_sentence(text: str, group: Path, r
     value=st.text("ab1=,[]{}():'\"$.~/ -", max_size=8) | leaves.map(literal),
 )
 @example("latency_ms", "", "[2,5]").via("told as 'a key'")
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_an_override_of_any_form_is_taken_or_refused_in_a_sentence(key: str, mark: str, value: str) -> None:
     sentence(f"{mark}{key}={value}", NO_STUDY)
 

@@ -35,7 +35,8 @@ from tuner.target import Target
 
 _SPACE = "search_space."
 _ABSENT = object()
-_OPEN = re.compile(r"^(model|dataset)\.\w+\.")  # a field that is a mapping: what it may have, the plugin knows
+# a field that is a mapping: what it may have, the plugin knows
+_OPEN = re.compile(r"^((model|dataset)\.\w+\.|target\.(peak_tflops|tvm)[.=])")
 
 _DATASET = re.compile(r"[+~]*dataset(@[\w.]+)?=")
 

@@ -35,7 +35,8 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
             )
         if key.startswith("hydra."):
             continue
-        if unknown_key and (f"'{key}'" in text or "not in struct" in text or "Could not" in text):
+        complaint = not override.startswith("+") and ("not in struct" in text or "Could not" in text)
+        if unknown_key and (f"'{key}'" in text or complaint):
             return unknown_name(key, keys)
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read as key=value; {_quoting(str(error.override))}"
