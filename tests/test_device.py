@@ -96,14 +96,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A study on a device from outside, and what it said."""
     folder = tmp_path_factory.mktemp("abacus")
     outside.install(folder / "site", "abacus", BOARD)
-    overrides = (
-        "latency_ms=20",
-        "target.name=board",
-        "target.device=abacus",
-        "target.device_name='30'",
-        "target.memory_gb_s=null",
-    )
-    overrides = (*overrides, "n_trials=3")
+    board = ("target.name=board", "target.device=abacus", "target.device_name='30'", "target.memory_gb_s=null")
+    overrides = ("latency_ms=20", *board, "n_trials=3")
     backends = study.deploy({"_target_": "abacus.Beads", "ms": 1.0}, {"_target_": "abacus.OnCpus"})
     space = ["search_space.batch_size=[4]", backends, "reference.onnx._target_=abacus.Beads"]
     paths = os.pathsep.join([str(folder / "site"), str(study.ROOT)])
