@@ -94,7 +94,7 @@ def test_a_class_as_a_whole_number_is_compared_with_the_label() -> None:
         ([column()], 2 * BINARY - 1, "the labels run from -1 to 1: two classes are 0 and 1"),
         ([column()], DIGITS, "one number a sample, but the labels run from 0 to 9"),
         ([logits(DIGITS, 10)], np.eye(10)[DIGITS], r"label.argmax\(1\)"),
-        ([logits(DIGITS, 10)], DIGITS + 0.5, "must be class numbers"),
+        ([logits(DIGITS, 10)], DIGITS + 0.5, "must be class numbers, and has others.*metric=rmse"),
         ([seeded().normal(size=(COUNT, 3, 4, 4))], DIGITS, "not one score a class"),
         ([np.where(np.eye(COUNT, 10), np.nan, logits(DIGITS, 10))], DIGITS, "include NaN"),
         ([np.ones((COUNT, 10))], DIGITS, "same outputs for every"),

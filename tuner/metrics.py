@@ -134,7 +134,13 @@ def short(reference: str) -> str:
 def class_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels as whole numbers, one a sample. Raises RequestError where they are none."""
     one_each = labels.reshape(len(labels), -1)
-    if one_each.shape[1] != 1 or labels.dtype.kind not in "biuf" or (one_each != np.floor(one_each)).any():
+    numbers = labels.dtype.kind in "biuf"
+    if numbers and one_each.shape[1] == 1 and (one_each != np.floor(one_each)).any():
+        raise RequestError(
+            f"'label' must be class numbers, and has others, such as {one_each[one_each != np.floor(one_each)][0]:g}: "
+            "of quantities choose metric=rmse, mae or correlation"
+        )
+    if not numbers or one_each.shape[1] != 1:
         raise RequestError(
             f"'label' must be class numbers, one a sample; it has dtype {labels.dtype} and shape {labels.shape[1:]} a "
             "sample: make it one (label.argmax(1) of one-hot labels), or choose another metric"

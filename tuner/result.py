@@ -97,7 +97,8 @@ class Ratio:
 @dataclass(frozen=True)
 class Counts:
     """How many candidates were tried, and what became of them. `reused` are proposals that were known already,
-    `failures` how many of each class, and `ended_by` is the key that ended the search."""
+    `failures` how many of each class, and `ended_by` is the key that ended the search. `elsewhere` were evaluated by
+    other processes or in sessions before: their time is not among the study's seconds."""
 
     total: int
     complete: int
@@ -106,6 +107,7 @@ class Counts:
     reused: int = 0
     failures: Mapping[Kind, int] = field(default_factory=dict)
     ended_by: str = "interrupt"
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True)

@@ -459,7 +459,9 @@ def test_a_finished_study_is_continued_with_more_trials(place: Path) -> None:
     assert tune(place, JUST_MISSED, "study=mine", "n_trials=2") == 3
     before = study.result(place, "mine")["trials"]["total"]
     assert tune(place, JUST_MISSED, "study=mine", "n_trials=4") == 3
-    assert study.result(place, "mine")["trials"]["total"] == 4 > before
+    after = study.result(place, "mine")["trials"]
+    assert after["total"] == 4 > before
+    assert after["elsewhere"] == before, "their time is not in this session's seconds"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from tuner.evaluate.accuracy import no_better
 from tuner.goal import Goal
 from tuner.judging import Judging
 from tuner.measure.statistics import Interval, right_or_wrong, samples_to_certify
+from tuner.system.said import shortened
 from tuner.tensors import Shape, TensorSpec
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Verdict
@@ -201,7 +202,7 @@ def about_failures(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
     ran = {part for o in outcomes if o.failure is None for part in _parts(o)}
     never = dict.fromkeys(part for o in outcomes for part in _parts(o) if part not in ran)
     reasons = Counter(failure.sentence for failure in failures).most_common(_REASONS)
-    why = "; ".join(f"{sentence} ({count})" for sentence, count in reasons)
+    why = "; ".join(f"{shortened(sentence, 160)} ({count})" for sentence, count in reasons)
     unknown = f"; of {', '.join(never)} nothing ran at all, so how fast that is nobody knows" if never else ""
     if 2 * len(failures) > len(outcomes):
         sentence = (

@@ -211,8 +211,9 @@ def setbacks(result: Result, trials: Sequence[TrialRecord]) -> list[Setback]:
 def counted(result: Result) -> str:
     """How many candidates were tried, and what became of them."""
     trials = result.trials
+    more = f" and what {trials.elsewhere} of them took elsewhere or before" if trials.elsewhere else ""
     return (
         f"{trials.total} candidates: {trials.complete} measured, {trials.stopped_early} stopped early, "
-        f"{trials.failed} failed, {trials.reused} proposals seen before; {result.seconds['total']:.0f} s, "
+        f"{trials.failed} failed, {trials.reused} proposals seen before; {result.seconds['total']:.0f} s{more}, "
         f"ended by {trials.ended_by}"
     )

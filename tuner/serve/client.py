@@ -16,6 +16,7 @@ import orjson
 from tuner.errors import RequestError
 from tuner.serve.protocol import DATATYPE_OF, DATATYPES, encoded
 from tuner.serve.settings import KEY_VARIABLE
+from tuner.system.said import shortened
 from tuner.tensors import Arrays
 
 DIFFERENT = 64
@@ -123,7 +124,7 @@ async def _json(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
 
 def sentence(text: str) -> str:
     """What a server says for an error, on one line."""
-    return " ".join(text.split())[:200] or "without a word"
+    return shortened(text, 200) or "without a word"
 
 
 def _full(spec: Input, batch: int) -> Sequence[int]:

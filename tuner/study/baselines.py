@@ -71,7 +71,7 @@ def measure_baselines(
                 require_left(session.request.cache_dir)
             search.keep_baseline(outcome)
             tally.outcomes[candidate] = outcome
-            tally.stage_seconds += sum(outcome.seconds.values())
+            tally.spent(outcome)
             recorder.baseline(outcome)
     return {}
 

@@ -138,7 +138,7 @@ class Loop:
         if outcome.failure is not None:
             require_left(self._request.cache_dir)  # else it says nothing of the candidate, which is tried again
         self._search.tell(proposal, outcome)
-        self._tally.stage_seconds += sum(outcome.seconds.values())
+        self._tally.spent(outcome)
         self._recorder.trial(proposal.number, outcome)
 
     def _cut_short(self, *, by_time: bool) -> None:

@@ -128,6 +128,7 @@ def _counts(outcomes: Sequence[Outcome], tally: Tally) -> Counts:
         tally.reused,
         dict(failures),
         tally.ended_by,
+        len(outcomes) - tally.evaluated,
     )
 
 

@@ -12,17 +12,23 @@ _PROGRESS = 0.01  # of a score, a logarithm: one per cent
 class Tally:
     """What a running study counts. `numbers` are Optuna's and MLflow's, baselines have none; `best` is the score of the
     best feasible candidate, and `since_best` how many were tried since there was a better one; `ended_by` is the key
-    that ended the search; `stage_seconds` are this process's. `cut_short` is what was being tried when its time was
-    over."""
+    that ended the search; `stage_seconds` are this process's, of the `evaluated` that it tried itself. `cut_short` is
+    what was being tried when its time was over."""
 
     outcomes: dict[Candidate, Outcome] = field(default_factory=dict)
     numbers: dict[Candidate, int] = field(default_factory=dict)
     reused: int = 0
     stage_seconds: float = 0.0
+    evaluated: int = 0
     best: float | None = None
     since_best: int = 0
     ended_by: str = "interrupt"
     cut_short: list[Candidate] = field(default_factory=list)
+
+    def spent(self, outcome: Outcome) -> None:
+        """Counts the time of one that this process evaluated."""
+        self.evaluated += 1
+        self.stage_seconds += sum(outcome.seconds.values())
 
     def add(self, number: int, outcome: Outcome, score: float | None) -> None:
         """`score` is None where it is not feasible."""

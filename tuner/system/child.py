@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tuner.errors import CandidateError, RequestError
+from tuner.system.said import shortened
 
 REPORT = "<progress>"
 """Stands among the arguments for the function that reports progress: a function of the parent's cannot be sent."""
@@ -63,5 +64,5 @@ def _reply(connection: Connection) -> tuple[Any, ...]:
         traceback.print_exc()
         name = type(error).__name__
         memory = isinstance(error, MemoryError) or name == "OutOfMemoryError"
-        text = " ".join(str(error).split())[:300]
+        text = shortened(str(error), 300)
         return "candidate", "out_of_memory" if memory else "error", f"{name}: {text}" if text else name

@@ -7,12 +7,12 @@ _MOST = 240  # characters of it
 
 def first_line(said: BaseException | str, *, lines: int = 1, most: int = _MOST) -> str:
     """The first line that is not blank, or so many of them; without any, the kind of an exception."""
-    return _shortened(" ".join(_lines(said)[:lines]) or _nothing(said), most)
+    return shortened(" ".join(_lines(said)[:lines]) or _nothing(said), most)
 
 
 def last_line(said: BaseException | str, *, most: int = _MOST) -> str:
     """The last line that is not blank: where a stack or a history comes before it."""
-    return _shortened("".join(_lines(said)[-1:]) or _nothing(said), most)
+    return shortened("".join(_lines(said)[-1:]) or _nothing(said), most)
 
 
 def _lines(said: BaseException | str) -> list[str]:
@@ -24,5 +24,9 @@ def _nothing(said: BaseException | str) -> str:
     return "it said nothing" if isinstance(said, str) else type(said).__name__
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def shortened(text: str, most: int) -> str:
+    """The text on one line of that many characters at most, cut between words."""
+    line = " ".join(text.split())
+    cut = line[: most - 1]
+    words = cut.rpartition(" ")[0]
+    return line if len(line) <= most else f"{words} …" if words else f"{cut}…"
