@@ -17,11 +17,9 @@ from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.champions.examined import TOLERANCE
 from tuner.champions.watch import RECORD, Watch
-from tuner.decide.judge import Judge
 from tuner.decide.package import deliver
 from tuner.evaluate.reference import Reference
 from tuner.measurement import Measurement
-from tuner.trial import Outcome
 from tuner.verdict import Finding
 
 REPEATS = 20
@@ -48,11 +46,9 @@ def main() -> None:
             measured = reference.with_accuracy(Measurement(), scores, limit=None)
             deliver(rig, Finding(candidate, measured), champion)
             watch = Watch(request, rig, reference)
-            judge, raced = Judge(rig, request.goal, lambda text: None), Outcome(candidate, "complete", measured)
             for _ in range(REPEATS):
                 _plant(champion, RECORDED)
-                ratios = judge.race([raced], [], reference=reference.candidate).vs_reference(candidate.key)
-                (registered / RECORD).write_text(json.dumps(watch.record(candidate, measured, ratios)))
+                (registered / RECORD).write_text(json.dumps(watch.record(candidate, champion, measured)))
                 for name, work in PLANTED.items():
                     _plant(champion, work)
                     found = watch.examine("planted", "1", registered)

@@ -60,8 +60,7 @@ def kept(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
         measured = Measurement(accuracy=1.0, accuracy_drop=0.0)
         deliver(rig, Finding(candidate, measured), folder / "registered/champion")
         watching = Watch(request, rig, reference)
-        ratios = watching.against_reference(candidate, folder / "registered/champion")
-        record = watching.record(candidate, measured, ratios)
+        record = watching.record(candidate, folder / "registered/champion", measured)
         (folder / "registered/record.json").write_text(json.dumps(record))
         yield Registered(watching, folder / "registered", mood)
 

@@ -85,7 +85,7 @@ class Succession:
             self._registered = {"model": self._name, "version": self.examined.version, "new": False, "champion": True}
             return
         self._say(f"registering {finding.candidate.label} as {self._name}")
-        record = self._watch.record(finding.candidate, finding.measurement, verdict.vs_reference)
+        record = self._watch.record(finding.candidate, champion, finding.measurement)
         tags = {"study": self._study, "candidate": finding.candidate.label, "verdict": verdict.verdict}
         tags |= {f"limit_{name}": f"{limit:g}" for name, limit in self._request.goal.limits.items()}
         why = self._reason(verdict) if self._request.promote == "auto" else None

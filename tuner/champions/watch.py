@@ -1,8 +1,8 @@
 """Regression watch: is a registered champion still what it was when it was registered?
 
-It is timed in turns with the float reference, in rounds of fresh processes, then (in the race that it won) and now: a
-machine that is slower today slows both, and their ratio stays. Of each the fast calls count: who else uses the machine
-lengthens the others, and not by the same factor. It has regressed where
+It is timed in turns with the float reference, in rounds of fresh processes, in the same way then and now: a machine
+that is slower today slows both, and their ratio stays. Of each the fast calls count (`_UNDISTURBED`): who else uses the
+machine lengthens the others, and not by the same factor. It has regressed where
 
 - it is `slower`: the 95 % interval of that ratio, now over then, lies above `TOLERANCE` as a whole, and still does
   after as many rounds again, for a disturbance passes and a regression stays;
@@ -27,7 +27,7 @@ from tuner.champions.examined import TOLERANCE, Examined
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
-from tuner.evaluate.rounds import Contender, fresh_round, log_ratio
+from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.measure.statistics import Interval, gap_interval, mean_interval
 from tuner.measurement import Measurement
 from tuner.plugin import encode
@@ -37,6 +37,7 @@ from tuner.system.machine import cpu_name
 
 RECORD = "record.json"
 _LEAST_ROUNDS, _MOST_ROUNDS = 4, 6
+_UNDISTURBED = 10  # the percentile of the calls
 _PRECISION = 0.04  # rounds may end when a ratio is known within ±4 %
 _ACCURACY_LIMIT = 0.01  # of a champion that was registered without one
 
@@ -49,13 +50,16 @@ class Watch:
         self._rig = rig
         self._reference = reference
 
-    def record(self, candidate: Candidate, measured: Measurement, log_ratios: Sequence[float]) -> dict[str, Any]:
-        """What a later `examine` compares with, kept with the registered version. `log_ratios` are those to the float
-        reference, by round of the race; with none of them it will never be called slower."""
+    def record(self, candidate: Candidate, folder: Path, measured: Measurement) -> dict[str, Any]:
+        """What a later `examine` compares with: measured now, and kept with the registered version."""
+        try:
+            logs = self.against_reference(candidate, folder)
+        except CandidateError:
+            logs = []  # then it will never be called slower
         return {
             "candidate": candidate.label,
-            "latency_vs_reference": math.exp(float(np.mean(log_ratios))) if log_ratios else None,
-            "log_ratios": list(log_ratios),
+            "latency_vs_reference": math.exp(float(np.mean(logs))) if logs else None,
+            "log_ratios": logs,
             "accuracy": measured.accuracy,
             "accuracy_limit": self._request.goal.limits.get("accuracy_drop"),
             "terms": self._terms(),
@@ -109,7 +113,7 @@ class Watch:
         return replace(examined, slowdown=ratio, slowdown_ci95=slowdown_interval(now, then))
 
     def against_reference(self, candidate: Candidate, folder: Path) -> list[float]:
-        """Its `log_ratio` to the float reference, by round of fresh processes.
+        """The logarithm of its undisturbed call over the float reference's, by round of fresh processes.
 
         Raises CandidateError where either does not run.
         """
@@ -119,7 +123,8 @@ class Watch:
             turns = fresh_round(self._rig, contenders)
             for error in turns.failures.values():
                 raise error
-            logs.append(log_ratio(*(turns.timings[name] for name in contenders)))
+            champion, reference = (turns.timings[name].percentile(_UNDISTURBED) for name in contenders)
+            logs.append(math.log(champion / reference))
             low, high = mean_interval(logs)
             if len(logs) >= _LEAST_ROUNDS and high - low <= 2 * _PRECISION:
                 break

@@ -7,11 +7,9 @@ from pathlib import Path
 from tuner.candidate import Candidate
 from tuner.decide.race import Race
 from tuner.evaluate.rig import Rig
-from tuner.evaluate.rounds import log_ratio
 from tuner.goal import Goal
 from tuner.measure.scenario import figures, interval
 from tuner.measure.statistics import RESAMPLES, Interval, drift
-from tuner.measure.timing import Timing
 from tuner.measurement import Measurement
 from tuner.trial import Outcome
 from tuner.verdict import Finding
@@ -36,11 +34,10 @@ class Incumbent:
 @dataclass(frozen=True)
 class Contest:
     """A race that was held, and the measurements of those that ran, by their names in it: a candidate's key, or
-    `INCUMBENT`. `reference` is what the float reference did beside them, round by round; None where it failed."""
+    `INCUMBENT`."""
 
     race: Race
     findings: Mapping[str, Finding]
-    reference: Sequence[Timing | None] = ()
 
     def finding(self, name: str | None) -> Finding | None:
         """None where it did not race."""
@@ -51,11 +48,6 @@ class Contest:
         `kept`; None where it is not known."""
         interval = None if other is None else self.race.interval(name, other)
         return None if interval is None else (kept * interval[0], kept * interval[1])
-
-    def vs_reference(self, name: str) -> tuple[float, ...]:
-        """Its `log_ratio` to the float reference in the rounds that both ran."""
-        rounds = zip(self.race.rounds, self.reference, strict=False)
-        return tuple(log_ratio(laps[name].timing, beside) for laps, beside in rounds if name in laps and beside)
 
     def remeasured(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Those of the outcomes that raced, as the race measured them."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuner.candidate import Candidate
 from tuner.decide import choice, race
 from tuner.decide.contest import INCUMBENT, Contest, Incumbent, drift_during, raced_measurement
 from tuner.decide.loadgen_check import check
@@ -26,8 +25,6 @@ from tuner.plugin import Backend
 from tuner.trial import Outcome
 from tuner.verdict import Finding, Verdict
 
-_REFERENCE = "reference"  # its name in a round
-
 
 class Judge:
     """Decides a study from its outcomes."""
@@ -43,12 +40,10 @@ class Judge:
         eager: Backend | None,
         champion_folder: Path,
         incumbent: Incumbent | None = None,
-        reference: Candidate | None = None,
     ) -> Verdict:
         """Races the best feasible, the baselines and the incumbent; the winner is packaged in `champion_folder`.
 
-        `eager` runs the float model in its own framework, the first baseline; None where there is none. `reference` is
-        what a registered champion is watched by.
+        `eager` runs the float model in its own framework, the first baseline; None where there is none.
         """
         complete = [o for o in outcomes if o.state == "complete"]
         rivals = {role: choice.rivals(complete, kind, self._goal) for role, kind in choice.baselines(eager).items()}
@@ -60,7 +55,7 @@ class Judge:
         while (finalists := choice.finalists([o for o in complete if o.candidate.key not in raced], self._goal)) or (
             incumbent is not None
         ):
-            contest = self.race(finalists, beside, incumbent, drift_during(complete), reference)
+            contest = self.race(finalists, beside, incumbent, drift_during(complete))
             notes += contest.failures([o.candidate for o in finalists])
             raced |= {o.candidate.key: o for o in (*finalists, *contest.remeasured(complete))}
             if contest.race.rounds:
@@ -116,10 +111,9 @@ class Judge:
         baselines: Sequence[Outcome],
         incumbent: Incumbent | None = None,
         machine_drift: Interval = (0.0, 0.0),
-        reference: Candidate | None = None,
     ) -> Contest:
-        """Times them side by side in rounds of fresh processes, and the `reference` with them, out of competition.
-        `machine_drift` is how the machine's speed changed during the trials."""
+        """Times them side by side in rounds of fresh processes. `machine_drift` is how the machine's speed changed
+        during the trials."""
         challengers = {o.candidate.key: o for o in finalists}
         kept: dict[str, Contender] = {}
         if incumbent is not None:
@@ -127,7 +121,6 @@ class Judge:
             kept[INCUMBENT] = Contender(incumbent.outcome.candidate, incumbent.folder, incumbent.rig)
         entrants = challengers | {o.candidate.key: o for o in baselines}
         first = next(iter(challengers))
-        beside: list[Timing | None] = []
         self._say(f"racing: {', '.join(o.candidate.label for o in entrants.values())}")
 
         def time_round(names: Sequence[str]) -> tuple[dict[str, Lap], dict[str, str]]:
@@ -135,15 +128,9 @@ class Judge:
             contenders = {
                 name: kept.get(runner) or Contender(entrants[runner].candidate) for name, runner in runners.items()
             }
-            if reference is not None and reference.key not in contenders:
-                contenders[_REFERENCE] = Contender(reference)
             turns = fresh_round(self._rig, contenders)
-            if reference is not None:
-                beside.append(turns.timings.get(_REFERENCE, turns.timings.get(reference.key)))
-            laps = {
-                name: self._lap(entrants[runners[name]], turns.timings[name]) for name in names if name in turns.timings
-            }
-            return laps, {name: error.sentence for name, error in turns.failures.items() if name in runners}
+            laps = {name: self._lap(entrants[runners[name]], timing) for name, timing in turns.timings.items()}
+            return laps, {name: error.sentence for name, error in turns.failures.items()}
 
         held = race.run(list(challengers), [o.candidate.key for o in baselines], time_round, self._say)
         findings = {
@@ -151,7 +138,7 @@ class Judge:
             for name, outcome in entrants.items()
             if held.ran(name)
         }
-        return Contest(held, findings, beside)
+        return Contest(held, findings)
 
     def _lap(self, outcome: Outcome, timing: Timing) -> Lap:
         """What those calls of a round are worth."""
@@ -190,7 +177,6 @@ class Judge:
             vs_best_untuned_ci95=contest.interval(winner, best["best_untuned"], kept),
             noise=contest.race.noise,
             race_rounds=len(contest.race.rounds),
-            vs_reference=contest.vs_reference(winner),
             incumbent=contest.finding(INCUMBENT),
         )
 

@@ -1,6 +1,5 @@
 """One round of a race: everyone loaded in a fresh process, timed in turns."""
 
-import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,14 +9,13 @@ from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig
 from tuner.measure import host
-from tuner.measure.timing import Timing, Turns, device_lock, take_turns
+from tuner.measure.timing import Turns, device_lock, take_turns
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
 
 _TIMED_S = 0.4  # of timing for each contender in each round
 _WARM_S = 0.5
 _ROUND_LIMIT_S = 180.0
-_UNDISTURBED = 10  # the percentile of the calls that nobody else's work made longer
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,6 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
                     del workers[name]
         turns = take_turns(workers, limit_s=timed_s * len(workers), timeout_s=_ROUND_LIMIT_S, go_on=True)
     return replace(turns, failures={**failures, **turns.failures})
-
-
-def log_ratio(one: Timing, other: Timing) -> float:
-    """The logarithm of the undisturbed call of one over that of the other."""
-    return math.log(one.percentile(_UNDISTURBED) / other.percentile(_UNDISTURBED))
 
 
 def _loaded(worker: Worker, deadline: Deadline) -> None:

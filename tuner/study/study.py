@@ -93,7 +93,7 @@ class Study:
                 console.say("interrupted: deciding on what was found; press Ctrl-C again to leave at once")
             recorder.complete(search)
             self._clock.decide()
-            verdict = self._decide(succession.incumbent, reference.candidate)
+            verdict = self._decide(succession.incumbent)
             reached = standings(session.rig, _rates(verdict))
             if not interrupted:  # else it is decided again
                 succession.conclude(verdict, session.folder.champion)
@@ -145,12 +145,12 @@ class Study:
         result = folder.read_result()
         return None if result.interrupted else result
 
-    def _decide(self, incumbent: Incumbent | None, reference: Candidate) -> Verdict:
+    def _decide(self, incumbent: Incumbent | None) -> Verdict:
         session, outcomes = self._session, list(self._tally.outcomes.values())
         champion = session.folder.champion
         shutil.rmtree(champion, ignore_errors=True)  # of an interrupted session
         judge = Judge(session.rig, session.request.goal, session.console.say)
-        verdict = judge.decide(outcomes, eager_backend(session), champion, incumbent, reference)
+        verdict = judge.decide(outcomes, eager_backend(session), champion, incumbent)
         if verdict.champion is not None and not self._guessing:
             measured = verdict.champion.measurement
             judging, ends = session.prepared.workload.judge, measured.accuracy_ci95
