@@ -17,12 +17,14 @@ from tuner.cli import main
 Refused = Callable[..., str]  # runs a command line that must be refused, and returns the message
 ROOT = Path(__file__).parents[1]
 PEAKS = ("target.peak_tflops={f32:0.1}", "target.memory_gb_s=10")  # to measure them takes ten seconds
+MEASURED = ("target.memory_gb_s=null",)
+"""Has the peaks measured after all."""
 QUICK = ("trial.measure_s=0.1", "trial.timeout_s=30", "sampler=random", "target.threads=1")
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
     """A command line that tunes the fakes, its output under `folder`; `more` wins."""
-    quick = QUICK if any(override.startswith("target=") for override in more) else (*QUICK, *PEAKS)
+    quick = QUICK if any(o.startswith("target=") or o in MEASURED for o in more) else (*QUICK, *PEAKS)
     return [
         f"hydra.searchpath=[pkg://tuner.testing.conf,file://{ROOT / 'tests/conf'}]",
         "model=linear",

@@ -135,11 +135,9 @@ def class_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels as whole numbers, one a sample. Raises RequestError where they are none."""
     one_each = labels.reshape(len(labels), -1)
     numbers = labels.dtype.kind in "biuf"
-    if numbers and one_each.shape[1] == 1 and (one_each != np.floor(one_each)).any():
-        raise RequestError(
-            f"'label' must be class numbers, and has others, such as {one_each[one_each != np.floor(one_each)][0]:g}: "
-            "of quantities choose metric=rmse, mae or correlation"
-        )
+    if numbers and one_each.shape[1] == 1 and (broken := one_each[one_each != np.floor(one_each)]).size:
+        mend = "look for what is missing" if np.isnan(broken[0]) else "of quantities choose metric=rmse or mae"
+        raise RequestError(f"'label' must be class numbers, and has others, such as {broken[0]:g}: {mend}")
     if not numbers or one_each.shape[1] != 1:
         raise RequestError(
             f"'label' must be class numbers, one a sample; it has dtype {labels.dtype} and shape {labels.shape[1:]} a "

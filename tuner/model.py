@@ -49,11 +49,9 @@ class Form:
     """Whether its models run, uncompiled, in the framework they were made in: then that is the first baseline."""
     counted: ClassVar[bool] = False
     """Whether `work` can tell."""
-    libraries: ClassVar[tuple[str, ...]] = ()
-    """The distributions that it is read with."""
-    ahead: ClassVar[Mapping[str, str]] = {}
-    """What may be imported before a fork, for it starts no thread by that: by name, the module whose function
-    `settle()`, called in each child, makes it read its environment variables again."""
+    ahead: ClassVar[tuple[str, ...]] = ()
+    """What its models are read with, as it is imported, where that takes seconds and starts no thread: processes may be
+    forked from one that has done so."""
 
     def check(self, model: "Model") -> None:
         """Raises RequestError unless the float model takes what the samples give (`model.inputs`), with the mend."""

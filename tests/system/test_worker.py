@@ -52,11 +52,12 @@ def another(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FORKED = Launcher(2000)
+KINDS = {"forked": FORKED, "forked from one with a library": replace(FORKED, ahead="tests.loaded_ahead")}
 
 
-@pytest.fixture(params=["forked", "another interpreter"])
+@pytest.fixture(params=[*KINDS, "another interpreter"])
 def launcher(request: pytest.FixtureRequest, another: Path) -> Launcher:
-    return FORKED if request.param == "forked" else replace(FORKED, environment=Environment(another))
+    return KINDS.get(request.param) or replace(FORKED, environment=Environment(another))
 
 
 def _gone(pid: int) -> bool:
@@ -280,3 +281,42 @@ def test_a_child_that_begins_anew_has_loaded_nothing(log: Path) -> None:
         assert worker.run(eval, "__import__('sys').executable") == sys.executable
         loaded = worker.run(eval, "set(__import__('sys').modules)")
     assert not {"numpy", "psutil", "tuner.system.worker"} & loaded
+
+
+# --- a library that is loaded before the fork
+
+
+def ahead() -> tuple[bool, str | None, bool]:
+    """Whether the library was loaded by somebody else, the threads that it read, whether Ctrl-C could be heeded."""
+    from tests import loaded_ahead
+
+    heeded = signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return os.getpid() != loaded_ahead.LOADED_BY, loaded_ahead.THREADS, heeded
+
+
+def test_the_library_was_loaded_with_the_variables_of_the_child(log: Path) -> None:
+    for threads in (1, 3):
+        launcher = replace(FORKED, variables=environment(threads), ahead="tests.loaded_ahead")
+        with launcher.open(log) as one, launcher.open(log) as other:
+            assert one.run(ahead) == other.run(ahead) == (True, str(threads), True)
+    assert "TUNER_LOADED" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "3"
+
+
+def test_children_of_both_kinds_start_at_once(log: Path) -> None:
+    found: list[int] = []
+
+    def start(launcher: Launcher) -> None:
+        with launcher.open(log) as worker:
+            found.append(worker.run(double, 21))
+
+    threads = [threading.Thread(target=start, args=(launcher,)) for launcher in [*KINDS.values()] * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [42] * 8
+
+
+def test_a_library_that_does_not_import_is_told_of_by_the_child_that_needs_it(log: Path) -> None:
+    with replace(FORKED, ahead="tests.no_such_library").open(log) as worker:
+        assert worker.run(double, 21) == 42

@@ -34,7 +34,7 @@ def unavailable(
 
 
 class _Asking:
-    """Asks plugins in turn, in a `with` block. Those of one environment are asked in the same process, because what
+    """Asks plugins in turn, in a `with` block. Those of one launcher are asked in the same process, because what
     several of them import is then loaded once."""
 
     def __init__(self, launcher: Launcher, target: Target, store: Store, log: Path) -> None:

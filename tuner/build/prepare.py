@@ -67,7 +67,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
     log = store.root / f"{slug(workload.name)}.log"
     with contextlib.ExitStack() as stack:
         try:
-            worker = stack.enter_context(launcher.near(source.form.libraries).open(log))
+            worker = stack.enter_context(launcher.near(source.form.ahead).open(log))
             at_home = worker
             if source.requirements:
                 at_home = stack.enter_context(launcher.with_libraries_of(source).open(log))

@@ -82,7 +82,7 @@ class Ladder:
         artifact = self._builder.compile(model, self._candidate, self._deadline)
         self.measured = replace(self.measured, size_mb=size_mb(artifact))
         yield
-        with self._rig.hosting(artifact, self._candidate, self._deadline) as worker:
+        with self._rig.hosting(artifact, self._candidate, self._deadline, alone=True) as worker:
             with self._device():
                 self._probe(worker)
                 yield

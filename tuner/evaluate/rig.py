@@ -30,7 +30,7 @@ _CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder", "numpy.ma")  # np
 
 def preload_children() -> None:
     """Has workers forked with what they all import. Called once, before the first of them is."""
-    ahead = {library: module for form in values(Form) for library, module in form.ahead.items()}
+    ahead = {library for form in values(Form) for library in form.ahead}
     preload([*_CHILDREN_NEED, *files(Form.family), *files(Device.family)], ahead)
 
 
@@ -69,9 +69,15 @@ class Rig:
         """The candidate's artifact, built where it is not there. Raises CandidateError."""
         return self.builder(self.log(candidate)).compiled(candidate, self.deadline())
 
-    def hosting(self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None) -> Worker:
-        """A worker that has loaded the artifact of the candidate. Raises CandidateError where it does not load."""
-        worker = self.opening(artifact, candidate, log)
+    def hosting(
+        self, artifact: Path, candidate: Candidate, deadline: Deadline, log: Path | None = None, *, alone: bool = False
+    ) -> Worker:
+        """A worker that has loaded the artifact of the candidate. Raises CandidateError where it does not load.
+
+        `alone`, it has loaded its library too: what a process shares with the one it was forked from is not among
+        its memory.
+        """
+        worker = self.opening(artifact, candidate, log, alone=alone)
         try:
             worker.result(deadline.left_s())
         except BaseException:
@@ -79,9 +85,10 @@ class Rig:
             raise
         return worker
 
-    def opening(self, artifact: Path, candidate: Candidate, log: Path | None = None) -> Worker:
+    def opening(self, artifact: Path, candidate: Candidate, log: Path | None = None, *, alone: bool = False) -> Worker:
         """The same while it loads it: its `result` waits for that. Raises CandidateError where it does not start."""
-        worker = self.launcher.with_libraries_of(candidate.backend).open(log or self.log(candidate))
+        launcher = self.launcher.with_libraries_of(candidate.backend)
+        worker = (launcher.near(()) if alone else launcher).open(log or self.log(candidate))
         worker.begin(host.open_artifact, artifact, self.prepared.workload)
         return worker
 

@@ -55,7 +55,7 @@ def counted(rig: Rig, candidate: Candidate) -> Work | None:
         model = builder.converted(model, [form for form in catalog.values(Form) if form.counted], deadline)
 
         def fill(out: Path) -> None:
-            with rig.launcher.near(model.form.libraries).open(rig.logs / "work.log") as worker:
+            with rig.launcher.near(model.form.ahead).open(rig.logs / "work.log") as worker:
                 work = worker.run_for(_LIMIT_S, _work_of, model)
             (out / "work.json").write_text(json.dumps(work and asdict(work)))
 

@@ -5,9 +5,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,8 +27,7 @@ class TorchForm(Form):
     """Whatever its file is, `load` gives a module for it."""
 
     framework: ClassVar[bool] = True
-    libraries: ClassVar[tuple[str, ...]] = ("torch",)
-    ahead: ClassVar[Mapping[str, str]] = {"torch": "tuner.forms.torch"}
+    ahead: ClassVar[tuple[str, ...]] = ("torch",)
 
     def check(self, model: Model) -> None:
         import torch
@@ -98,15 +96,6 @@ SCRIPT = TorchForm("torchscript", "model.ts")
 EXPORTED = ProgramForm("exported", "model.pt2")
 _TAKES = "_tuner_takes"  # an attribute with the names of a module's inputs, where its signature does not tell
 _MARKS = {"constants.pkl": SCRIPT, "archive_format": EXPORTED, "data.pkl": TORCH}  # a file in the archive; in order
-
-
-def settle() -> None:
-    """Gives a child whose fork server has loaded torch the threads that its variables say: torch read the server's as
-    it was loaded."""
-    import torch
-
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(int(threads))
 
 
 def form_of(path: Path) -> TorchForm | None:

@@ -59,7 +59,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         _check_claims(values, overrides)
     _check_drop(values["accuracy_drop"], workload)
     return Request(
-        target=build(values["target"], Target, "target"),
+        target=_target(values["target"]),
         workload=workload,
         goal=_goal(values),
         space=Space.parse(values["search_space"]),
@@ -84,6 +84,15 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         overrides=overrides,
         resolved=_without_others(values),
     )
+
+
+def _target(node: Any) -> Target:
+    target: Target = build(node, Target, "target")
+    if (target.memory_gb_s is None) == bool(target.peak_tflops):
+        raise RequestError(
+            "target.peak_tflops and target.memory_gb_s: give both, or neither to have them measured on a CPU"
+        )
+    return target
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def serve(folder: Path, name: str, settings: Settings, key: str | None) -> None:
     `key` is what each client must show. Raises RequestError where it cannot be loaded, or the address cannot be had.
     """
     _log()
-    forked.preload(["tuner.artifact"], {})
+    forked.preload(["tuner.artifact"])
     prefix = "tune-serve-log-"
     with (
         tempfile.TemporaryDirectory(prefix=prefix) as logs,

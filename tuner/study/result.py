@@ -128,7 +128,7 @@ def _counts(outcomes: Sequence[Outcome], tally: Tally) -> Counts:
         tally.reused,
         dict(failures),
         tally.ended_by,
-        len(outcomes) - tally.evaluated,
+        sum(outcome.candidate not in tally.evaluated for outcome in outcomes),
     )
 
 

@@ -19,7 +19,7 @@ class Tally:
     numbers: dict[Candidate, int] = field(default_factory=dict)
     reused: int = 0
     stage_seconds: float = 0.0
-    evaluated: int = 0
+    evaluated: set[Candidate] = field(default_factory=set)
     best: float | None = None
     since_best: int = 0
     ended_by: str = "interrupt"
@@ -27,7 +27,7 @@ class Tally:
 
     def spent(self, outcome: Outcome) -> None:
         """Counts the time of one that this process evaluated."""
-        self.evaluated += 1
+        self.evaluated.add(outcome.candidate)
         self.stage_seconds += sum(outcome.seconds.values())
 
     def add(self, number: int, outcome: Outcome, score: float | None) -> None:

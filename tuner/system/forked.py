@@ -4,14 +4,13 @@ A library that takes seconds to load and starts no thread meanwhile may have a s
 """
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ForkServer
 from pathlib import Path
@@ -20,22 +19,23 @@ from typing import Any
 import psutil
 
 from tuner.errors import CandidateError
+from tuner.system import loaded
 from tuner.system.child import end_with_parent, serve
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _STARTING = threading.Lock()  # what is set while a child starts is the whole process's
 _light: list[str] = ["tuner.system.forked"]
-_ahead: dict[str, str] = {}
-_servers: dict[str, ForkServer] = {}
+_ahead: set[str] = set()
+_servers: dict[tuple[str, frozenset[tuple[str, str]]], ForkServer] = {}
 
 # a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
 os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 
 
-def preload(modules: Iterable[str], ahead: Mapping[str, str]) -> None:
+def preload(modules: Iterable[str], ahead: Iterable[str] = ()) -> None:
     """Names light modules that most children need: those that are forked from now on have them already. `ahead` are
-    libraries that a server of its own loads for the children that work with it, by name, each with the module whose
-    `settle()` is called in the child: only then are its variables set.
+    libraries that take seconds to load and start no thread by that: children that work with one may be forked from a
+    server that has it.
 
     Called once, before the first child; once a server runs, it has no effect on it.
     """
@@ -44,25 +44,24 @@ def preload(modules: Iterable[str], ahead: Mapping[str, str]) -> None:
     _ahead.update(ahead)
 
 
-def loaded_ahead(libraries: Iterable[str]) -> str | None:
-    """The first of the libraries that a server has loaded for its children."""
+def first_ahead(libraries: Iterable[str]) -> str | None:
+    """The first of the libraries that a server may load for its children."""
     return next((library for library in libraries if library in _ahead), None)
 
 
 class Forked:
-    """A child of a fork server: the one that has loaded `library`, where one is named. `variables` are set before
-    anything else that is heavy is imported.
+    """A child of a fork server. `variables` are set before anything heavy is imported: where a `library` is named, in
+    the server that loads it for children with these variables.
 
     Raises CandidateError where somebody kills the server meanwhile; the next child has a new one.
     """
 
     def __init__(self, log: Path, variables: Mapping[str, str], library: str | None = None) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        module = None if library is None else _ahead[library]
-        arguments = (theirs, str(log), dict(variables), list(sys.path), module)
+        arguments = (theirs, str(log), dict(variables), list(sys.path))
         self._process = _CONTEXT.Process(target=_begin, args=arguments, daemon=False)
         try:
-            with theirs, _STARTING, _without_main(), _running(library) as server:
+            with theirs, _STARTING, _without_main(), _running(library, variables) as server:
                 self._process.start()
                 self._server = psutil.Process(server._forkserver_pid)
         except (EOFError, ConnectionError, psutil.NoSuchProcess) as error:
@@ -90,14 +89,14 @@ class Forked:
         self._process.join()
 
 
-def _begin(connection: Connection, log: str, variables: dict[str, str], path: list[str], loaded: str | None) -> None:
+def _begin(connection: Connection, log: str, variables: dict[str, str], path: list[str]) -> None:
     os.setsid()
     _let_server_end()
     end_with_parent()  # the fork server, which ends with the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.update(variables)
     sys.path[:] = path
-    if loaded is not None:
-        importlib.import_module(loaded).settle()
     serve(connection, log)
 
 
@@ -122,15 +121,18 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def _running(library: str | None) -> Iterator[Any]:
-    """The server that has loaded the library, or the light one: started where it does not run, and for a while the one
-    that Python's `multiprocessing` asks for children."""
+def _running(library: str | None, variables: Mapping[str, str]) -> Iterator[Any]:
+    """The light server, or the one that has loaded the library with those variables: started where it does not run, and
+    for a while the one that Python's `multiprocessing` asks for children."""
     usual = _fork_server()
     server: Any = usual
+    more: dict[str, str] = {}
     if library is not None:
-        server = _servers.setdefault(library, ForkServer())
-        server.set_forkserver_preload([*_light, library])
-    with _single_threaded_server():
+        server = _servers.setdefault((library, frozenset(variables.items())), ForkServer())
+        server.set_forkserver_preload([*_light, loaded.__name__])
+        more = {**variables, loaded.VARIABLE: library}
+    resource_tracker.ensure_running()  # it lets Ctrl-C through again, after it has started
+    with _environment(more), _no_ctrl_c():
         server.ensure_running()
     forkserver.connect_to_new_process = server.connect_to_new_process
     try:
@@ -140,21 +142,29 @@ def _running(library: str | None) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _single_threaded_server() -> Iterator[None]:
-    """Should a fork server be started now, its NumPy makes no threads: they would not survive a fork. Runtimes, loaded
-    in the children, have as many as their environment says. Ctrl-C, for the parent to act on, does not reach it while
-    it loads."""
-    name = "OPENBLAS_NUM_THREADS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Should a fork server be started now, it has those variables, and its NumPy makes no threads: they would not
+    survive a fork."""
+    changed = {**variables, "OPENBLAS_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Ctrl-C, for the parent to act on, does not reach a server that is started meanwhile, while it loads."""
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from tuner.system import interpreters
 from tuner.system.environment import library_versions
-from tuner.system.forked import Forked, loaded_ahead
+from tuner.system.forked import Forked, first_ahead
 from tuner.system.spawned import Spawned
 from tuner.system.worker import Worker
 
@@ -72,7 +72,7 @@ class Launcher:
 
     def near(self, libraries: Iterable[str]) -> "Launcher":
         """The launcher of children that have one of those libraries loaded as they begin, where that can be."""
-        return replace(self, ahead=loaded_ahead(libraries))
+        return replace(self, ahead=first_ahead(libraries))
 
     def with_libraries_of(self, plugin: Needing) -> "Launcher":
         """The launcher of children in the environment that is kept for the plugin; where it needs none, of such that

@@ -29,4 +29,4 @@ def shortened(text: str, most: int) -> str:
     line = " ".join(text.split())
     cut = line[: most - 1]
     words = cut.rpartition(" ")[0]
-    return line if len(line) <= most else f"{words} …" if words else f"{cut}…"
+    return line if len(line) <= most else f"{words} …" if 2 * len(words) > most else f"{cut}…"

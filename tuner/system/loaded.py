@@ -1,0 +1,16 @@
+"""What a fork server of one library imports: that library, with the variables that the children are to have.
+
+Where it does not import, the child that needs it says why, in its own log.
+"""
+
+import contextlib
+import importlib
+import os
+from pathlib import Path
+
+VARIABLE = "TUNER_LOADED"
+"""Names the library."""
+
+if library := os.environ.get(VARIABLE):
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
+        importlib.import_module(library)
