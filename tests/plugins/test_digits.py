@@ -128,6 +128,7 @@ def test_training_again_gives_the_same_weights() -> None:
         assert torch.equal(weight, again.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_the_resnet_learns_from_few_samples_and_reports_as_it_goes() -> None:
     training = DistortedDigits(training_copies=1).load("training")
     few = ArraySamples({"x": training.inputs["x"][:128]}, training.labels[:128])

@@ -133,6 +133,7 @@ def text_folder(folder: Path) -> None:
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_a_folder_of_transformers_answers_as_the_library_does(tmp_path: Path) -> None:
     text_folder(tmp_path / "net")
     import torch

@@ -97,6 +97,7 @@ def prune(tmp_path: Path) -> Prune:
     return pruned
 
 
+@pytest.mark.slow
 def test_half_the_channels_go_and_the_accuracy_comes_back(prune: Prune) -> None:
     module, dataset = cnn(), Digits()
     train_cnn(module, dataset.load("training"), lambda fraction, text: None)

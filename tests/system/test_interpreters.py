@@ -139,6 +139,7 @@ def answers_anywhere(champion: Path) -> None:
         artifact.load(champion)
 
 
+@pytest.mark.slow
 def test_a_study_makes_it_where_it_is_asked_to(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     space = study.deploy(study.node(Secluded, ms=1.0), study.node(Null, ms=2.0))
@@ -167,6 +168,7 @@ class Hermit(Secluded):
 """
 
 
+@pytest.mark.slow
 def test_the_command_makes_that_of_a_plugin_from_outside(tmp_path: Path, wheels: Path) -> None:
     outside.install(tmp_path / "site", "hermitage", HERMIT)
     paths = os.pathsep.join([str(tmp_path / "site"), str(study.ROOT)])
