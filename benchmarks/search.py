@@ -130,7 +130,7 @@ def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -
         tracker = Tracker(request.tracking.uri, request.tracking.experiment, folder.name)
         trials = InTurn()
         session = Session(request, "", rig, trials, folder, tracker, Console())
-        space, _ = usable(request, rig, print)
+        space, _ = usable(request, rig.prepared, rig.store, rig.launcher, print)
         plan = Plan.of(request, space, request.n_trials)
         clocked: Any = _Clocked(stack.enter_context(evaluating(request, rig)))
         trials.begin(clocked)

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from tuner.artifact import Artifact
 from tuner.dataset import ArraySamples, Dataset, Role, unlabelled
+from tuner.errors import CandidateError
 from tuner.judging import Judging, Scores
+from tuner.model import Model
 from tuner.plugin import Session
 from tuner.system.worker import Progress
 from tuner.target import Target
@@ -64,6 +66,25 @@ class Slow(Null):
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         time.sleep(0.6)
         return super().load(folder, inputs, batch_size, target)
+
+
+@dataclass(frozen=True)
+class Crossing(Null):
+    """A backend that compiles for a device which is not here."""
+
+    fails: bool = False
+
+    @property
+    def label(self) -> str:
+        return "crossing" + "-fails" * self.fails
+
+    def crosses(self, target: Target) -> str | None:
+        return None
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        if self.fails:
+            raise CandidateError("compile", "no such instruction")
+        super().compile(model, batch_size, target, out, cache)
 
 
 @dataclass(frozen=True)

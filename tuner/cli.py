@@ -54,6 +54,7 @@ keys (all in conf/config.yaml; every one can be overridden as key=value)
   out_dir, study, cache_dir                        where things go
   tracking        sqlite, server, postgres         tracking.uri=… is the address
   install         ask, auto                        auto has pip make the Python environments that plugins need
+  compile_only    true: for a device that is not here; nothing is measured
   promote         ask, auto                        auto makes the better of the two champions the registered one
   watch           examine the registered champion first (false); on_regression=COMMAND is run if it has regressed
 

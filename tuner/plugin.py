@@ -62,6 +62,10 @@ class Plugin(Checked):
         if self.devices is not None and target.device not in self.devices:
             places = " and ".join(self.devices)
             return f"{self.label} works for {places} devices only, and target={target.name} is {target.hardware.kind}"
+        return self.not_native(target)
+
+    def not_native(self, target: Target) -> str | None:
+        """Why the target's device does not compute in the plugin's precision, in one line; None if it does."""
         if target.precisions and self.computes_in not in (None, *target.precisions):
             native = ", ".join(target.precisions)
             return f"{self.label} computes in {self.computes_in}, and target={target.name} in {native} only"
@@ -207,6 +211,11 @@ class Backend(Plugin, ABC):
         `cache` is a folder that outlives studies, private to this plugin's class (tuning records, say); it may be
         used by several processes at once.
         """
+
+    def crosses(self, target: Target) -> str | None:
+        """Why it cannot compile for the target where its device is not, in one line; None if it can. Called in a
+        worker, for `compile_only=true`: it may import its library, and must not raise."""
+        return f"{self.label} compiles only where its device is"
 
     def rungs(self) -> tuple["Backend", ...]:
         """Itself with less effort first (schedules tried, say), each starting from what the one before left in `cache`.

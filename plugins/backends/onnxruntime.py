@@ -59,6 +59,9 @@ class OnnxRuntime(Backend):
             return f"this build of onnxruntime lacks {', '.join(sorted(lacking))}; pip install onnxruntime-gpu"
         return None
 
+    def crosses(self, target: Target) -> str | None:
+        return None  # the graph is compiled where it is loaded
+
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         copy(model.directory, out)
 

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Session
-from tuner.plugins.backends.tvm_lowering import X86, Layout, described, export, import_tvm, prepared, scheduled
+from tuner.plugins.backends.tvm_lowering import (
+    X86,
+    Layout,
+    described,
+    export,
+    for_gpu,
+    foreign,
+    import_tvm,
+    prepared,
+    scheduled,
+)
 from tuner.plugins.backends.tvm_records import FAILED_S, REACHED, RECORDS, costs_of, key_of, locked, reach, reached
 from tuner.plugins.backends.tvm_tuning import ROUND, measure
 from tuner.system.fields import AtLeast
@@ -22,12 +32,15 @@ from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
+_LIBRARY, _OBJECTS = "model.so", "model.tar"
+
 
 @dataclass(frozen=True)
 class TVM(Backend):
     """`trials_per_task` schedules are built and measured for each distinct fused operator (a task) of the graph;
     0 leaves the loops as they come, tens of times slower.
 
+    With `compile_only=true` for CUDA, and for processors of another kind: untuned, its loops as TVM has them.
     `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers (x86).
     """
 
@@ -68,6 +81,15 @@ class TVM(Backend):
             return "tvm: vector_bits=512 needs AVX-512, which this processor lacks; use vector_bits=256"
         return None
 
+    def crosses(self, target: Target) -> str | None:
+        if self.trials_per_task:
+            return f"{self.label} tunes by measuring on the device; trials_per_task=0 compiles without it"
+        try:
+            import_tvm(target.cores).target.Target(described(target, self.vector_bits))
+        except Exception as error:
+            return f"tvm refuses target.tvm={dict(target.tvm)}: {last_line(error)}"
+        return None
+
     def rungs(self) -> tuple[Backend, ...]:
         """A quarter of the trials, at least one round of them, then all: most of the gain comes early."""
         first = max(self.trials_per_task // 4, ROUND)
@@ -86,16 +108,19 @@ class TVM(Backend):
             if self.trials_per_task and tasks:
                 summary |= self._tune(tasks, str(llvm), target.cores, cache, out)
                 module = scheduled(module, out)
-            export(module, llvm, out / "model.so")
+            if not target.hardware.host:
+                module = for_gpu(module)
+            export(module, llvm, out / (_OBJECTS if foreign(target) else _LIBRARY))
         (out / "tuning.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         tvm = import_tvm(target.cores)
-        library = tvm.runtime.load_module(str(folder / "model.so"))
+        library = tvm.runtime.load_module(str(folder / (_LIBRARY if (folder / _LIBRARY).exists() else _OBJECTS)))
         order = json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["inputs"]
         specs = sorted(inputs, key=lambda spec: order.index(spec.name))
-        buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype) for spec in specs}
-        return _Session(tvm.relax.VirtualMachine(library, tvm.cpu())["main"], buffers)
+        device = tvm.cpu() if target.hardware.host else tvm.cuda()
+        buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype, device) for spec in specs}
+        return _Session(tvm.relax.VirtualMachine(library, device)["main"], buffers)
 
     def _tune(self, tasks: list[Any], llvm: str, cores: int, cache: Path, out: Path) -> dict[str, Any]:
         """Copies to `out` the records of the tasks, after measuring those that the cache lacks."""

@@ -32,9 +32,19 @@ def import_tvm(threads: int) -> Any:
     return tvm
 
 
+def foreign(target: Target) -> bool:
+    """Whether what is compiled for the target's processor does not run on this one."""
+    triple = str(target.tvm.get("mtriple", platform.machine()))
+    return target.hardware.host and not triple.startswith(platform.machine())
+
+
 def described(target: Target, vector_bits: int) -> dict[str, Any]:
     """TVM's target; the same for tuning as for compiling, or no record is found."""
+    if not target.hardware.host:
+        return dict(target.tvm)
     mapping: dict[str, Any] = {"kind": "llvm", "num-cores": target.cores, **target.tvm}
+    if foreign(target):
+        return mapping
     mapping.setdefault("mcpu", _host_cpu())
     if X86:
         sign = "+" if vector_bits == 256 else "-"
@@ -71,8 +81,18 @@ def scheduled(module: Any, records: Path) -> Any:
     return relax.transform.MetaScheduleApplyDatabase(str(records))(module)
 
 
+def for_gpu(module: Any) -> Any:
+    """The graph with loops as TVM has them for any GPU, none of them tuned."""
+    from tvm.s_tir import dlight
+
+    gpu = dlight.gpu
+    rules = (gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback())
+    return dlight.ApplyDefaultSchedule(*rules)(module)
+
+
 def export(module: Any, tvm_target: Any, library: Path) -> None:
-    """Compiles the graph and writes the shared library. Raises CandidateError."""
+    """Compiles the graph and writes the library: a shared one, or `.tar` with objects that are linked where it is
+    loaded. Raises CandidateError."""
     import tvm
 
     try:

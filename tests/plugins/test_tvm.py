@@ -7,6 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,23 @@ assert all((a == b).all() for a, b in zip(first, session.run({"x": x}))) and (x 
 assert os.sched_getaffinity(0) == before
 assert sys.argv[3] == "torch" or not {"torch", "onnx", "xgboost", "optuna", "mlflow"} & set(sys.modules)
 numpy.savez(sys.argv[2] + ".out.npz", *first)
+"""
+CROSS = """
+import sys
+from pathlib import Path
+from tuner.forms.onnx import ONNX
+from tuner.model import Model
+from tuner.plugins.backends.tvm import TVM
+from tuner.target import Target
+from tuner.tensors import TensorSpec
+directory, out = Path(sys.argv[1]), Path(sys.argv[2])
+model = Model(ONNX, directory, (TensorSpec("x", (1, 8, 8), "float32"),))
+arm = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-v1"}
+for name, device, described in (("a100", "nvidia", {"tag": "nvidia/nvidia-a100"}), ("graviton3", "cpu", arm)):
+    target = Target(name, device, tvm=described)
+    assert TVM().crosses(target) is None and "measuring" in TVM(trials_per_task=8).crosses(target)
+    (out / name).mkdir(parents=True)
+    TVM().compile(model, 4, target, out / name, out)
 """
 
 
@@ -166,6 +184,16 @@ def test_says_what_is_wrong_with_a_target() -> None:
     assert "target.tvm={'mpcu': 'znver4'}" in child(code, '{"mpcu": "znver4"}')
     assert "vector_bits=512" in child(code, '{"mcpu": "haswell"}')
     assert child(code, '{"mcpu": "skylake-avx512"}').strip() == "None"
+
+
+@pytest.mark.slow
+def test_compiles_for_a_gpu_and_for_arm_which_are_not_here(onnx_net: Path, tmp_path: Path) -> None:
+    child(CROSS, onnx_net, tmp_path)
+    assert b"__global__" in (tmp_path / "a100/model.so").read_bytes(), "CUDA, compiled where it is loaded"
+    with tarfile.open(tmp_path / "graviton3/model.tar") as archive:
+        objects = [archive.extractfile(member) for member in archive if member.name.endswith(".o")]
+        machines = {int.from_bytes(file.read(20)[18:], "little") for file in objects if file is not None}
+    assert machines == {183}, "ELF's number of AArch64"
 
 
 @pytest.mark.slow

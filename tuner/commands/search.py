@@ -21,9 +21,11 @@ def run(arguments: Sequence[str]) -> ExitCode:
     if compose.missing(config) == ["dataset.path"]:
         return without_samples(arguments)
     request = compose.request(arguments, config)
-    request.target.check()
+    if not request.compile_only:
+        request.target.check()
     # slow to import, and not needed to refuse a request
     from tuner.report.console import Console
+    from tuner.study import compiled
     from tuner.study.run import run as study
 
-    return study(request, Console())
+    return (compiled.run if request.compile_only else study)(request, Console())

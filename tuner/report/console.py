@@ -112,27 +112,28 @@ class Console:
     def verdict(self, result: Result, study: StudyFolder) -> None:
         """Prints what a study found."""
         self._out.print()
-        self._tell(sentence(result), style="bold")
+        self.tell(sentence(result), style="bold")
         for remark in result.remarks:
-            self._tell(remark, style="yellow")
+            self.tell(remark, style="yellow")
         self._out.print(_table(result))
-        self._tell(counted(result))
+        self.tell(counted(result))
         if result.champion:
             for ratio in speedups(result):
-                self._tell(f"speed-up  {ratio}")
+                self.tell(f"speed-up  {ratio}")
             if result.champion.roofline:
-                self._tell(f"it {result.champion.roofline['sentence']}")
-            self._tell(f"artifact  {study.champion}")
+                self.tell(f"it {result.champion.roofline['sentence']}")
+            self.tell(f"artifact  {study.champion}")
         if result.registered:
-            self._tell(f"model     {_registered(result.registered)}")
+            self.tell(f"model     {_registered(result.registered)}")
         if result.watch:
-            self._tell(f"watch     {result.watch['sentence']}", style="red" if result.watch["regression"] else None)
-        self._tell(f"result    {study.result}")
+            self.tell(f"watch     {result.watch['sentence']}", style="red" if result.watch["regression"] else None)
+        self.tell(f"result    {study.result}")
         if study.report.exists():
-            self._tell(f"report    {study.report}")
-        self._tell(f"review    {result.review}")
+            self.tell(f"report    {study.report}")
+        self.tell(f"review    {result.review}")
 
-    def _tell(self, line: str, style: str | None = None) -> None:
+    def tell(self, line: str, style: str | None = None) -> None:
+        """Prints a line of the answer."""
         self._out.print(line, style=style, soft_wrap=True)
 
     def _progress(self, *columns: Any) -> Progress:

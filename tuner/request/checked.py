@@ -73,6 +73,7 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
         limits=_trial_limits(values["trial"] or {}),
         seed=values["seed"],
         install=values["install"],
+        compile_only=values["compile_only"],
         promote=values["promote"],
         watch=values["watch"],
         on_regression=values["on_regression"],

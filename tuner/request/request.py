@@ -32,6 +32,7 @@ class Request:
     limits: TrialLimits
     seed: int
     install: str
+    compile_only: bool
     promote: str
     watch: bool
     on_regression: str | None

@@ -26,6 +26,7 @@ class Fixed:
     warm_start: bool = True
     seed: int = 0
     install: str = "ask"
+    compile_only: bool = False
     promote: str = "ask"
     watch: bool = False
     on_regression: str | None = None

@@ -18,7 +18,7 @@ from tuner.system.names import next_names, numbered, slug
 
 # keys that say where a study is kept, how long it may take and what is done with its champion: not what it is
 _FREE = {"timeout_s", "n_trials", "patience", "stop_when_feasible", "study", "out_dir", "cache_dir", "tracking",
-         "executor", "install", "promote", "watch", "on_regression"}  # fmt: skip
+         "executor", "install", "compile_only", "promote", "watch", "on_regression"}  # fmt: skip
 _NUMBERS = 100  # so many names are tried, where others are taken
 
 

@@ -67,7 +67,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str, trials: 
             require_fitting(request, prepared.source.model)
             rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
             rig = settled(rig, request.reference, log)
-            fitting = usable(request, rig, console.say)
+            fitting = usable(request, rig.prepared, store, launcher, console.say)
         folder = stack.enter_context(study_folder(request, rig.prepared.content))
         with folder.critical_section():
             tracker = Tracker(

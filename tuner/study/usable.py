@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping
 from tuner.build.available import unavailable
 from tuner.build.prepare import Prepared
 from tuner.build.routes import obstacle
+from tuner.build.store import Store
 from tuner.errors import RequestError
-from tuner.evaluate.rig import Rig
 from tuner.model import Model
 from tuner.plugin import Plugin, Transform
 from tuner.request.request import Request
 from tuner.search.recipe import REPLICAS, Recipe
 from tuner.search.space import Space
+from tuner.system.launcher import Launcher
 
 
 def require_fitting(request: Request, model: Model) -> None:
@@ -33,26 +34,29 @@ def _only(model: Model) -> str:
     return f"the model takes batches of {model.batch_size} only ({model.fixed})"
 
 
-def usable(request: Request, rig: Rig, say: Callable[[str], None]) -> tuple[Space, dict[str, str]]:
+def usable(
+    request: Request, prepared: Prepared, store: Store, launcher: Launcher, say: Callable[[str], None]
+) -> tuple[Space, dict[str, str]]:
     """The space less what this model, dataset or machine cannot do, and the reasons by plugin.
 
     Raises RequestError where nothing is left. Side effect: with `install=auto` the Python environments that plugins
     need are made, which `say` is told.
     """
-    dropped = _without_samples(request.space, rig.prepared) | _unchecked(request)
-    if rig.prepared.source.model.quantized:
+    dropped = _without_samples(request.space, prepared) | _unchecked(request)
+    if prepared.source.model.quantized:
         again = [p for p in request.space.plugins if isinstance(p, Transform) and p.quantizes]
         dropped |= dict.fromkeys(again, "the model is quantized already, and taken as it is")
     if request.install == "auto":
-        dropped |= _not_installed([p for p in request.space.plugins if p not in dropped], request, rig, say)
+        dropped |= _not_installed([p for p in request.space.plugins if p not in dropped], request, store, launcher, say)
     plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
-    dropped |= unavailable(plugins, request.target, rig.store, rig.launcher, rig.store.root / "doctor.log")
+    log = store.root / "doctor.log"
+    dropped |= unavailable(plugins, request.target, store, launcher, log, across=request.compile_only)
     reasons = {plugin.label: reason for plugin, reason in dropped.items()}
     space = request.space.without(set(dropped))
-    recipes, unreachable = _reachable(space, rig.prepared)
+    recipes, unreachable = _reachable(space, prepared)
     reasons |= unreachable
     space = Space(recipes)
-    model = rig.prepared.source.model
+    model = prepared.source.model
     if recipes and model.batch_size is not None:
         reasons["every other batch size"] = _only(model)
         space = space.at_batch(model.batch_size)
@@ -70,13 +74,15 @@ def _without_samples(space: Space, prepared: Prepared) -> dict[Plugin, str]:
     return {plugin: f"the dataset has no {role} samples" for plugin, role in lacking.items()}
 
 
-def _not_installed(plugins: list[Plugin], request: Request, rig: Rig, say: Callable[[str], None]) -> dict[Plugin, str]:
+def _not_installed(
+    plugins: list[Plugin], request: Request, store: Store, launcher: Launcher, say: Callable[[str], None]
+) -> dict[Plugin, str]:
     """The plugins whose environment was not there and cannot be made, and why."""
     reasons = {}
     for plugin in plugins:
         try:
             if plugin.elsewhere(request.target) is None:
-                rig.launcher.provide(plugin, rig.store.root / "install.log", say)
+                launcher.provide(plugin, store.root / "install.log", say)
         except RequestError as error:
             reasons[plugin] = str(error)
     return reasons
