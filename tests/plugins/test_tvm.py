@@ -187,8 +187,8 @@ def test_says_what_is_wrong_with_a_target() -> None:
 
 
 @pytest.mark.slow
-def test_compiles_for_a_gpu_and_for_arm_which_are_not_here(onnx_net: Path, tmp_path: Path) -> None:
-    child(CROSS, onnx_net, tmp_path)
+def test_compiles_for_a_gpu_and_for_arm_which_are_not_here(cnn: Path, tmp_path: Path) -> None:
+    child(CROSS, cnn, tmp_path)
     assert b"__global__" in (tmp_path / "a100/model.so").read_bytes(), "CUDA, compiled where it is loaded"
     with tarfile.open(tmp_path / "graviton3/model.tar") as archive:
         objects = [archive.extractfile(member) for member in archive if member.name.endswith(".o")]

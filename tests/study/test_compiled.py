@@ -23,7 +23,7 @@ def test_what_crosses_is_compiled_and_marked_as_not_measured(place: Path, capsys
     assert study.tune(place, *LINE, study.deploy(study.node(Crossing), study.node(Null))) == 0
     found = compiled(place)
     assert [one["label"] for one in found["compiled"]] == ["crossing · b1", "crossing · b4"]
-    assert found["left_out"] == {"null": "null compiles only where its device is"}
+    assert found["left_out"] == {"null-2": "null-2 compiles only where its device is"}
     assert found["measured"] is False and found["failed"] == {}
     for one in found["compiled"]:
         manifest = json.loads((place / "out/linear-a100-compiled-001" / one["artifact"] / "manifest.json").read_text())
@@ -47,7 +47,7 @@ def test_what_fails_is_told_and_the_next_has_a_folder_of_its_own(
 
 def test_a_space_of_which_nothing_crosses_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study.tune(place, *LINE, study.deploy(study.node(Null), study.node(Faulty))) == 2
-    assert "null compiles only where its device is" in capsys.readouterr().err
+    assert "null-2 compiles only where its device is" in capsys.readouterr().err
     assert [path.name for path in (place / "out").iterdir()] == ["mlflow.db"]
 
 

@@ -254,8 +254,12 @@ def no_triton(target: Target) -> str | None:
 
 
 def torch_device(target: Target) -> str:
-    """Where a transform computes with torch: on the target's device, or on the CPU where torch does not run there."""
-    return target.hardware.torch or "cpu"
+    """Where a transform computes with torch: on the target's device, or on the CPU where torch does not run there or
+    the device is not here."""
+    import torch
+
+    name = target.hardware.torch
+    return name if name is not None and (name == "cpu" or torch.get_device_module(name).is_available()) else "cpu"
 
 
 def torch_dtype(precision: Precision) -> Any:

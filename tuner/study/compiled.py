@@ -118,4 +118,6 @@ def _told(request: Request, folder: Path, compiled: list[dict[str, object]], fai
     for label, why in failed.items():
         yield f"  {label} failed: {why}"
     yield f"artifacts {folder}"
-    yield f"measure   the same command without compile_only, where {request.target.hardware.kind} is"
+    target = request.target
+    named = "" if target.device_name is None else f" named {target.device_name!r}"
+    yield f"measure   the same command without compile_only, where {target.hardware.kind}{named} is"
