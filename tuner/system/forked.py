@@ -21,6 +21,7 @@ import psutil
 from tuner.errors import CandidateError
 from tuner.system import loaded
 from tuner.system.child import end_with_parent, serve
+from tuner.system.environment import changed
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _STARTING = threading.Lock()  # what is set while a child starts is the whole process's
@@ -129,32 +130,17 @@ def _running(library: str | None, variables: Mapping[str, str]) -> Iterator[Any]
     more: dict[str, str] = {}
     if library is not None:
         server = _servers.setdefault((library, frozenset(variables.items())), ForkServer())
-        server.set_forkserver_preload([*_light, loaded.__name__])
+        server.set_forkserver_preload(_light)  # `loaded` among it
         more = {**variables, loaded.VARIABLE: library}
+    more["OPENBLAS_NUM_THREADS"] = "1"  # threads of its NumPy would not survive a fork
     resource_tracker.ensure_running()  # it lets Ctrl-C through again, after it has started
-    with _environment(more), _no_ctrl_c():
+    with changed(more), _no_ctrl_c():
         server.ensure_running()
     forkserver.connect_to_new_process = server.connect_to_new_process
     try:
         yield server
     finally:
         forkserver.connect_to_new_process = usual.connect_to_new_process
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Should a fork server be started now, it has those variables, and its NumPy makes no threads: they would not
-    survive a fork."""
-    changed = {**variables, "OPENBLAS_NUM_THREADS": "1"}
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -11,6 +11,6 @@ from pathlib import Path
 VARIABLE = "TUNER_LOADED"
 """Names the library."""
 
-if library := os.environ.get(VARIABLE):
+if library := os.environ.pop(VARIABLE, None):  # for the server alone, not for what its children start
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
         importlib.import_module(library)

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -15,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import RequestError
 from tuner.system import database
+from tuner.system.environment import changed
 from tuner.system.said import first_line
 from tuner.system.secret import masked
 
@@ -73,19 +73,9 @@ def _asked(uri: str) -> None:
             raise unusable(uri, error) from error
 
 
-@contextlib.contextmanager
-def impatient() -> Iterator[None]:
+def impatient() -> contextlib.AbstractContextManager[None]:
     """While it is only asked whether somebody answers, or told what need not arrive."""
-    before = {name: os.environ.get(name) for name in PATIENCE}
-    os.environ.update(PATIENCE)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return changed(PATIENCE)
 
 
 def _fault(file: Path) -> str | None:
