@@ -1,9 +1,10 @@
 """Does the tuner work on a GPU, and are its figures right? All that needs one, within eight minutes.
 
-    python -m benchmarks.gpu_check OUT_DIR [--dry-run] [--steps facts,tests,resnet50,bert_base] [--minutes 8]
+    python -m benchmarks.gpu_check OUT_DIR [--dry-run] [--steps facts,tests,resnet50,bert_base,tvm] [--minutes 8]
 
 `facts` asks the card what it can do at best. `tests` are those marked `gpu`, and the contract suite of the backends on
 the card. `resnet50` and `bert_base` are studies of networks of these shapes; another clock then times the champion.
+`tvm` is one of a small network, in which TVM tunes its loops on the card; only `--steps` asks for it.
 
 Whatever runs is a process of its own with a limit and a log in OUT_DIR, and one that fails does not stop the next.
 `gpu_<target>.json` is written after each step, so that what is known survives; a study that runs out of time tells its
@@ -35,10 +36,8 @@ ROOT = Path(__file__).parents[1]
 TARGETS = ("a100", "h100", "h200")
 STEPS = ("facts", "tests", "resnet50", "bert_base")
 CONTRACT = "test_a_backend or test_an_artifact or transform_keeps"
-LIMIT_S = {"facts": 60.0, "tests": 120.0, "resnet50": 390.0, "bert_base": 330.0}
-SEARCH_S = {"resnet50": 100, "bert_base": 60}
+LIMIT_S = {"facts": 60.0, "tests": 110.0}
 CLOCK_S, CLOCK_LIMIT_S = 6, 40.0
-SMALL = {"resnet50": "small_resnet", "bert_base": "small_bert"}
 SMALL_SPACE = (
     "[{backend:{_target_:tuner.plugins.backends.eager.Eager,precision:[f32,bf16]}},"
     "{backend:{_target_:tuner.plugins.backends.torch_compile.TorchCompile}}]"
@@ -46,6 +45,26 @@ SMALL_SPACE = (
 KEPT = ("result.json", "trials.json", "report.html", "logs")
 
 Found = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Studied:
+    """`model` is a group of benchmarks/conf and `network` what it is made of here; `small` stands in for it in a dry
+    run."""
+
+    model: str
+    network: str
+    small: str
+    search_space: str
+    search_s: int
+    limit_s: float
+
+
+STUDIES = {
+    "resnet50": Studied("resnet50", "resnet50", "small_resnet", "gpu_check", 90, 260.0),
+    "bert_base": Studied("bert_base", "bert_base", "small_bert", "gpu_check", 60, 240.0),
+    "tvm": Studied("resnet50", "small_resnet", "small_resnet", "gpu_check_tvm", 100, 240.0),
+}
 
 
 @dataclass(frozen=True)
@@ -79,10 +98,11 @@ class Check:
         return {"ok": not wrong, "problem": "; ".join(wrong), **found}
 
     def study(self, name: str) -> Found:
-        network = SMALL[name] if self.dry else name
+        studied = STUDIES[name]
+        network = studied.small if self.dry else studied.network
         folder = self.work / name / name
-        tune = ["-m", "tuner.cli", *self._overrides(name, network)]
-        limit_s = min(600.0 if self.dry else LIMIT_S[name], self.left_s - CLOCK_LIMIT_S)
+        tune = ["-m", "tuner.cli", *self._overrides(name, studied, network)]
+        limit_s = min(600.0 if self.dry else studied.limit_s, self.left_s - CLOCK_LIMIT_S)
         found = self.ran({name: tune}, limit_s)[name] | _told_by_study(folder)
         if found["exit_code"] == 3:
             found["problem"] = "nothing is feasible"
@@ -100,18 +120,18 @@ class Check:
                 tar.add(path, path.relative_to(path.parents[1]))
         return found
 
-    def _overrides(self, name: str, network: str) -> list[str]:
-        size = ["latency_ms=5", "n_trials=6", f"timeout_s={SEARCH_S[name]}"]
+    def _overrides(self, name: str, studied: Studied, network: str) -> list[str]:
+        size = ["latency_ms=5", "n_trials=6", f"timeout_s={studied.search_s}"]
         if self.dry:
             size = [
-                f"model.factory=benchmarks.gpu.networks:{network}",
-                f"dataset.network=benchmarks.gpu.networks:{network}",
                 "dataset.count=200", f"search_space.deploy={SMALL_SPACE}", "search_space.batch_size=8",
                 "trial.measure_s=0.3", "latency_ms=5000", "n_trials=3", "timeout_s=30",
             ]  # fmt: skip
         return [
-            f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", f"target={self.target.name}", f"model={name}",
-            "search_space=gpu_check", f"study={name}", "warm_start=false", f"out_dir={self.work / name}",
+            f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", f"target={self.target.name}",
+            f"model={studied.model}", f"model.factory=benchmarks.gpu.networks:{network}",
+            f"dataset.network=benchmarks.gpu.networks:{network}", f"search_space={studied.search_space}",
+            f"study={name}", "warm_start=false", f"out_dir={self.work / name}",
             f"cache_dir={self.work / 'cache'}", *size,
         ]  # fmt: skip
 
@@ -153,8 +173,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8.0)
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
-    if unknown := set(given.steps) - set(STEPS):
-        parser.error(f"--steps: {min(unknown)} is none of {', '.join(STEPS)}")
+    if unknown := set(given.steps) - {*STEPS, *STUDIES}:
+        parser.error(f"--steps: {min(unknown)} is none of {', '.join({**dict.fromkeys(STEPS), **STUDIES})}")
     target = _target("cpu") if given.dry_run else next(filter(None, map(_target, TARGETS)), None)
     if target is None:
         nvidia = device("nvidia")

@@ -40,8 +40,9 @@ class TVM(Backend):
     """`trials_per_task` schedules are built and measured for each distinct fused operator (a task) of the graph;
     0 leaves the loops as they come, tens of times slower.
 
-    With `compile_only=true` for CUDA, and for processors of another kind: untuned, its loops as TVM has them.
-    `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers (x86).
+    On NVIDIA GPUs it writes CUDA, which NVRTC compiles where it is loaded; loops without a record are as TVM has them
+    for any GPU. With `compile_only=true` also where no such GPU is, and for processors of another kind: untuned.
+    `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers (x86 only).
     """
 
     trials_per_task: Literal[0] | Annotated[int, AtLeast(ROUND)] = 0
@@ -52,7 +53,7 @@ class TVM(Backend):
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     slow: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("apache-tvm", "apache-tvm-ffi")
-    devices: ClassVar[tuple[str, ...] | None] = ("cpu",)
+    devices: ClassVar[tuple[str, ...] | None] = ("cpu", "nvidia")
     records: ClassVar[tuple[str, ...]] = (*RECORDS, REACHED)
 
     @property
@@ -62,8 +63,8 @@ class TVM(Backend):
         return "tvm" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
-        if target.tvm.get("kind", "llvm") != "llvm":
-            return f"tvm compiles for CPUs only as yet (tvm.kind llvm), and target={target.name} is none"
+        if target.hardware.host and target.tvm.get("kind", "llvm") != "llvm":
+            return f"tvm compiles for CPUs with tvm.kind llvm, and target={target.name} has another"
         for library in ("xgboost", "cloudpickle", "psutil"):
             if self.trials_per_task and importlib.util.find_spec(library) is None:
                 return f"tvm tunes with {library}, which is not installed; pip install 'inference-tuner[tvm]'"
@@ -74,11 +75,27 @@ class TVM(Backend):
         except Exception as error:
             return f"tvm does not import ({last_line(error)}); pip install 'inference-tuner[tvm]'"
         try:
-            features = tvm.target.codegen.llvm_get_cpu_features(tvm.target.Target(described(target, self.vector_bits)))
+            chosen = tvm.target.Target(described(target, self.vector_bits))
+            features = tvm.target.codegen.llvm_get_cpu_features(chosen) if target.hardware.host else ()
         except Exception as error:
             return f"tvm refuses target.tvm={dict(target.tvm)}: {last_line(error)}"
+        if not target.hardware.host:
+            return self._unfit_for_cuda(target, chosen.kind.name, tvm.cuda().exist)
         if X86 and self.vector_bits == 512 and "avx512f" not in features:
             return "tvm: vector_bits=512 needs AVX-512, which this processor lacks; use vector_bits=256"
+        return None
+
+    def _unfit_for_cuda(self, target: Target, kind: str, sees_device: bool) -> str | None:
+        if kind != "cuda":
+            return f"tvm compiles CUDA for NVIDIA GPUs, and target.tvm={dict(target.tvm)} is of kind {kind}"
+        if self.vector_bits != type(self).vector_bits:
+            return "tvm: vector_bits is for processors; leave it out for a GPU"
+        if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+            return "tvm compiles CUDA with NVRTC, by cuda.bindings, which is not installed; pip install cuda-bindings"
+        if not sees_device:
+            return (
+                "tvm sees no CUDA device; it needs the driver, and CUDA 13's runtime (pip install nvidia-cuda-runtime)"
+            )
         return None
 
     def crosses(self, target: Target) -> str | None:
@@ -106,7 +123,7 @@ class TVM(Backend):
             summary = {"inputs": names, "target": str(llvm), "tvm": tvm.__version__, "tasks": len(tasks)}
             summary |= {"trials_per_task": self.trials_per_task, "tasks_with_valid_record": 0, "records": 0}
             if self.trials_per_task and tasks:
-                summary |= self._tune(tasks, str(llvm), target.cores, cache, out)
+                summary |= self._tune(tasks, str(llvm), target, cache, out)
                 module = scheduled(module, out)
             if not target.hardware.host:
                 module = for_gpu(module)
@@ -122,7 +139,7 @@ class TVM(Backend):
         buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype, device) for spec in specs}
         return _Session(tvm.relax.VirtualMachine(library, device)["main"], buffers)
 
-    def _tune(self, tasks: list[Any], llvm: str, cores: int, cache: Path, out: Path) -> dict[str, Any]:
+    def _tune(self, tasks: list[Any], llvm: str, target: Target, cache: Path, out: Path) -> dict[str, Any]:
         """Copies to `out` the records of the tasks, after measuring those that the cache lacks."""
         from tvm.s_tir import meta_schedule as ms
 
@@ -132,7 +149,7 @@ class TVM(Backend):
             database = ms.database.JSONDatabase(work_dir=str(work))
             reused = len(database)
             if reached(work) < self.trials_per_task:
-                measure(tasks, database, work, self.trials_per_task, cores, self.seed)
+                measure(tasks, database, work, self.trials_per_task, target.cores, self.seed)
                 reach(work, self.trials_per_task)
             for name in RECORDS:
                 shutil.copyfile(work / name, out / name)

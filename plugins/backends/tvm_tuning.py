@@ -17,7 +17,7 @@ ROUND = 8  # schedules proposed, built and measured together; with fewer a task 
 
 def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: int, cores: int, seed: int) -> None:
     """Adds records until each task has `trials_per_task`, or its search space is spent."""
-    _register_intrinsics()
+    _register_intrinsics("cuda" if tasks[0].target.kind.name == "cuda" else "x86" if X86 else "arm_cpu")
     from tvm.s_tir import meta_schedule as ms
 
     logger = logging.getLogger("tvm.s_tir.meta_schedule")
@@ -56,13 +56,13 @@ def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: in
         )
 
 
-def _register_intrinsics() -> None:
-    """Loads this processor's tensor intrinsics alone: the package itself parses every GPU's for 9 to 18 s."""
+def _register_intrinsics(processor: str) -> None:
+    """Loads the tensor intrinsics of one kind of processor: the package itself parses those of all for 9 to 18 s."""
     name = "tvm.s_tir.tensor_intrin"
     spec = importlib.util.find_spec(name)
     if name not in sys.modules and spec is not None:
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        importlib.import_module(f"{name}.{'x86' if X86 else 'arm_cpu'}")
+        importlib.import_module(f"{name}.{processor}")
 
 
 def _builder(folder: Path) -> Any:
