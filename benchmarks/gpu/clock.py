@@ -23,9 +23,11 @@ _POOL = 4
 
 
 class Contender:
-    """Answers arrays with arrays; `resident` runs what is on the device already."""
+    """Answers arrays with arrays; `resident` runs what torch has on the device already, where a session has that."""
 
-    def __init__(self, batch_size: int, answer: Callable[[Any], Any], resident: Callable[[Any], Any], dtype: Any):
+    def __init__(
+        self, batch_size: int, answer: Callable[[Any], Any], resident: Callable[[Any], Any] | None, dtype: Any
+    ):
         self.batch_size, self.answer, self.resident, self.dtype = batch_size, answer, resident, dtype
         self.wall_ms: list[float] = []
         self.event_ms: list[float] = []
@@ -40,7 +42,10 @@ def main(study: str, reference: str, device: str, seconds: str, out: str) -> Non
     session: Any = deployed.session
     contenders = {
         "champion": Contender(
-            deployed.batch_size, lambda x: session.run({name: x})[0], session._call, getattr(session, "_dtype", None)
+            deployed.batch_size,
+            lambda x: session.run({name: x})[0],
+            getattr(session, "_call", None),
+            getattr(session, "_dtype", torch.float32),
         )
     }
 
@@ -89,7 +94,8 @@ def _time(contender: Contender, samples: Any, device: str, seconds: float) -> No
         event_ms = _event_ms(lambda batch=batch: contender.answer(batch), device)
         contender.wall_ms.append((time.perf_counter() - start) * 1e3)
         contender.event_ms.append(event_ms)
-        contender.resident_ms.append(_event_ms(lambda: contender.resident(there), device))
+        if (resident := contender.resident) is not None:
+            contender.resident_ms.append(_event_ms(lambda resident=resident: resident(there), device))
         calls += 1
 
 
@@ -107,7 +113,7 @@ def _event_ms(call: Callable[[], Any], device: str) -> float:
     return float(begin.elapsed_time(end))
 
 
-def _figures(contender: Contender) -> dict[str, float]:
+def _figures(contender: Contender) -> dict[str, float | None]:
     wall = np.array(contender.wall_ms)
     return {
         "batch_size": contender.batch_size,
@@ -115,7 +121,7 @@ def _figures(contender: Contender) -> dict[str, float]:
         "p50_ms": float(np.percentile(wall, 50)),
         "p95_ms": float(np.percentile(wall, 95)),
         "event_p50_ms": float(np.median(contender.event_ms)),
-        "resident_p50_ms": float(np.median(contender.resident_ms)),
+        "resident_p50_ms": float(np.median(contender.resident_ms)) if contender.resident_ms else None,
         "samples_per_s": contender.batch_size / float(np.median(wall)) * 1e3,
     }
 

@@ -42,7 +42,8 @@ class TVM(Backend):
 
     On NVIDIA GPUs it writes CUDA, which NVRTC compiles where it is loaded; loops without a record are as TVM has them
     for any GPU. With `compile_only=true` also where no such GPU is, and for processors of another kind: untuned.
-    `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers (x86 only).
+    `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers where
+    the processor has it (x86).
     """
 
     trials_per_task: Literal[0] | Annotated[int, AtLeast(ROUND)] = 0
@@ -81,8 +82,8 @@ class TVM(Backend):
             return f"tvm refuses target.tvm={dict(target.tvm)}: {last_line(error)}"
         if not target.hardware.host:
             return self._unfit_for_cuda(target, chosen.kind.name, tvm.cuda().exist)
-        if X86 and self.vector_bits == 512 and "avx512f" not in features:
-            return "tvm: vector_bits=512 needs AVX-512, which this processor lacks; use vector_bits=256"
+        if X86 and self.vector_bits == 256 and "avx512f" not in features:
+            return "tvm: this processor's vectors have 256 bits anyway; leave vector_bits out"
         return None
 
     def _unfit_for_cuda(self, target: Target, kind: str, sees_device: bool) -> str | None:

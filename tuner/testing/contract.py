@@ -218,14 +218,15 @@ LOAD = """
 import json, site, sys
 [site.addsitedir(place) for place in json.loads(sys.argv[3])]  # with .pth files: an editable install is nothing else
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 import numpy
 from tuner.plugin import Backend
 from tuner.system.loader import build
 from tuner.target import Target
 from tuner.tensors import TensorSpec
-folder, spec = Path(sys.argv[1]), json.loads(sys.argv[2])
-backend, target = build(spec, Backend, "backend"), Target("cpu", "cpu", threads=1)
+folder, spec, target = Path(sys.argv[1]), json.loads(sys.argv[2]), Target.from_json(json.loads(sys.argv[4]))
+backend = build(spec, Backend, "backend")
 specs = (TensorSpec("image", (1, 8, 8), "float32"),)
 session = backend.load(folder, specs, 3, target)
 assert session.run({"image": numpy.zeros((3, 1, 8, 8), "float32")})[0].shape[0] == 3
@@ -233,7 +234,8 @@ batches = numpy.random.default_rng(0).random((8, 3, 1, 8, 8), "float32")
 alone = [session.run({"image": batch})[0].copy() for batch in batches]
 def difference(replica):
     return float(max(numpy.abs(replica.run({"image": b})[0] - a).max() for b, a in zip(batches, alone)))
-replicas = backend.load_replicas(folder, specs, 3, Target("cpu", "cpu", threads=2), 2)
+count = 2 if target.hardware.host else 1
+replicas = backend.load_replicas(folder, specs, 3, replace(target, threads=count), count)
 assert max(ThreadPoolExecutor(2).map(difference, replicas)) < 1e-2
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
@@ -247,7 +249,7 @@ def test_an_artifact_loads_in_a_clean_process(
     if backend not in built:
         loaded(backend, taken(net, backend.accepts), 3, tmp_path)
     moved = built.pop(backend, tmp_path / "artifact").rename(tmp_path / "moved")
-    arguments = [str(moved), json.dumps(encode(backend)), json.dumps(sys.path)]
+    arguments = [str(moved), *map(json.dumps, (encode(backend), sys.path, dataclasses.asdict(TARGET)))]
     done = subprocess.run(
         [sys.executable, "-c", LOAD, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
