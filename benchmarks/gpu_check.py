@@ -83,7 +83,7 @@ class Check:
         return ended | (json.loads(path.read_text()) if path.exists() else {})
 
     def tests(self, name: str) -> Found:
-        """All suites at once: none is timed. AOTInductor is one of its own: where it dies, it takes the others along."""
+        """All suites at once: none is timed. AOTInductor has one of its own, for where it dies it takes all along."""
         only = f"({CONTRACT}) and eager" if self.dry else f"({CONTRACT}) and not inductor"
         chosen = {
             "gpu": ["-m", "gpu", "-k", "not inductor", "tests/plugins/test_gpu.py"],
