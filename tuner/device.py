@@ -76,6 +76,19 @@ class Device(ABC):
     """The distributions that its peaks are measured with."""
     energy_step_s: ClassVar[float] = 0.0
     """Seconds from one move of its energy counters to the next, where that is longer than some milliseconds."""
+    far: ClassVar[bool] = False
+    """Whether it is reached over the network: the CPU time and the memory of this machine say nothing of its calls."""
+    reference: ClassVar[str | None] = None
+    """The class of the backend that runs the reference session, where those of the configuration do not run on it."""
+
+    def at(self, remote: Mapping[str, str | None]) -> "Device":
+        """The one that is reached there (`target.remote`). Raises RequestError where it is none that is reached."""
+        if any(remote.values()):
+            raise RequestError(
+                f"target.remote is for devices that are reached over the network, and target.device={self.name} is "
+                f"{self.kind}; leave it out"
+            )
+        return self
 
     @abstractmethod
     def found(self) -> tuple[str, ...]:

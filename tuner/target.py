@@ -18,6 +18,7 @@ class Target:
     `threads` are those a session may use on the CPU; 0 stands for every core this process may run on.
     `tvm` is TVM's target as a mapping, `onnxruntime_providers` in order of preference.
     `precisions` are those that it computes in by itself; where it names some, what computes in another is left out.
+    `remote` is where a device is that is reached over the network, as its plugin reads it.
     `peak_tflops` by precision (dense, in units of 10^12 multiplies and adds per second) and `memory_gb_s` (10^9 bytes
     per second) are the maker's figures; where they are not given, a CPU's are measured.
     """
@@ -31,6 +32,7 @@ class Target:
     peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
     memory_gb_s: float | None = None
     precisions: tuple[str, ...] = ()
+    remote: dict[str, str | None] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
@@ -38,6 +40,7 @@ class Target:
         object.__setattr__(self, "device", device(self.device).name)  # it may be a name that the device had
         if self.threads < 0:
             raise RequestError(f"target.threads={self.threads} must be 0 (every core) or more")
+        device(self.device).at(self.remote)
         for key in ("precisions", "peak_tflops"):
             for name in getattr(self, key):
                 if name not in PRECISIONS:
@@ -50,7 +53,7 @@ class Target:
 
     @property
     def hardware(self) -> Device:
-        return device(self.device)
+        return device(self.device).at(self.remote)
 
     @property
     def cores(self) -> int:
@@ -81,7 +84,8 @@ class Target:
 
     def runs(self) -> dict[str, Any]:
         """What decides how something is built and runs for it: its fields, less what it can do at best."""
-        return {k: v for k, v in asdict(self).items() if k not in ("peak_tflops", "memory_gb_s", "precisions")}
+        left_out = ("peak_tflops", "memory_gb_s", "precisions", *(() if self.hardware.far else ("remote",)))
+        return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Target":

@@ -25,8 +25,10 @@ from tuner.plugins.backends.tvm_lowering import (
     prepared,
     scheduled,
 )
+from tuner.plugins.backends.tvm_on_board import OnBoard
 from tuner.plugins.backends.tvm_records import FAILED_S, REACHED, RECORDS, costs_of, key_of, locked, reach, reached
 from tuner.plugins.backends.tvm_tuning import ROUND, measure
+from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.fields import AtLeast
 from tuner.system.said import last_line
 from tuner.target import Target
@@ -40,10 +42,10 @@ class TVM(Backend):
     """`trials_per_task` schedules are built and measured for each distinct fused operator (a task) of the graph;
     0 leaves the loops as they come, tens of times slower.
 
-    On NVIDIA GPUs it writes CUDA, which NVRTC compiles where it is loaded; loops without a record are as TVM has them
-    for any GPU. With `compile_only=true` also where no such GPU is, and for processors of another kind: untuned.
-    `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers where
-    the processor has it (x86).
+    For NVIDIA GPUs it writes CUDA, which NVRTC compiles where it is loaded; loops without a record are as TVM has them
+    for any GPU. For a board that TVM's RPC tracker knows it compiles here, and tunes and times there. With
+    `compile_only=true` it compiles also where no such device is, untuned.
+    `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers where the processor has it (x86).
     """
 
     trials_per_task: Literal[0] | Annotated[int, AtLeast(ROUND)] = 0
@@ -54,7 +56,7 @@ class TVM(Backend):
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     slow: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("apache-tvm", "apache-tvm-ffi")
-    devices: ClassVar[tuple[str, ...] | None] = ("cpu", "nvidia")
+    devices: ClassVar[tuple[str, ...] | None] = ("cpu", "nvidia", "tvm_board")
     records: ClassVar[tuple[str, ...]] = (*RECORDS, REACHED)
 
     @property
@@ -64,8 +66,8 @@ class TVM(Backend):
         return "tvm" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
-        if target.hardware.host and target.tvm.get("kind", "llvm") != "llvm":
-            return f"tvm compiles for CPUs with tvm.kind llvm, and target={target.name} has another"
+        if (target.hardware.host or target.hardware.far) and target.tvm.get("kind", "llvm") != "llvm":
+            return f"tvm compiles for CPUs and boards with tvm.kind llvm, and target={target.name} has another"
         for library in ("xgboost", "cloudpickle", "psutil"):
             if self.trials_per_task and importlib.util.find_spec(library) is None:
                 return f"tvm tunes with {library}, which is not installed; pip install 'inference-tuner[tvm]'"
@@ -80,23 +82,14 @@ class TVM(Backend):
             features = tvm.target.codegen.llvm_get_cpu_features(chosen) if target.hardware.host else ()
         except Exception as error:
             return f"tvm refuses target.tvm={dict(target.tvm)}: {last_line(error)}"
+        if self.vector_bits != type(self).vector_bits and not target.hardware.host:
+            return "tvm: vector_bits is for the processor of this machine; leave it out"
+        if target.hardware.far:
+            return None
         if not target.hardware.host:
-            return self._unfit_for_cuda(target, chosen.kind.name, tvm.cuda().exist)
+            return _unfit_for_cuda(target, chosen.kind.name, tvm.cuda().exist)
         if X86 and self.vector_bits == 256 and "avx512f" not in features:
             return "tvm: this processor's vectors have 256 bits anyway; leave vector_bits out"
-        return None
-
-    def _unfit_for_cuda(self, target: Target, kind: str, sees_device: bool) -> str | None:
-        if kind != "cuda":
-            return f"tvm compiles CUDA for NVIDIA GPUs, and target.tvm={dict(target.tvm)} is of kind {kind}"
-        if self.vector_bits != type(self).vector_bits:
-            return "tvm: vector_bits is for processors; leave it out for a GPU"
-        if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-            return "tvm compiles CUDA with NVRTC, by cuda.bindings, which is not installed; pip install cuda-bindings"
-        if not sees_device:
-            return (
-                "tvm sees no CUDA device; it needs the driver, and CUDA 13's runtime (pip install nvidia-cuda-runtime)"
-            )
         return None
 
     def crosses(self, target: Target) -> str | None:
@@ -126,19 +119,43 @@ class TVM(Backend):
             if self.trials_per_task and tasks:
                 summary |= self._tune(tasks, str(llvm), target, cache, out)
                 module = scheduled(module, out)
-            if not target.hardware.host:
+            if llvm.kind.name == "cuda":
                 module = for_gpu(module)
             export(module, llvm, out / (_OBJECTS if foreign(target) else _LIBRARY))
         (out / "tuning.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         tvm = import_tvm(target.cores)
-        library = tvm.runtime.load_module(str(folder / (_LIBRARY if (folder / _LIBRARY).exists() else _OBJECTS)))
+        path = folder / (_LIBRARY if (folder / _LIBRARY).exists() else _OBJECTS)
         order = json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["inputs"]
         specs = sorted(inputs, key=lambda spec: order.index(spec.name))
+        if isinstance(board := target.hardware, TvmBoard):
+            return OnBoard(tvm, board, path, specs, batch_size)
+        library = tvm.runtime.load_module(str(path))
         device = tvm.cpu() if target.hardware.host else tvm.cuda()
         buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype, device) for spec in specs}
         return _Session(tvm.relax.VirtualMachine(library, device)["main"], buffers)
+
+    def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
+        threads = "" if target.hardware.far else f'os.environ.setdefault("TVM_NUM_THREADS", "{target.cores}")\n'
+        device = "cpu" if target.hardware.host or target.hardware.far else "cuda"
+        return f"""\
+import json
+import os
+
+{threads}import tvm
+import tvm.relax
+
+library = tvm.runtime.load_module(str(files / {_OBJECTS if foreign(target) else _LIBRARY!r}))
+device = tvm.{device}()
+main = tvm.relax.VirtualMachine(library, device)["main"]
+order = json.loads((files / "tuning.json").read_text())["inputs"]
+
+
+def run(inputs):
+    result = main(*(tvm.runtime.tensor(inputs[name], device) for name in order))
+    return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
+"""
 
     def _tune(self, tasks: list[Any], llvm: str, target: Target, cache: Path, out: Path) -> dict[str, Any]:
         """Copies to `out` the records of the tasks, after measuring those that the cache lacks."""
@@ -150,7 +167,7 @@ class TVM(Backend):
             database = ms.database.JSONDatabase(work_dir=str(work))
             reused = len(database)
             if reached(work) < self.trials_per_task:
-                measure(tasks, database, work, self.trials_per_task, target.cores, self.seed)
+                measure(tasks, database, work, self.trials_per_task, target, self.seed)
                 reach(work, self.trials_per_task)
             for name in RECORDS:
                 shutil.copyfile(work / name, out / name)
@@ -169,3 +186,13 @@ class _Session(Session):
             buffer.copyfrom(inputs[name])
         result = self._main(*self._buffers.values())
         return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
+
+
+def _unfit_for_cuda(target: Target, kind: str, sees_device: bool) -> str | None:
+    if kind != "cuda":
+        return f"tvm compiles CUDA for NVIDIA GPUs, and target.tvm={dict(target.tvm)} is of kind {kind}"
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+        return "tvm compiles CUDA with NVRTC, by cuda.bindings, which is not installed; pip install cuda-bindings"
+    if not sees_device:
+        return "tvm sees no CUDA device; it needs the driver, and CUDA 13's runtime (pip install nvidia-cuda-runtime)"
+    return None

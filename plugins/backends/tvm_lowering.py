@@ -34,8 +34,12 @@ def import_tvm(threads: int) -> Any:
 
 def foreign(target: Target) -> bool:
     """Whether what is compiled for the target's processor does not run on this one."""
-    triple = str(target.tvm.get("mtriple", platform.machine()))
-    return target.hardware.host and not triple.startswith(platform.machine())
+    return (target.hardware.host or target.hardware.far) and not processor(target).startswith(platform.machine())
+
+
+def processor(target: Target) -> str:
+    """What LLVM compiles for, by the beginning of its triple: `x86_64`, `aarch64`."""
+    return str(target.tvm.get("mtriple", platform.machine()))
 
 
 def described(target: Target, vector_bits: int) -> dict[str, Any]:

@@ -8,24 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.plugins.backends.tvm_lowering import X86
+from tuner.plugins.backends.tvm_lowering import foreign, processor
 from tuner.plugins.backends.tvm_records import costs_of
+from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.said import last_line
+from tuner.target import Target
 
 ROUND = 8  # schedules proposed, built and measured together; with fewer a task may end with no valid one
 
 
-def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: int, cores: int, seed: int) -> None:
+def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: int, target: Target, seed: int) -> None:
     """Adds records until each task has `trials_per_task`, or its search space is spent."""
-    _register_intrinsics("cuda" if tasks[0].target.kind.name == "cuda" else "x86" if X86 else "arm_cpu")
+    x86 = processor(target).startswith("x86")
+    _register_intrinsics("cuda" if tasks[0].target.kind.name == "cuda" else "x86" if x86 else "arm_cpu")
     from tvm.s_tir import meta_schedule as ms
 
     logger = logging.getLogger("tvm.s_tir.meta_schedule")
     logger.setLevel(logging.WARNING)
     config = ms.runner.EvaluatorConfig(number=1, repeat=1, min_repeat_ms=40)
-    runner = ms.runner.LocalRunner(timeout_sec=10, evaluator_config=config)  # a crash there costs that schedule
+    runner = _runner(target, config)
+    cores = target.cores
     model = ms.cost_model.XGBModel(num_tuning_cores=cores, num_warmup_samples=2 * ROUND)
-    builder = _builder(work / "build")
+    builder = _builder(work / "build", "tar" if foreign(target) else "so")
     missing = [trials_per_task - len(costs) for costs in costs_of(database, tasks)]
     for trials in sorted({count for count in missing if count > 0}, reverse=True):
         group = [task for task, count in zip(tasks, missing, strict=True) if count == trials]
@@ -65,7 +69,18 @@ def _register_intrinsics(processor: str) -> None:
         importlib.import_module(f"{name}.{processor}")
 
 
-def _builder(folder: Path) -> Any:
+def _runner(target: Target, config: Any) -> Any:
+    """Where schedules are measured, in processes of their own: a crash there costs that schedule."""
+    from tvm.s_tir import meta_schedule as ms
+
+    if not isinstance(board := target.hardware, TvmBoard):
+        return ms.runner.LocalRunner(timeout_sec=10, evaluator_config=config)
+    host, port = board.address
+    rpc = ms.runner.RPCConfig(tracker_host=host, tracker_port=port, tracker_key=board.key, session_timeout_sec=30)
+    return ms.runner.RPCRunner(rpc_config=rpc, evaluator_config=config, max_workers=1)
+
+
+def _builder(folder: Path, suffix: str) -> Any:
     """Builds in this process; MetaSchedule's LocalBuilder starts interpreters anew for every round."""
     from tvm.ir.utils import derived_object
     from tvm.s_tir.meta_schedule.builder import BuilderResult, PyBuilder
@@ -75,10 +90,10 @@ def _builder(folder: Path) -> Any:
         place.mkdir(parents=True)
         try:
             library = default_build(module, target, None)
-            library.export_library(str(place / "schedule.so"), workspace_dir=str(place))
+            library.export_library(str(place / f"schedule.{suffix}"), workspace_dir=str(place))
         except Exception as error:  # recorded as a failed measurement
             return BuilderResult(None, last_line(error))
-        return BuilderResult(str(place / "schedule.so"), None)
+        return BuilderResult(str(place / f"schedule.{suffix}"), None)
 
     @derived_object
     class Builder(PyBuilder):  # type: ignore[misc]

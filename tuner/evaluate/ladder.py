@@ -90,7 +90,8 @@ class Ladder:
                 self._time(worker)
             self._clock.enter("accuracy")
             self._score_artifact(artifact, worker)
-            self.measured = replace(self.measured, memory_mb=worker.run(host.memory_mb))
+            if not self._rig.target.hardware.far:
+                self.measured = replace(self.measured, memory_mb=worker.run(host.memory_mb))
 
     def _half_trained(self) -> Iterator[None]:
         """The speed of the structure, then the accuracy after each stage of training but the last. Of what comes after
@@ -155,7 +156,7 @@ class Ladder:
             latency_vs_reference=mine.ratio_to(theirs),
             reference_ms=theirs.percentile(goal.percentile),
             timing_precise=beside.precise,
-            cpu_ms=mine.cpu,
+            cpu_ms=None if self._rig.target.hardware.far else mine.cpu,
             energy_j=None if energy_j is None else energy_j / candidate.batch_size,
             more={**self.measured.more, **medians(mine.more)},
             probed=False,

@@ -41,8 +41,10 @@ class Console:
 
     def begin(self, request: Request, study: str, device: str) -> None:
         most = "most" if request.goal.wanted.better == "more" else "least"
-        threads = f"{request.target.cores} thread{'s' * (request.target.cores > 1)}"
-        about = f": {request.workload.name} on {request.target.name} ({device}, {threads})"
+        threads = f", {request.target.cores} thread{'s' * (request.target.cores > 1)}"
+        if request.target.hardware.far:  # how many it has there, nobody told
+            threads = ""
+        about = f": {request.workload.name} on {request.target.name} ({device}{threads})"
         self._err.print(Text.assemble((study, "bold"), about))
         self._err.print(f"{most} {request.goal.objective} within {limits(request.goal) or 'no limit'}")
 

@@ -50,10 +50,11 @@ def _setbacks(result: Result, trials: Sequence[TrialRecord]) -> str:
 def _to_reproduce(result: Result) -> str:
     environment = result.environment
     versions = {"Python": environment["python"], **environment["versions"]}
+    threads = "" if environment["threads"] is None else f", {environment['threads']} threads"
     content = " and the ".join(f"{what} is {digest}" for what, digest in result.content.items())
     return (
         f"### To reproduce\n```\n{result.command}\n```\n"
-        f"{environment['cpu']}, {environment['threads']} threads; {environment['system']}; "
+        f"{environment['cpu']}{threads}; {environment['system']}; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
         + (f" By content, the {content}." if content else "")
     )

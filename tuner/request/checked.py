@@ -58,12 +58,13 @@ def from_config(config: DictConfig, overrides: tuple[str, ...]) -> Request:
     if not workload.judged:
         _check_claims(values, overrides)
     _check_drop(values["accuracy_drop"], workload)
+    target = _target(values["target"])
     return Request(
-        target=_target(values["target"]),
+        target=target,
         workload=workload,
         goal=_goal(values),
         space=Space.parse(values["search_space"]),
-        reference=_reference(values["reference"], workload.model.form),
+        reference=_reference(values["reference"], workload.model.form, target),
         sampler=sampler,
         n_trials=values["n_trials"],
         timeout_s=values["timeout_s"],
@@ -178,9 +179,11 @@ def _workload(values: Mapping[str, Any]) -> Workload:
     return Workload(model, dataset, metric, build(values["task"], Task, "task"), values["metric_output"])
 
 
-def _reference(specs: Mapping[str, Any], given: Form) -> dict[str, Backend]:
+def _reference(specs: Mapping[str, Any], given: Form, target: Target) -> dict[str, Backend]:
     """The reference backends by name of form, that of the form in which the model is `given` among them."""
     forms = [form.name for form in catalog.values(Form)]
+    if (only := target.hardware.reference) is not None:
+        return {form: build({"_target_": only}, Backend, "reference") for form in forms}
     if unknown := specs.keys() - set(forms):
         raise RequestError(unknown_name(f"reference.{min(unknown)}", [f"reference.{form}" for form in forms]))
     if given.name not in specs:

@@ -150,7 +150,7 @@ def _environment(session: Session, tally: Tally) -> dict[str, Any]:
         "device": session.device,
         "hardware": dict(request.target.hardware.facts(request.target.device_name)),
         "cpu": cpu_name(),
-        "threads": request.target.cores,
+        "threads": None if request.target.hardware.far else request.target.cores,
         "affinity": sorted(os.sched_getaffinity(0)),
         "governor": governor(),
         "system": platform.platform(),

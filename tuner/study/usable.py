@@ -20,6 +20,10 @@ def require_fitting(request: Request, model: Model) -> None:
     if model.shapes and request.goal.scenario == "Server":
         raise RequestError("scenario=Server: with model.axes calls are timed as SingleStream or Offline")
     target, replicas = request.target, max(request.space.counts(REPLICAS))
+    if target.hardware.far and "memory_mb" in request.goal.limits:
+        raise RequestError(
+            f"memory_mb: the memory that a process has on {target.hardware.kind} is not told; leave it out"
+        )
     cores = target.most_replicas
     if replicas > cores:
         has = f"{cores} core{'s' * (cores > 1)} to share" if target.hardware.host else "no cores to share"

@@ -1,0 +1,57 @@
+"""A session on a board: the library is sent there over TVM's RPC, and a call lasts as long as the board says."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tuner.errors import CandidateError
+from tuner.plugin import Session
+from tuner.plugins.devices.tvm_board import TvmBoard
+from tuner.tensors import Arrays, TensorSpec
+
+_WAIT_S = 60.0  # a server is free again a moment after the process before has ended
+
+
+class OnBoard(Session):
+    """What is timed is the call on the board, without the way there and back. TVM makes it twice, the first time to
+    warm up."""
+
+    def __init__(self, tvm: Any, board: TvmBoard, library: Path, specs: Sequence[TensorSpec], batch_size: int) -> None:
+        self._remote = _connected(tvm, board)
+        self._remote.upload(str(library))
+        device = self._remote.cpu(0)
+        self._machine = tvm.relax.VirtualMachine(self._remote.load_module(library.name), device)
+        self._buffers = {s.name: tvm.runtime.empty(s.full(batch_size), s.dtype, device) for s in specs}
+        self._timed = self._machine.time_evaluator("invoke_stateful", device, number=1, repeat=1)
+        self._seconds = 0.0
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        for name, buffer in self._buffers.items():
+            buffer.copyfrom(inputs[name])
+        self._machine.set_input("main", *self._buffers.values())
+        self._seconds += self._timed("main").mean
+        result = self._machine.get_outputs("main")
+        return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
+
+    def now(self) -> float:
+        return self._seconds
+
+
+def _connected(tvm: Any, board: TvmBoard) -> Any:
+    """A session with one of the board's servers. Raises CandidateError where all are taken: TVM would wait for ever."""
+    from tvm import rpc
+
+    end = time.monotonic() + _WAIT_S
+    while not board.free():
+        if time.monotonic() > end:
+            count = board.servers().get(str(board.key), 0)
+            raise CandidateError(
+                "error",
+                f"every server of {board.key!r} is taken ({count} at {board.tracker}); start more on the board, one "
+                "for each finalist of a race and one for the reference: six are enough",
+            )
+        time.sleep(0.2)
+    return rpc.connect_tracker(*board.address).request(board.key)
