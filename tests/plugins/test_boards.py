@@ -139,7 +139,7 @@ def test_what_is_not_there_is_refused_in_a_sentence(
             tuple(at(tracker, "lonely")): "has one server, and a candidate is timed beside the reference",
             tuple(at(absent)): f"no tracker of TVM's RPC answers at {absent}",
             ("target.remote.tracker=somewhere",): "target.remote.tracker=somewhere: must be HOST:PORT",
-            ("target.remote.host=1",): "target.remote.host: no such key; there are tracker and key",
+            ("target.remote.host=here",): "target.remote.host: no such key; there are tracker and key",
             (*at(tracker), "memory_mb=100"): "memory_mb: ",
             (*at(tracker), "search_space.replicas=2"): "has no cores to share",
         }.items():
