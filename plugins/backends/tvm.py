@@ -23,6 +23,7 @@ from tuner.plugins.backends.tvm_lowering import (
     foreign,
     import_tvm,
     prepared,
+    processor,
     scheduled,
 )
 from tuner.plugins.backends.tvm_on_board import OnBoard
@@ -66,7 +67,7 @@ class TVM(Backend):
         return "tvm" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
-        if (target.hardware.host or target.hardware.far) and target.tvm.get("kind", "llvm") != "llvm":
+        if processor(target) and target.tvm.get("kind", "llvm") != "llvm":
             return f"tvm compiles for CPUs and boards with tvm.kind llvm, and target={target.name} has another"
         for library in ("xgboost", "cloudpickle", "psutil"):
             if self.trials_per_task and importlib.util.find_spec(library) is None:
@@ -138,7 +139,7 @@ class TVM(Backend):
 
     def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
         threads = "" if target.hardware.far else f'os.environ.setdefault("TVM_NUM_THREADS", "{target.cores}")\n'
-        device = "cpu" if target.hardware.host or target.hardware.far else "cuda"
+        device = "cpu" if processor(target) else "cuda"
         return f"""\
 import json
 import os

@@ -34,11 +34,13 @@ def import_tvm(threads: int) -> Any:
 
 def foreign(target: Target) -> bool:
     """Whether what is compiled for the target's processor does not run on this one."""
-    return (target.hardware.host or target.hardware.far) and not processor(target).startswith(platform.machine())
+    return not (processor(target) or platform.machine()).startswith(platform.machine())
 
 
-def processor(target: Target) -> str:
-    """What LLVM compiles for, by the beginning of its triple: `x86_64`, `aarch64`."""
+def processor(target: Target) -> str | None:
+    """The processor that LLVM compiles for, at the beginning of this text (`x86_64`, `aarch64`); None for a GPU."""
+    if not (target.hardware.host or target.hardware.far):
+        return None
     return str(target.tvm.get("mtriple", platform.machine()))
 
 

@@ -19,8 +19,8 @@ ROUND = 8  # schedules proposed, built and measured together; with fewer a task 
 
 def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: int, target: Target, seed: int) -> None:
     """Adds records until each task has `trials_per_task`, or its search space is spent."""
-    x86 = processor(target).startswith("x86")
-    _register_intrinsics("cuda" if tasks[0].target.kind.name == "cuda" else "x86" if x86 else "arm_cpu")
+    kind = processor(target)
+    _register_intrinsics("cuda" if kind is None else "x86" if kind.startswith("x86") else "arm_cpu")
     from tvm.s_tir import meta_schedule as ms
 
     logger = logging.getLogger("tvm.s_tir.meta_schedule")

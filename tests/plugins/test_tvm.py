@@ -170,9 +170,9 @@ def test_labels_tell_candidates_apart() -> None:
     assert [TVM().label, TVM(16).label, TVM(8, "NCHW", 256).label] == ["tvm", "tvm-ms16", "tvm-ms8-nchw-v256"]
 
 
-def test_is_for_cpus_only() -> None:
-    reason = TVM().elsewhere(Target("a100", "nvidia", tvm={"kind": "cuda"}))
-    assert reason is not None and "target=a100" in reason
+def test_is_for_cpus_nvidia_and_boards() -> None:
+    reason = TVM().elsewhere(Target("mi300x", "amd", tvm={"kind": "rocm"}))
+    assert reason is not None and "target=mi300x" in reason
     reason = TVM().unavailable(Target("board", "cpu", tvm={"kind": "cuda"}))
     assert reason is not None and "target=board" in reason
 
@@ -180,10 +180,11 @@ def test_is_for_cpus_only() -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86 processors")
 def test_says_what_is_wrong_with_a_target() -> None:
     code = "import sys, json; from tuner.plugins.backends.tvm import TVM; from tuner.target import Target\n"
-    code += "print(TVM().unavailable(Target('mine', 'cpu', tvm=json.loads(sys.argv[1]))))"
-    assert "target.tvm={'mpcu': 'znver4'}" in child(code, '{"mpcu": "znver4"}')
-    assert "vector_bits=512" in child(code, '{"mcpu": "haswell"}')
-    assert child(code, '{"mcpu": "skylake-avx512"}').strip() == "None"
+    code += "print(TVM(vector_bits=int(sys.argv[2])).unavailable(Target('mine', 'cpu', tvm=json.loads(sys.argv[1]))))"
+    assert "target.tvm={'mpcu': 'znver4'}" in child(code, '{"mpcu": "znver4"}', 512)
+    assert "leave vector_bits out" in child(code, '{"mcpu": "haswell"}', 256)
+    assert child(code, '{"mcpu": "haswell"}', 512).strip() == "None", "as wide as the processor has them"
+    assert child(code, '{"mcpu": "skylake-avx512"}', 256).strip() == "None"
 
 
 @pytest.mark.slow

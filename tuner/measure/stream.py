@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,14 +68,20 @@ class Stream:
         wall_ms, _ = self.timed()
         return sum(wall_ms) / len(wall_ms)
 
+    def _spent(self) -> Callable[[], float]:
+        """Tells the seconds from now on: by the session's clock, but where the device is far, and the way there is most
+        of a call, by this machine's."""
+        now = time.monotonic if self.hardware.far else self.session.now
+        began = now()
+        return lambda: now() - began
+
     def warm_up(self, limit_s: float) -> float:
         """Works until steady, or the limit is reached. Returns the least duration of a unit, ms."""
-        now = self.session.now
-        end = now() + limit_s
+        spent = self._spent()
         units = [self.timed_ms()]
         before = float("inf")
-        while now() < end:
-            window = [self.timed_ms() for _ in range(_WINDOW) if now() < end]
+        while spent() < limit_s:
+            window = [self.timed_ms() for _ in range(_WINDOW) if spent() < limit_s]
             if not window:
                 break
             units += window
@@ -88,20 +94,19 @@ class Stream:
     def turn(self, seconds: float, least_units: int) -> Turn:
         """Units back to back for at least that long and that often, after some that are not recorded: what ran in
         between has taken the caches."""
-        now, calls = self.session.now, len(self.pool[0])
-        began = now()
+        spent, calls = self._spent(), len(self.pool[0])
         while True:
             self.timed()
-            if now() >= began + LEAD * seconds:
+            if spent() >= LEAD * seconds:
                 break
         units_ms: list[float] = []
         findings: list[Mapping[str, float]] = []
         counted = seconds >= MOVES * self.hardware.energy_step_s
         before = self.hardware.energy() if counted else ()
-        end = now() + seconds
+        end = spent() + seconds
         # over the whole turn: the kernel adds up other threads' time only at its ticks
         cpu = time.process_time()
-        while len(units_ms) < least_units * calls or now() < end:
+        while len(units_ms) < least_units * calls or spent() < end:
             round_ms, more = self.timed()
             units_ms += round_ms
             if more:
@@ -113,7 +118,7 @@ class Stream:
             wall_ms.reshape(-1, calls) if calls > 1 else wall_ms,
             cpu_s * 1e3 / wall_ms.size,
             None if used_j is None else used_j / wall_ms.size,
-            now() - began,
+            spent(),
             medians(findings),
         )
 
