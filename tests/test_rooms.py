@@ -54,6 +54,7 @@ LIBRARIES = {  # an outside library has one room
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "starlette": {"serve"},
+    "grpc": {"serve"},
     "uvicorn": {"serve"},
     "prometheus_client": {"serve"},
     "ray": {"executors"},

@@ -42,8 +42,6 @@ class OnBoard(Session):
 
 def _connected(tvm: Any, board: TvmBoard) -> Any:
     """A session with one of the board's servers. Raises CandidateError where all are taken: TVM would wait for ever."""
-    from tvm import rpc
-
     end = time.monotonic() + _WAIT_S
     while not board.free():
         if time.monotonic() > end:
@@ -54,4 +52,4 @@ def _connected(tvm: Any, board: TvmBoard) -> Any:
                 "for each finalist of a race and one for the reference: six are enough",
             )
         time.sleep(0.2)
-    return rpc.connect_tracker(*board.address).request(board.key)
+    return tvm.rpc.connect_tracker(*board.address).request(board.key)

@@ -22,8 +22,11 @@ def run(arguments: Sequence[str]) -> ExitCode:
         raise RequestError(f"tune serve: {wrong[0]}: no such option; there are {', '.join(map(option, _hints()))}")
     settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
     key = settings.api_key
-    for library in _LIBRARIES:
-        if (why := missing(library, "inference-tuner[serve]")) is not None:
+    needed = dict.fromkeys(_LIBRARIES, "serve")
+    if settings.grpc_port is not None:
+        needed |= {"grpc": "grpc", "grpc_tools": "grpc"}
+    for library, extra in needed.items():
+        if (why := missing(library, f"inference-tuner[{extra}]")) is not None:
             raise RequestError(f"tune serve: {why}")
     from tuner.serve.server import serve
 
@@ -61,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
         if kind is bool:
             parser.add_argument(option(name), action="store_true")
         else:
-            number = {int: int, float: float, float | None: float}.get(kind, str)  # type: ignore[call-overload]
+            number = {int: int, int | None: int, float: float, float | None: float}.get(kind, str)  # type: ignore[call-overload]
             parser.add_argument(option(name), type=number)
     return parser

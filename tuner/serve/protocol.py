@@ -124,22 +124,27 @@ def _inputs(objects: Sequence[Mapping[str, Any]], tail: memoryview) -> Arrays:
     for value in objects:
         name, shape = str(value["name"]), value.get("shape")
         label = f"input {name!r}"
-        datatype = value.get("datatype")
-        if not isinstance(datatype, str) or datatype not in DATATYPES:
-            raise Refusal(400, f"{label}: datatype must be one of {', '.join(DATATYPES)}")
-        if not isinstance(shape, list) or len(shape) > _AXES or not all(type(n) is int and n >= 0 for n in shape):
-            raise Refusal(400, f"{label}: shape must be a list of at most {_AXES} sizes, 0 or more")
+        dtype = dtype_of(label, value.get("datatype"), shape)
         size = _parameters(value, label).get("binary_data_size")
         if size is None:
-            arrays[name] = _from_json(label, value.get("data"), np.dtype(DATATYPES[datatype]), shape)
+            arrays[name] = _from_json(label, value.get("data"), dtype, shape)
             continue
         if type(size) is not int or not 0 <= size <= len(tail):
             raise Refusal(400, f"{label}: binary_data_size must be a number of the {len(tail)} bytes that are left")
-        arrays[name] = _from_bytes(label, tail[:size], np.dtype(DATATYPES[datatype]), shape)
+        arrays[name] = from_bytes(label, tail[:size], dtype, shape)
         tail = tail[size:]
     if len(tail):
         raise Refusal(400, f"{len(tail)} bytes behind the header belong to no input")
     return arrays
+
+
+def dtype_of(label: str, datatype: Any, shape: Any) -> np.dtype[Any]:
+    """The dtype of a tensor that is described so. Raises Refusal(400) where that describes none."""
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise Refusal(400, f"{label}: datatype must be one of {', '.join(DATATYPES)}")
+    if not isinstance(shape, list) or len(shape) > _AXES or not all(type(n) is int and n >= 0 for n in shape):
+        raise Refusal(400, f"{label}: shape must be a list of at most {_AXES} sizes, 0 or more")
+    return np.dtype(DATATYPES[datatype])
 
 
 def _count(shape: Sequence[int]) -> int:
@@ -150,7 +155,7 @@ def _count(shape: Sequence[int]) -> int:
     return count
 
 
-def _from_bytes(label: str, raw: memoryview, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
+def from_bytes(label: str, raw: memoryview, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
     if _count(shape) * dtype.itemsize != len(raw):
         raise Refusal(400, f"{label}: shape {shape} of {dtype} is not {len(raw)} bytes")
     if dtype == np.bool_ and len(raw) and max(raw) > 1:

@@ -20,12 +20,13 @@ import uvloop
 from tuner import artifact
 from tuner.errors import CandidateError, RequestError
 from tuner.pool import Pool
-from tuner.serve.app import Limits, Service
+from tuner.serve.app import App
 from tuner.serve.batcher import Batcher, CallTime
 from tuner.serve.cache import Cache
 from tuner.serve.metrics import Metrics
 from tuner.serve.model import Model
 from tuner.serve.replica import Replica
+from tuner.serve.service import Limits, Service
 from tuner.serve.settings import Settings
 from tuner.system import forked
 from tuner.system.files import read_json
@@ -75,9 +76,10 @@ async def _serve(folder: Path, name: str, settings: Settings, key: str | None, l
         batcher.run()
         try:
             server = _Server(_config(service, settings), service)
-            sys.stderr.write(f"{name} at {_address(settings)}/v2/models/{name}; Ctrl-C or SIGTERM ends it\n")
-            with _told_when_taken(settings):
-                await server.serve()
+            async with _over_grpc(service, settings) as too:
+                sys.stderr.write(f"{name} at {_address(settings)}/v2/models/{name}{too}; Ctrl-C or SIGTERM ends it\n")
+                with _told_when_taken(settings):
+                    await server.serve()
         finally:
             await batcher.stop()
 
@@ -109,6 +111,22 @@ async def _started(folder: Path, count: int, logs: Path) -> AsyncIterator[tuple[
             replica.close()
 
 
+@contextlib.asynccontextmanager
+async def _over_grpc(service: Service, settings: Settings) -> AsyncIterator[str]:
+    """Answers there too, until the block ends and what was accepted is answered: in words, where."""
+    if settings.grpc_port is None:
+        yield ""
+        return
+    from tuner.serve.grpc_server import server
+
+    listening = server(service, settings)
+    await listening.start()
+    try:
+        yield f", and over gRPC at port {settings.grpc_port}"
+    finally:
+        await listening.stop(settings.drain_s)
+
+
 class _Server(uvicorn.Server):
     """uvicorn's, which tells those who ask that it is about to end."""
 
@@ -133,7 +151,7 @@ class _Server(uvicorn.Server):
 
 def _config(service: Service, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        service.app(),
+        App(service).starlette(),
         host=settings.host,
         port=settings.port,
         http="httptools",

@@ -15,13 +15,15 @@ class Settings:
     longest predicted latency of a request that is accepted, `wait_ms` a fixed longest wait of a batch that is not full
     in place of one that adapts.
 
-    `timeout_s` limits a whole request, the reading of its body too; `body_mb` its size (None: what a whole batch takes
-    as JSON). `cache_mb` and `cache_s` bound the output cache, which 0 turns off. `tls_ca` asks each client for a
-    certificate that it signed. Times are in ms or s as the names say, sizes in MB of 10^6 bytes.
+    `grpc_port` is where it answers over gRPC too. `timeout_s` limits a whole request, the reading of its body too;
+    `body_mb` its size (None: what a whole batch takes as JSON). `cache_mb` and `cache_s` bound the output cache, which
+    0 turns off. `tls_ca` asks each client for a certificate that it signed. Times are in ms or s as the names say,
+    sizes in MB of 10^6 bytes.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     name: str | None = None
     latency_ms: float | None = None
     queue_ms: float | None = None
