@@ -122,8 +122,9 @@ def _inputs(objects: Sequence[Mapping[str, Any]], tail: memoryview) -> Arrays:
     """The tensors, those with a `binary_data_size` from the bytes behind the header, in their order."""
     arrays: Arrays = {}
     for value in objects:
-        name, shape = str(value["name"]), value.get("shape")
+        name = str(value["name"])
         label = f"input {name!r}"
+        shape: Any = value.get("shape")
         dtype = dtype_of(label, value.get("datatype"), shape)
         size = _parameters(value, label).get("binary_data_size")
         if size is None:
