@@ -190,6 +190,22 @@ class TwoCalls(Task):
 
 
 @dataclass(frozen=True)
+class Sized(Null):
+    """A backend that compiles for one batch size, which calls of its sessions tell in the first number of an answer.
+    `off` is a batch size that it gets wrong."""
+
+    off: int = 0
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        super().compile(model, batch_size, target, out, cache)
+        (out / "batch_size").write_text(str(batch_size))
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        assert (folder / "batch_size").read_text() == str(batch_size)
+        return Product(np.load(folder / WEIGHTS) + (batch_size == self.off), self.ms)
+
+
+@dataclass(frozen=True)
 class Waking(Null):
     """A backend whose calls take real time, by the machine's clock."""
 

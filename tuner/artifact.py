@@ -157,7 +157,8 @@ def cut(array: NDArray[Any], axis: int | None, start: int, stop: int) -> NDArray
 @dataclass(frozen=True)
 class Manifest:
     """The part of `manifest.json` that loading needs. `interpreter` is that of the environment it was measured in,
-    where its backend needs one of its own."""
+    where its backend needs one of its own. `files` is the folder of what the backend compiled for the candidate's batch
+    size; `smaller` has those for smaller batches, where the package has any: the least size first."""
 
     candidate: Candidate
     target: Target
@@ -165,6 +166,15 @@ class Manifest:
     outputs: tuple[int | None, ...]
     shapes: tuple[Shape, ...]
     interpreter: Path | None = None
+    files: str = FILES
+    smaller: tuple[tuple[int, str], ...] = ()
+
+    def least(self, samples: int) -> "Manifest":
+        """That of the smallest batch in the package that so many samples fit in."""
+        for size, files in self.smaller:
+            if samples <= size:
+                return replace(self, candidate=replace(self.candidate, batch_size=size), files=files, smaller=())
+        return self
 
     def share(self, replicas: int) -> "Manifest":
         """That of one of so many replicas, alone."""
@@ -182,17 +192,21 @@ def read_manifest(folder: Path) -> Manifest:
     shapes = tuple(map(Shape.from_json, value.get("shapes", ())))
     interpreter = Path(value["environment"]["interpreter"]) if "environment" in value else None
     target = Target.from_json(value["target"])
-    return Manifest(Candidate.from_json(value["candidate"]), target, inputs, outputs, shapes, interpreter)
+    smaller = tuple(sorted((int(size), str(files)) for size, files in value.get("smaller", {}).items()))
+    candidate = Candidate.from_json(value["candidate"])
+    return Manifest(candidate, target, inputs, outputs, shapes, interpreter, smaller=smaller)
 
 
-def load(folder: Path) -> Artifact:
-    """Loads an artifact. It imports the backend's own runtime only, in this process; where that fits nobody else's
-    libraries, a process in the environment that it has answers instead (`tuner.proxy`). Of one with several replicas
-    `run` may be called from as many threads.
+def load(folder: Path, samples: int | None = None) -> Artifact:
+    """Loads an artifact: as it was tuned, or for calls of `samples` at most, for which the package may have a smaller
+    batch, so that a lone sample does not pay for a whole one. It imports the backend's own runtime only, in this
+    process; where that fits nobody else's libraries, a process in the environment that it has answers instead
+    (`tuner.proxy`). Of one with several replicas `run` may be called from as many threads.
 
     Raises RequestError where that environment is not there, with the command that makes it.
     """
     manifest = read_manifest(folder)
+    manifest = manifest if samples is None else manifest.least(samples)
     count = manifest.candidate.replicas
     environment = environment_of(folder, manifest)
     if environment is None:
@@ -203,9 +217,10 @@ def load(folder: Path) -> Artifact:
     return manifest.with_session(session)
 
 
-def load_share(folder: Path, replicas: int) -> Artifact:
-    """One of so many replicas, loaded in this process, with its part of the target's cores."""
+def load_share(folder: Path, replicas: int, samples: int | None = None) -> Artifact:
+    """One of so many replicas, loaded in this process, with its part of the target's cores; `samples` as in `load`."""
     manifest = read_manifest(folder).share(replicas)
+    manifest = manifest if samples is None else manifest.least(samples)
     (session,) = sessions(folder, manifest)
     return manifest.with_session(session)
 
@@ -217,7 +232,7 @@ def sessions(folder: Path, manifest: Manifest) -> list[Session]:
         tuple(spec.full(size) for spec in sorted(inputs, key=lambda spec: spec.name)): backend.load_replicas(
             place, inputs, size, manifest.target, manifest.candidate.replicas
         )
-        for place, inputs in buckets(folder / FILES, backend, manifest)
+        for place, inputs in buckets(folder / manifest.files, backend, manifest)
     }
     return [
         Buckets(dict(zip(of_shapes, mine, strict=True))) if len(mine) > 1 else mine[0]

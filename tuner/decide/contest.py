@@ -77,7 +77,7 @@ def raced_measurement(outcome: Outcome, race: Race, name: str, goal: Goal, machi
         throughput=rate,
         throughput_normalised=None,
         timing_precise=None,
-        cpu_ms=None if outcome.measurement.cpu_ms is None else race.cpu(name),
+        cpu_ms=race.cpu(name),
         more={**outcome.measurement.more, **race.more(name)},
         probed=False,
     )

@@ -1,8 +1,9 @@
 """The deliverable: packaged, then reloaded and checked in a process that has seen nothing else."""
 
+import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner import artifact
-from tuner.decide.reload import answer_example
+from tuner.decide.reload import agreeing, answer_example
 from tuner.errors import CandidateError
-from tuner.evaluate.rig import Rig
+from tuner.evaluate.rig import Rig, size_mb
 from tuner.goal import Goal
 from tuner.measure import host
 from tuner.system.deadline import Deadline
@@ -22,6 +23,7 @@ from tuner.system.machine import cpu_name
 from tuner.verdict import Finding
 
 _LIMIT_S = 120.0
+_MOST_MB = 100.0  # of files that are kept up to three times
 _KEPT_CALLS = 20_000  # 80 kB: of short calls, whole turns evenly spaced
 
 
@@ -49,6 +51,7 @@ def deliver(rig: Rig, winner: Finding, folder: Path, raced: Raced | None = None)
             _tell(rig, raced, draft)
         scores = rig.scores(draft, winner.candidate)
         _reload(rig.launcher, winner, draft, rig.log(winner.candidate))
+        _add_smaller(rig, winner, draft)
         if rig.prepared.workload.judged and scores.value != winner.measurement.accuracy:
             raise _changed(f"its accuracy is {scores.value:.6f}; measured was {winner.measurement.accuracy}")
         draft.rename(folder)
@@ -87,6 +90,41 @@ def _reload(launcher: Launcher, winner: Finding, draft: Path, log: Path) -> None
             worker.run_for(_LIMIT_S, answer_example, draft)
     except CandidateError as error:
         raise _changed(error.sentence) from error
+
+
+def _add_smaller(rig: Rig, winner: Finding, draft: Path) -> None:
+    """The same recipe for one sample and for a middling batch, so that who asks for few need not pay for all. Left out
+    where that takes long to build or much room, or where it does not answer alike."""
+    candidate = winner.candidate
+    sizes = smaller_sizes(candidate.batch_size)
+    fixed = rig.prepared.source.model.batch_size is not None
+    if fixed or not sizes or candidate.backend.slow or candidate.backend.requirements or size_mb(draft) > _MOST_MB:
+        return
+    folders: dict[int, str] = {}
+    whole = digests(draft / artifact.FILES)
+    for size in sizes:
+        try:
+            files = rig.built(replace(candidate, batch_size=size)) / artifact.FILES
+        except CandidateError:
+            continue
+        folders[size] = artifact.FILES
+        if digests(files) != whole:
+            folders[size] = f"{artifact.FILES}-{size}"
+            shutil.copytree(files, draft / folders[size])
+    artifact.extend_manifest(draft, smaller=folders)
+    with rig.launcher.with_libraries_of(candidate.backend).open(rig.log(candidate)) as worker:
+        alike = worker.run_for(_LIMIT_S, agreeing, draft)
+    for size in folders.keys() - {*alike}:
+        if folders[size] != artifact.FILES:
+            shutil.rmtree(draft / folders[size])
+    kept = {size: folders[size] for size in alike}
+    sums = {folder: digests(draft / folder) for folder in kept.values() if folder != artifact.FILES}
+    artifact.extend_manifest(draft, smaller=kept, smaller_sha256=sums)
+
+
+def smaller_sizes(batch_size: int) -> list[int]:
+    """One, and the power of two in the middle between one and that, where it is another."""
+    return sorted({1, 2 ** round(math.log2(batch_size) / 2)} - {batch_size})
 
 
 def _changed(problem: str) -> CandidateError:

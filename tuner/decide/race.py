@@ -96,8 +96,9 @@ class Race:
         """Its calls in ms, by turn and by round."""
         return [laps[name].timing.wall_ms for laps in self.rounds if name in laps]
 
-    def cpu(self, name: str) -> float:
-        return float(np.median([laps[name].timing.cpu for laps in self.rounds if name in laps]))
+    def cpu(self, name: str) -> float | None:
+        spent = [ms for laps in self.rounds if name in laps and (ms := laps[name].timing.cpu) is not None]
+        return float(np.median(spent)) if spent else None
 
     def evenness(self, name: str) -> float:
         return float(np.median([laps[name].timing.evenness for laps in self.rounds if name in laps]))

@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.errors import CandidateError
+from tuner.tensors import Arrays
 
+_LIKE = 1e-3  # of the largest answer: other kernels add up in another order
 _FOREIGN = {"tuner.search", "optuna", "mlflow"}
 
 
@@ -22,3 +26,21 @@ def answer_example(folder: Path) -> None:
             raise CandidateError("numerics", f"output {i} of its example differs by {gap:.3g}")
     if foreign := _FOREIGN & sys.modules.keys():
         raise CandidateError("error", f"loading it imported {', '.join(sorted(foreign))}")
+
+
+def agreeing(folder: Path) -> list[int]:
+    """The smaller batches of a package that give the first samples of its example the answers that a whole batch gave:
+    where a quantizer takes its ranges from the batch, none may."""
+    inputs, answered = artifact.read_example(folder)
+    return [size for size, _ in artifact.read_manifest(folder).smaller if _agrees(folder, size, inputs, answered)]
+
+
+def _agrees(folder: Path, size: int, inputs: Arrays, answered: list[NDArray[Any]]) -> bool:
+    loaded = artifact.load(folder, size)
+    few = {spec.name: artifact.cut(inputs[spec.name], spec.batch_axis, 0, size) for spec in loaded.inputs}
+    outputs = loaded.run({name: np.ascontiguousarray(array) for name, array in few.items()})
+    wanted = [artifact.cut(o, axis, 0, size) for o, axis in zip(answered, loaded.axes(answered), strict=True)]
+    return all(
+        mine.shape == theirs.shape and np.allclose(mine, theirs, rtol=_LIKE, atol=_LIKE * np.abs(theirs).max(initial=0))
+        for mine, theirs in zip(outputs, wanted, strict=True)
+    )

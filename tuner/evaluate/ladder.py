@@ -156,7 +156,7 @@ class Ladder:
             latency_vs_reference=mine.ratio_to(theirs),
             reference_ms=theirs.percentile(goal.percentile),
             timing_precise=beside.precise,
-            cpu_ms=None if self._rig.target.hardware.far else mine.cpu,
+            cpu_ms=mine.cpu,
             energy_j=None if energy_j is None else energy_j / candidate.batch_size,
             more={**self.measured.more, **medians(mine.more)},
             probed=False,

@@ -29,7 +29,7 @@ class Turn:
     call were that of each: a fast one has more of the calls, and would hide a slow one."""
 
     wall_ms: NDArray[Any]
-    cpu_ms: float
+    cpu_ms: float | None
     energy_j: float | None
     seconds: float
     more: Mapping[str, float] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class Stream:
         wall_ms = np.array(units_ms)
         return Turn(
             wall_ms.reshape(-1, calls) if calls > 1 else wall_ms,
-            cpu_s * 1e3 / wall_ms.size,
+            None if self.hardware.far else cpu_s * 1e3 / wall_ms.size,
             None if used_j is None else used_j / wall_ms.size,
             spent(),
             medians(findings),
@@ -132,10 +132,10 @@ def joined(turns: Sequence[Turn]) -> Turn:
     together = float(np.mean([1 / np.median(whole_rounds(turn.wall_ms)) for turn in turns]))
     counts = [turn.wall_ms.size for turn in turns]
     used_j = [turn.energy_j * count for turn, count in zip(turns, counts, strict=True) if turn.energy_j is not None]
-    cpu_ms = [turn.cpu_ms * count for turn, count in zip(turns, counts, strict=True)]
+    cpu_ms = [turn.cpu_ms * count for turn, count in zip(turns, counts, strict=True) if turn.cpu_ms is not None]
     return Turn(
         calls,
-        float(np.mean(cpu_ms)) / sum(counts),
+        float(np.mean(cpu_ms)) / sum(counts) if cpu_ms else None,
         float(np.mean(used_j)) / sum(counts) if used_j else None,
         max(turn.seconds for turn in turns),
         medians([turn.more for turn in turns]),

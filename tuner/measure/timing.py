@@ -35,7 +35,7 @@ class Timing:
     medians of what its task found out. `evenness` is the median over turns of `Turn.evenness`."""
 
     wall_ms: tuple[NDArray[Any], ...]
-    cpu_ms: tuple[float, ...]
+    cpu_ms: tuple[float | None, ...]
     energy_j: tuple[float | None, ...] = ()
     more: tuple[Mapping[str, float], ...] = ()
     evenness: float = 1.0
@@ -48,9 +48,11 @@ class Timing:
         return percentile_interval(self.wall_ms, q)
 
     @property
-    def cpu(self) -> float:
-        """Process CPU time a call, ms: more than the wall-clock time where threads share the work, or spin."""
-        return float(np.median(self.cpu_ms))
+    def cpu(self) -> float | None:
+        """Process CPU time a call, ms: more than the wall-clock time where threads share the work, or spin. None where
+        another machine did it."""
+        spent = [ms for ms in self.cpu_ms if ms is not None]
+        return float(np.median(spent)) if spent else None
 
     @property
     def energy(self) -> float | None:

@@ -75,7 +75,8 @@ class CallTime:
 
 class Batcher:
     """The queue in front of the replicas, on one event loop. `limit_s` is the declared limit, None where there is none;
-    `wait_s` fixes the longest wait; `queue_s` is the longest predicted latency of a request that is accepted."""
+    `wait_s` fixes the longest wait; `queue_s` is the longest predicted latency of a request that is accepted. Calls of
+    up to `smaller` samples are answered by a smaller batch, and tell nothing of how long a whole one takes."""
 
     def __init__(
         self,
@@ -84,12 +85,13 @@ class Batcher:
         axes: Sequence[int | None],
         call_time: CallTime,
         metrics: Metrics,
+        smaller: int = 0,
     ) -> None:
         self.limit_s: float | None = None
         self.wait_s: float | None = None
         self.queue_s = math.inf
         self._replicas, self._size, self._axes = replicas, batch_size, axes
-        self._call_time, self._metrics = call_time, metrics
+        self._call_time, self._metrics, self._smaller = call_time, metrics, smaller
         self._queue: deque[Work] = deque()
         self._news = asyncio.Event()
         self._rate = 0.0
@@ -239,7 +241,8 @@ class Batcher:
             row += work.count
         outputs = await replica.call(layout, max(_HANG_S, _HANG_CALLS * self._call_time.slow_s))
         seconds = time.monotonic() - start
-        self._call_time.add(seconds)
+        if count > self._smaller:
+            self._call_time.add(seconds)
         self._metrics.batches.observe(count)
         self._metrics.stages["call"].observe(seconds)
         axes, row = self._axes or (0,) * len(outputs), 0

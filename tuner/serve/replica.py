@@ -144,21 +144,25 @@ def whole(inputs: Sequence[TensorSpec], count: int) -> Layout:
 
 
 class _Child:
-    """What the child keeps from one function to the next."""
+    """What the child keeps from one function to the next; what is loaded for the smallest batch first."""
 
-    loaded: artifact.Artifact
+    loaded: list[artifact.Artifact]
     inputs: NDArray[np.uint8]
     outputs: NDArray[np.uint8]
 
 
 def _load(folder: Path, count: int) -> Loaded:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager tells all of a group; the server drains first
-    _Child.loaded = loaded = artifact.load_share(folder, count)
+    smaller = [size for size, _ in artifact.read_manifest(folder).smaller]
+    _Child.loaded = [artifact.load_share(folder, count, size) for size in (*smaller, None)]
+    loaded = _Child.loaded[-1]
     if (folder / artifact.EXAMPLE).exists():
         inputs, _ = artifact.read_example(folder)
     else:
         inputs = {name: np.zeros(shape, dtype) for name, shape, dtype in whole(loaded.inputs, loaded.batch_size)}
-    loaded.run(inputs)  # the first call prepares what later ones find ready
+    for each in _Child.loaded:  # the first call prepares what later ones find ready
+        few = {s.name: artifact.cut(inputs[s.name], s.batch_axis, 0, each.batch_size) for s in each.inputs}
+        each.run({name: np.ascontiguousarray(array) for name, array in few.items()})
     start = loaded.now()
     outputs = loaded.run(inputs)
     return Loaded(layout_of(outputs), loaded.now() - start)
@@ -176,7 +180,9 @@ def _share(inputs: str, outputs: str) -> None:
 
 def _answer(layout: Layout) -> tuple[Layout, list[NDArray[Any]] | None]:
     """Where the outputs lie in the shared memory; themselves where they do not fit, as those of other lengths may."""
-    outputs = _Child.loaded.run(views(_Child.inputs, layout))
+    inputs = views(_Child.inputs, layout)
+    _, count = _Child.loaded[-1].fit(inputs)
+    outputs = next(loaded for loaded in _Child.loaded if count <= loaded.batch_size).run(inputs)
     described = layout_of(outputs)
     if room(described) > len(_Child.outputs):
         return described, outputs

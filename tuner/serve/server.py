@@ -64,7 +64,9 @@ async def _serve(folder: Path, name: str, settings: Settings, key: str | None, l
         metrics = Metrics(candidate.batch_size)
         calls = folder / artifact.CALLS
         measured_s = float(np.mean(np.load(calls))) / 1e3 if calls.exists() else loaded.seconds or None
-        batcher = Batcher(replicas, candidate.batch_size, deployed.outputs, CallTime(measured_s), metrics)
+        smaller = max((size for size, _ in manifest.smaller), default=0)
+        call_time = CallTime(measured_s)
+        batcher = Batcher(replicas, candidate.batch_size, deployed.outputs, call_time, metrics, smaller)
         limit_ms = settings.latency_ms or facts.get("goal", {}).get("latency_ms")
         batcher.limit_s = None if limit_ms is None else limit_ms / 1e3
         batcher.wait_s = None if settings.wait_ms is None else settings.wait_ms / 1e3
