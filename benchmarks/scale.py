@@ -133,9 +133,9 @@ def cluster(folder: Path) -> dict[str, Any]:
     rays = importlib.import_module("tests.ray_cluster")
     with rays.cluster() as nodes:
         names = [f"n{number}" for number in range(NODES)]
-        for name in names:
+        for name in names:  # one after another: on few cores those that start at once time out
             nodes.start(name)
-        nodes.until_started(*names)
+            nodes.until_started(name)
         backend = f"{{_target_:benchmarks.sleeping.Sleeping,seconds:{BUILD_S},point:{{low:0.0,high:1.0}}}}"
         study = _Study(
             folder, TRIALS["cluster"], "sampler=random", f"search_space.deploy=[{{backend:{backend}}}]",
