@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
+from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Session
@@ -162,13 +163,19 @@ def run(inputs):
         """Copies to `out` the records of the tasks, after measuring those that the cache lacks."""
         from tvm.s_tir import meta_schedule as ms
 
-        key = key_of(tasks, llvm, self.seed, [importlib.metadata.version(name) for name in self.libraries])
+        libraries = [importlib.metadata.version(name) for name in self.libraries]
+        places = [target.remote] if target.hardware.far else []  # records of one board are not another's
+        key = key_of(tasks, llvm, self.seed, libraries, *places)
         with locked(cache / key) as work:
             start = time.monotonic()
             database = ms.database.JSONDatabase(work_dir=str(work))
             reused = len(database)
             if reached(work) < self.trials_per_task:
                 measure(tasks, database, work, self.trials_per_task, target, self.seed)
+                if not any(min(costs, default=FAILED_S) < FAILED_S for costs in costs_of(database, tasks)):
+                    for name in RECORDS:
+                        (work / name).unlink(missing_ok=True)
+                    raise CandidateError("error", "not one schedule that TVM tried could be built and measured")
                 reach(work, self.trials_per_task)
             for name in RECORDS:
                 shutil.copyfile(work / name, out / name)

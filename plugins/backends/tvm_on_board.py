@@ -1,5 +1,7 @@
 """A session on a board: the library is sent there over TVM's RPC, and a call lasts as long as the board says."""
 
+import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from tuner.errors import CandidateError
 from tuner.plugin import Session
 from tuner.plugins.devices.tvm_board import TvmBoard
+from tuner.system.files import critical_section
 from tuner.tensors import Arrays, TensorSpec
 
 _WAIT_S = 60.0  # a server is free again a moment after the process before has ended
@@ -41,15 +44,20 @@ class OnBoard(Session):
 
 
 def _connected(tvm: Any, board: TvmBoard) -> Any:
-    """A session with one of the board's servers. Raises CandidateError where all are taken: TVM would wait for ever."""
+    """A session with one of the board's servers. Raises CandidateError where all are taken: TVM would wait for ever.
+    One process at a time asks: two that see the same server free would."""
+    with critical_section(Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{board.lock}-rpc.lock")):
+        return _requested(tvm, board)
+
+
+def _requested(tvm: Any, board: TvmBoard) -> Any:
     end = time.monotonic() + _WAIT_S
     while not board.free():
         if time.monotonic() > end:
             count = board.servers().get(str(board.key), 0)
             raise CandidateError(
                 "error",
-                f"every server of {board.key!r} is taken ({count} at {board.tracker}); start more on the board, one "
-                "for each finalist of a race and one for the reference: six are enough",
+                f"every server of {board.key!r} is taken ({count} at {board.tracker}): start more on the board",
             )
         time.sleep(0.2)
     return tvm.rpc.connect_tracker(*board.address).request(board.key)

@@ -21,8 +21,8 @@ _LIMIT_S = 5.0
 class TvmBoard(Device):
     """`tracker` is HOST:PORT, `key` the name under which the board's servers are registered there.
 
-    A server answers one process at a time, and a timing has several: each finalist of a race and the reference. So
-    several are started on the board.
+    A server answers one process at a time, and a race has several: finalists, their rivals, the reference. So `least`
+    are started on the board.
     """
 
     tracker: str | None = None
@@ -32,6 +32,7 @@ class TvmBoard(Device):
     kind: ClassVar[str] = "a board that TVM's RPC tracker knows"
     far: ClassVar[bool] = True
     reference: ClassVar[str | None] = "tuner.plugins.backends.tvm.TVM"
+    least: ClassVar[int] = 10
 
     def at(self, remote: Mapping[str, str | None]) -> Device:
         if unknown := remote.keys() - {"tracker", "key"}:
@@ -57,10 +58,10 @@ class TvmBoard(Device):
                 "python -m tvm.exec.rpc_server --tracker=HOST:PORT --key=KEY on the board"
             )
         count = len(self.found())
-        if count == 1:
+        if 0 < count < self.least:
             raise RequestError(
-                f"{self.key!r} at {self.tracker} has one server, and a candidate is timed beside the reference: start "
-                "more on the board, one for each finalist of a race and one for the reference: six are enough"
+                f"{self.key!r} at {self.tracker} has {count} of the {self.least} servers that a race may need, one for "
+                "each artifact in it: start more on the board, python -m tvm.exec.rpc_server …"
             )
         if not count:
             known = ", ".join(sorted(self.servers())) or "none"

@@ -1,13 +1,17 @@
 """The server over gRPC: Triton's own client, what is refused, and the account of it."""
 
-import threading
-from collections.abc import Iterator
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.serve.serving import OPTIONS, Served, packaged, serving
+from tests.fakes import Waking
+from tests.serve.serving import OPTIONS, Served, asked, packaged, serving
 from tests.servers import free_port
 
 grpc = pytest.importorskip("grpc")
@@ -34,6 +38,13 @@ def tensor(array: Any, name: str = "x", datatype: str = "FP32") -> Any:
     made = triton.InferInput(name, array.shape, datatype)
     made.set_data_from_numpy(array)
     return made
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_tritons_client_talks_to_it(client: Any) -> None:
@@ -83,22 +94,59 @@ def test_what_cannot_be_answered_gets_a_code_and_a_sentence(client: Any) -> None
 
 def test_its_requests_share_batches_and_the_account_with_those_over_http(served: tuple[Served, str]) -> None:
     server, address = served
-    before = server.outcomes()
+    before, calls = server.outcomes(), server.counts()["tune_serve_batch_samples_count"]
 
-    def ask(number: int) -> None:
+    def over_grpc(number: int) -> None:
         with triton.InferenceServerClient(address) as own:
             for _ in range(20):
                 array = np.full((1, 4), number, np.float32)
                 assert (own.infer("model", [tensor(array)]).as_numpy("output_0") == number).all()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    def over_http(number: int) -> None:
+        for _ in range(20):
+            assert asked(server, number).status_code == 200
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(way, number) for number in range(4) for way in (over_grpc, over_http)]
+        for each in asking:
+            each.result(60)
     counted = server.outcomes()
-    assert counted["answered"] - before.get("answered", 0) == 80
+    assert counted["answered"] - before.get("answered", 0) == 160
     assert {k: v for k, v in counted.items() if k != "answered"} == {k: v for k, v in before.items() if k != "answered"}
+    assert server.counts()["tune_serve_batch_samples_count"] - calls < 160, "each was a call of its own"
+
+
+def test_who_goes_is_counted_and_what_was_accepted_is_answered_at_the_end(tmp_path: Any) -> None:
+    port = free_port()
+    folder = packaged(tmp_path / "artifact", Waking(1500.0))
+    with (
+        serving(folder, "--quiet", "--latency-ms", "5000", "--grpc-port", str(port)) as server,
+        triton.InferenceServerClient(f"127.0.0.1:{port}") as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        one = tensor(np.ones((1, 4), np.float32))
+        answers: queue.Queue[Any] = queue.Queue()
+        asked_first = client.async_infer("model", [one], lambda result, error: answers.put(error))
+        until(lambda: server.counts()["tune_serve_received_total"] == 1)
+        asked_first.cancel()
+        assert "CANCELLED" in str(answers.get(timeout=10).status())
+        until(lambda: server.outcomes().get("cancelled") == 1)
+        waiting = pool.submit(client.infer, "model", [one])
+        until(lambda: server.counts()["tune_serve_received_total"] == 2)
+        server.process.send_signal(signal.SIGTERM)
+        assert (waiting.result(30).as_numpy("output_0") == 1).all()
+        assert server.process.wait(30) == 0
+
+
+def test_what_it_has_not_is_refused(client: Any) -> None:
+    array = np.zeros((1, 4), np.float32)
+    classes = [triton.InferRequestedOutput("output_0", class_count=1)]
+    with pytest.raises(triton.InferenceServerException, match="classification is an extension"):
+        client.infer("model", [tensor(array)], outputs=classes)
+    elsewhere = triton.InferInput("x", array.shape, "FP32")
+    elsewhere.set_shared_memory("region", array.nbytes)
+    with pytest.raises(triton.InferenceServerException, match="shared_memory_region is an extension"):
+        client.infer("model", [elsewhere])
 
 
 def test_who_shows_no_key_is_refused(tmp_path: Any) -> None:

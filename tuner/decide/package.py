@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner import artifact
+from tuner.candidate import Candidate
 from tuner.decide.reload import agreeing, answer_example
 from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig, size_mb
@@ -51,9 +52,10 @@ def deliver(rig: Rig, winner: Finding, folder: Path, raced: Raced | None = None)
             _tell(rig, raced, draft)
         scores = rig.scores(draft, winner.candidate)
         _reload(rig.launcher, winner, draft, rig.log(winner.candidate))
-        _add_smaller(rig, winner, draft)
         if rig.prepared.workload.judged and scores.value != winner.measurement.accuracy:
             raise _changed(f"its accuracy is {scores.value:.6f}; measured was {winner.measurement.accuracy}")
+        if raced is None or "memory_mb" not in raced.goal.limits:  # whoever serves them holds all in memory
+            _add_smaller(rig, winner, draft)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -78,7 +80,7 @@ def _tell(rig: Rig, raced: Raced, draft: Path) -> None:
     artifact.extend_manifest(
         draft,
         goal={**raced.goal.to_json(), "latency_percentile": raced.goal.percentile},
-        machine={"cpu": cpu_name(), "cores": rig.target.cores},
+        machine={} if rig.target.hardware.far else {"cpu": cpu_name(), "cores": rig.target.cores},
         evenness=raced.evenness,
     )
 
@@ -97,8 +99,9 @@ def _add_smaller(rig: Rig, winner: Finding, draft: Path) -> None:
     where that takes long to build or much room, or where it does not answer alike."""
     candidate = winner.candidate
     sizes = smaller_sizes(candidate.batch_size)
-    fixed = rig.prepared.source.model.batch_size is not None
-    if fixed or not sizes or candidate.backend.slow or candidate.backend.requirements or size_mb(draft) > _MOST_MB:
+    model, backend = rig.prepared.source.model, candidate.backend
+    one_shape = model.batch_size is None and len(model.shapes) < 2  # the example has the first of several shapes only
+    if not (one_shape and sizes) or backend.slow or backend.requirements or size_mb(draft) > _MOST_MB:
         return
     folders: dict[int, str] = {}
     whole = digests(draft / artifact.FILES)
@@ -112,14 +115,23 @@ def _add_smaller(rig: Rig, winner: Finding, draft: Path) -> None:
             folders[size] = f"{artifact.FILES}-{size}"
             shutil.copytree(files, draft / folders[size])
     artifact.extend_manifest(draft, smaller=folders)
-    with rig.launcher.with_libraries_of(candidate.backend).open(rig.log(candidate)) as worker:
-        alike = worker.run_for(_LIMIT_S, agreeing, draft)
+    alike = _alike(rig, candidate, draft)
     for size in folders.keys() - {*alike}:
         if folders[size] != artifact.FILES:
             shutil.rmtree(draft / folders[size])
     kept = {size: folders[size] for size in alike}
     sums = {folder: digests(draft / folder) for folder in kept.values() if folder != artifact.FILES}
     artifact.extend_manifest(draft, smaller=kept, smaller_sha256=sums)
+
+
+def _alike(rig: Rig, candidate: Candidate, draft: Path) -> list[int]:
+    """The smaller batches that answer as the whole one; none where asking them ends in a crash."""
+    try:
+        with rig.launcher.with_libraries_of(candidate.backend).open(rig.log(candidate)) as worker:
+            alike: list[int] = worker.run_for(_LIMIT_S, agreeing, draft)
+            return alike
+    except CandidateError:  # the log has why, and the champion does without
+        return []
 
 
 def smaller_sizes(batch_size: int) -> list[int]:

@@ -1,6 +1,8 @@
 """Runs in a process that has seen nothing else: does a packaged artifact load, and answer what it answered?"""
 
 import sys
+import traceback
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from tuner import artifact
 from tuner.errors import CandidateError
 from tuner.tensors import Arrays
 
-_LIKE = 1e-3  # of the largest answer: other kernels add up in another order
+_LIKE = 1e-3  # of the largest answer
 _FOREIGN = {"tuner.search", "optuna", "mlflow"}
 
 
@@ -30,9 +32,15 @@ def answer_example(folder: Path) -> None:
 
 def agreeing(folder: Path) -> list[int]:
     """The smaller batches of a package that give the first samples of its example the answers that a whole batch gave:
-    where a quantizer takes its ranges from the batch, none may."""
+    where a quantizer takes its ranges from the batch, none may. One that does not run is none of them."""
     inputs, answered = artifact.read_example(folder)
-    return [size for size, _ in artifact.read_manifest(folder).smaller if _agrees(folder, size, inputs, answered)]
+    alike = []
+    for size, _ in artifact.read_manifest(folder).smaller:
+        try:
+            alike += [size] * _agrees(folder, size, inputs, answered)
+        except Exception:  # of whatever runtime: a champion is announced without its smaller batches, too
+            traceback.print_exc()
+    return alike
 
 
 def _agrees(folder: Path, size: int, inputs: Arrays, answered: list[NDArray[Any]]) -> bool:
@@ -40,7 +48,12 @@ def _agrees(folder: Path, size: int, inputs: Arrays, answered: list[NDArray[Any]
     few = {spec.name: artifact.cut(inputs[spec.name], spec.batch_axis, 0, size) for spec in loaded.inputs}
     outputs = loaded.run({name: np.ascontiguousarray(array) for name, array in few.items()})
     wanted = [artifact.cut(o, axis, 0, size) for o, axis in zip(answered, loaded.axes(answered), strict=True)]
-    return all(
-        mine.shape == theirs.shape and np.allclose(mine, theirs, rtol=_LIKE, atol=_LIKE * np.abs(theirs).max(initial=0))
-        for mine, theirs in zip(outputs, wanted, strict=True)
-    )
+    return all(starmap(_alike, zip(outputs, wanted, strict=True)))
+
+
+def _alike(mine: NDArray[Any], theirs: NDArray[Any]) -> bool:
+    """Whether they are equal, but for how other kernels add up."""
+    if mine.shape != theirs.shape or theirs.dtype.kind != "f":
+        return np.array_equal(mine, theirs)
+    largest = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0))
+    return np.allclose(mine, theirs, rtol=_LIKE, atol=_LIKE * largest, equal_nan=True)

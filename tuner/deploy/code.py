@@ -67,7 +67,7 @@ def _copy_package(name: str, to: Path) -> None:
 
 
 def _all_but_source(folder: str, names: list[str]) -> set[str]:
-    kept = {name for name in names if name.endswith(".py") or (Path(folder) / name).is_dir()}
+    kept = {name for name in names if name.endswith((".py", ".proto")) or (Path(folder) / name).is_dir()}
     return set(names) - {name for name in kept if name != "__pycache__" and not name.startswith(".")}
 
 

@@ -55,6 +55,8 @@ class Deployment:
         facts = json.loads((folder / artifact.MANIFEST).read_text())
         manifest = artifact.read_manifest(folder)
         cores = wanted.cores or manifest.target.threads or facts.get("machine", {}).get("cores")
+        if cores is None and manifest.target.hardware.far:  # the board has what it has
+            cores = 1
         if cores is None:
             raise RequestError(
                 f"{folder}: its manifest, of an earlier version, does not say how many cores it was measured with; "

@@ -72,6 +72,7 @@ class App:
     async def _answer(self, request: Request, seen: Seen) -> Response:
         self._allow(request)
         self._known(request)
+        self._service.accept()
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refusal(415, "the body is compressed, which this server does not read: send it as it is")
         try:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from tuner.errors import RequestError
 from tuner.serve.model import VERSION
-from tuner.serve.protocol import DATATYPE_OF, Inference, Refusal, Wanted, dtype_of, from_bytes
+from tuner.serve.protocol import DATATYPE_OF, Inference, Refusal, Wanted, dtype_of, from_bytes, refuse_extensions
 from tuner.serve.service import Seen, Service
 from tuner.serve.settings import Settings
 
 _PROTO = Path(__file__).with_name("inference.proto")
+_MOST_BYTES = 2**31 - 1  # gRPC takes no larger limit
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -30,11 +31,16 @@ _CONTENTS = {  # the field of InferTensorContents for each dtype; FP16 has none
     "int64": "int64_contents", "float32": "fp32_contents", "float64": "fp64_contents",
 }  # fmt: skip
 
+_HOLDS = {
+    "bool_contents": "bool", "int_contents": "int32", "int64_contents": "int64", "uint_contents": "uint32",
+    "uint64_contents": "uint64", "fp32_contents": "float32", "fp64_contents": "float64",
+}  # fmt: skip
+
 
 def server(service: Service, settings: Settings) -> grpc.aio.Server:
     """A server that listens at `settings.grpc_port`, not yet started. Raises RequestError where the port is taken."""
     messages, services = _compiled()
-    most = service.limits.body_bytes
+    most = min(service.limits.body_bytes, _MOST_BYTES)
     options = [
         ("grpc.max_receive_message_length", most),
         ("grpc.max_send_message_length", -1),
@@ -52,7 +58,9 @@ def server(service: Service, settings: Settings) -> grpc.aio.Server:
             pair = (Path(settings.tls_key).read_bytes(), Path(settings.tls_certificate).read_bytes())
             made.add_secure_port(address, grpc.ssl_server_credentials([pair], ca, ca is not None))
     except RuntimeError as error:
-        raise RequestError(f"{address} cannot be had, another may have it: give another --grpc-port") from error
+        raise RequestError(
+            f"{address} cannot be had: another may have it (give another --grpc-port), or certificate and key are wrong"
+        ) from error
     return made
 
 
@@ -96,13 +104,15 @@ class _Servicer:
         async def answer() -> Any:
             self._service.allow(headers.get("authorization", ""))
             self._service.known(request.model_name, request.model_version)
+            self._service.accept()
             inference = _inference(request)
             return self._response(inference, await self._service.outputs(inference, seen))
 
         response = await self._service.ended(seen, answer, lambda refusal: refusal, _status)
-        context.set_trailing_metadata((("x-request-id", seen.request_id),))
+        identity = ("x-request-id", seen.request_id)
         if isinstance(response, Refusal):
-            await _abort(response, context)
+            await _abort(response, context, identity)
+        context.set_trailing_metadata((identity,))
         return response
 
     def _response(self, inference: Inference, outputs: dict[str, NDArray[Any]]) -> Any:
@@ -135,9 +145,10 @@ def _status(response: Any) -> int:
     return response.status if isinstance(response, Refusal) else 200
 
 
-async def _abort(refusal: Refusal, context: Any) -> None:
+async def _abort(refusal: Refusal, context: Any, *metadata: tuple[str, str]) -> None:
     code = _CODES.get(refusal.status, grpc.StatusCode.INVALID_ARGUMENT)
-    metadata = () if refusal.retry_after_s is None else (("retry-after", str(refusal.retry_after_s)),)
+    if refusal.retry_after_s is not None:
+        metadata += (("retry-after", str(refusal.retry_after_s)),)
     await context.abort(code, refusal.sentence, metadata)
 
 
@@ -152,11 +163,14 @@ def _inference(request: Any) -> Inference:
         label, shape = f"input {tensor.name!r}", list(tensor.shape)
         if tensor.name in arrays:
             raise Refusal(400, "inputs has the same name twice")
+        refuse_extensions(label, tensor.parameters)
         dtype = dtype_of(label, tensor.datatype, shape)
         if raw:
             arrays[tensor.name] = from_bytes(label, memoryview(raw[number]), dtype, shape)
         else:
             arrays[tensor.name] = _from_contents(label, tensor.contents, dtype, shape)
+    for wanted in request.outputs:
+        refuse_extensions(f"output {wanted.name!r}", wanted.parameters)
     outputs = tuple(Wanted(wanted.name, True) for wanted in request.outputs) or None
     return Inference(request.id, arrays, outputs, True)
 
@@ -165,7 +179,7 @@ def _from_contents(label: str, contents: Any, dtype: np.dtype[Any], shape: list[
     name = _CONTENTS.get(dtype.name)
     if name is None:
         raise Refusal(400, f"{label}: {DATATYPE_OF[dtype.name]} goes in raw_input_contents")
-    values = np.array(getattr(contents, name))
+    values = np.array(getattr(contents, name), _HOLDS[name])
     if values.size != int(np.prod(shape, dtype=object)):
         raise Refusal(400, f"{label}: {name} has {values.size} values; shape {shape} needs another number")
     array = values.astype(dtype)

@@ -4,7 +4,7 @@ Tensors come as JSON, or as bytes behind the JSON header (the binary tensor exte
 tells where they begin). Nothing is cast: a tensor of another datatype or shape is refused with a sentence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,9 +112,7 @@ def _flag(parameters: Mapping[str, Any], name: str) -> bool:
 def _wanted(value: Mapping[str, Any]) -> Wanted:
     name = str(value["name"])
     parameters = _parameters(value, f"output {name!r}")
-    for parameter in ("classification", "shared_memory_region"):
-        if parameter in parameters:
-            raise Refusal(400, f"output {name!r}: {parameter} is an extension that this server has not")
+    refuse_extensions(f"output {name!r}", parameters)
     return Wanted(name, _flag(parameters, "binary_data"))
 
 
@@ -126,7 +124,9 @@ def _inputs(objects: Sequence[Mapping[str, Any]], tail: memoryview) -> Arrays:
         label = f"input {name!r}"
         shape: Any = value.get("shape")
         dtype = dtype_of(label, value.get("datatype"), shape)
-        size = _parameters(value, label).get("binary_data_size")
+        parameters = _parameters(value, label)
+        refuse_extensions(label, parameters)
+        size = parameters.get("binary_data_size")
         if size is None:
             arrays[name] = _from_json(label, value.get("data"), dtype, shape)
             continue
@@ -137,6 +137,13 @@ def _inputs(objects: Sequence[Mapping[str, Any]], tail: memoryview) -> Arrays:
     if len(tail):
         raise Refusal(400, f"{len(tail)} bytes behind the header belong to no input")
     return arrays
+
+
+def refuse_extensions(label: str, parameters: Container[str]) -> None:
+    """Raises Refusal(400) where a tensor asks for what this server has not."""
+    for parameter in ("classification", "shared_memory_region"):
+        if parameter in parameters:
+            raise Refusal(400, f"{label}: {parameter} is an extension that this server has not")
 
 
 def dtype_of(label: str, datatype: Any, shape: Any) -> np.dtype[Any]:

@@ -8,6 +8,7 @@ import signal
 import ssl
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import FrameType
@@ -126,7 +127,10 @@ async def _over_grpc(service: Service, settings: Settings) -> AsyncIterator[str]
     try:
         yield f", and over gRPC at port {settings.grpc_port}"
     finally:
-        await listening.stop(settings.drain_s)
+        since = service.draining_since
+        await listening.stop(
+            settings.drain_s - (0.0 if since is None else min(time.monotonic() - since, settings.drain_s))
+        )
 
 
 class _Server(uvicorn.Server):
@@ -137,7 +141,7 @@ class _Server(uvicorn.Server):
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._service.draining = True
+        self._service.drain()
         super().handle_exit(sig, frame)
 
     @contextlib.contextmanager

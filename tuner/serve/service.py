@@ -77,11 +77,20 @@ class Service:
     def __init__(self, model: Model, batcher: Batcher, metrics: Metrics, limits: Limits, cache: Cache | None) -> None:
         self.model, self.limits, self.metrics = model, limits, metrics
         self._batcher, self._cache = batcher, cache
-        self.draining = False
+        self.draining_since: float | None = None
 
     @property
     def ready(self) -> bool:
-        return bool(self._batcher.ready) and not self.draining
+        return bool(self._batcher.ready) and self.draining_since is None
+
+    def drain(self) -> None:
+        """From now on no request is accepted; those that were are answered."""
+        self.draining_since = time.monotonic() if self.draining_since is None else self.draining_since
+
+    def accept(self) -> None:
+        """Raises Refusal where the server is about to end. Called before the inputs are read."""
+        if self.draining_since is not None:
+            raise Refusal(503, "the server is ending", 1)
 
     def metadata(self, extensions: list[str]) -> dict[str, Any]:
         """Of the server."""
@@ -111,16 +120,17 @@ class Service:
     ) -> _T:
         """The answer, or what `failed` makes of why there is none; counted and logged."""
         self.metrics.received.inc()
+        code = 499
         try:
             response = await self._answered(seen, answer, failed)
+            code = status(response)
+            return response
         finally:
             self.metrics.requests[seen.outcome].inc()
             self.metrics.stages["total"].observe(seen.total_s)
-        if not self.limits.quiet or seen.outcome in ("failed", "timeout"):
-            fields = {k: v for k, v in vars(seen).items() if k != "began"}
-            total_ms = round(seen.total_s * 1e3, 3)
-            _LOG.info(json.dumps({**fields, "status": status(response), "total_ms": total_ms}))
-        return response
+            if not self.limits.quiet or seen.outcome in ("failed", "timeout"):
+                fields = {k: v for k, v in vars(seen).items() if k != "began"}
+                _LOG.info(json.dumps({**fields, "status": code, "total_ms": round(seen.total_s * 1e3, 3)}))
 
     async def _answered(self, seen: Seen, answer: Callable[[], Awaitable[_T]], failed: Callable[[Refusal], _T]) -> _T:
         try:
@@ -148,8 +158,6 @@ class Service:
 
     async def outputs(self, inference: Inference, seen: Seen, gone: Gone | None = None) -> Arrays:
         """What the model answers. Raises Refusal, ClientGone and CandidateError."""
-        if self.draining:
-            raise Refusal(503, "the server is ending", 1)
         names = [name for name, _, _ in self.model.outputs]
         if unknown := [wanted.name for wanted in inference.outputs or () if wanted.name not in names]:
             raise Refusal(400, f"output {unknown[0]!r}: there are {', '.join(names)}")

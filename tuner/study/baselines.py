@@ -23,7 +23,10 @@ _TOO_LONG = "beside the trials they may take as long as timeout_s; a baseline ma
 
 
 def eager_backend(session: Session) -> Backend | None:
-    """What runs the float model in the framework that it was made in; None where its form is nobody's own."""
+    """What runs the float model in the framework that it was made in; None where its form is nobody's own, or the
+    device runs no framework."""
+    if session.request.target.hardware.reference is not None:
+        return None
     form = session.prepared.source.model.form
     return session.request.reference[form.name] if form.framework else None
 

@@ -39,6 +39,8 @@ def container(deployment: Deployment) -> dict[str, Any]:
     """The container of a replica: the image, its key, what it may use, and when it is well."""
     resources: dict[str, Any] = {"requests": {"cpu": str(deployment.cores)}, "limits": {"cpu": str(deployment.cores)}}
     if (peak_mb := deployment.measurement.memory_mb) is not None:  # of all sessions in one process: each has its own
+        weights_mb = deployment.measurement.size_mb or 0.0  # again for each smaller batch, as each session has its own
+        peak_mb += 2 * weights_mb * len(deployment.manifest.smaller)
         memory_mb = round(deployment.manifest.candidate.replicas * peak_mb) + _SERVER_MB
         resources["requests"]["memory"] = resources["limits"]["memory"] = f"{memory_mb}M"
     if (device := deployment.manifest.target.hardware.kubernetes) is not None:
