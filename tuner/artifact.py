@@ -12,7 +12,6 @@ it gave, `calls_ms.npy` how long its calls took in the race, in their order.
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -23,13 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
-from tuner.errors import CandidateError, RequestError
 from tuner.model import Model
 from tuner.plugin import Backend, Session
 from tuner.pool import Buckets, Pool
-from tuner.proxy import Proxy
-from tuner.system import interpreters
-from tuner.system.launcher import install_name
+from tuner.proxy import Proxy, environment_of
 from tuner.target import Target
 from tuner.tensors import Arrays, Shape, TensorSpec
 
@@ -208,7 +204,7 @@ def load(folder: Path, samples: int | None = None) -> Artifact:
     manifest = read_manifest(folder)
     manifest = manifest if samples is None else manifest.least(samples)
     count = manifest.candidate.replicas
-    environment = environment_of(folder, manifest)
+    environment = environment_of(folder, manifest.candidate.backend, manifest.interpreter)
     if environment is None:
         made = sessions(folder, manifest)
     else:
@@ -238,22 +234,6 @@ def sessions(folder: Path, manifest: Manifest) -> list[Session]:
         Buckets(dict(zip(of_shapes, mine, strict=True))) if len(mine) > 1 else mine[0]
         for mine in zip(*of_shapes.values(), strict=True)
     ]
-
-
-def environment_of(folder: Path, manifest: Manifest) -> interpreters.Environment | None:
-    """Where the artifact's backend can run: None is this process's own, else among the environments where it was
-    measured, else in the usual cache. Raises RequestError where it is in neither."""
-    backend, root = manifest.candidate.backend, interpreters.usual_root()
-    if manifest.interpreter == Path(sys.executable) or interpreters.satisfied(backend.requirements):
-        return None
-    if manifest.interpreter is not None:
-        kept = interpreters.find(manifest.interpreter.parents[2], backend.requirements)
-        if kept is not None:
-            return kept
-    try:
-        return interpreters.require(root, install_name(type(backend)), backend.requirements)
-    except CandidateError as error:
-        raise RequestError(f"{folder}: {error.sentence}") from error
 
 
 def buckets(files: Path, backend: Backend, model: Model | Manifest) -> list[tuple[Path, tuple[TensorSpec, ...]]]:

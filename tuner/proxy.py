@@ -7,14 +7,17 @@ A call takes longer than was measured by the copies of its inputs and outputs; i
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from tuner.plugin import Session
+from tuner.errors import CandidateError, RequestError
+from tuner.plugin import Backend, Session
+from tuner.system import interpreters
 from tuner.system.interpreters import Environment
-from tuner.system.launcher import Launcher
+from tuner.system.launcher import Launcher, install_name
 from tuner.tensors import Arrays
 
 _session: Session | None = None  # of the child
@@ -31,6 +34,21 @@ class Proxy(Session):
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         return self._worker.run(_run, inputs)
+
+
+def environment_of(folder: Path, backend: Backend, measured_with: Path | None) -> interpreters.Environment | None:
+    """Where that backend of the artifact in `folder` can run: None is this process's own, else among the environments
+    where it was measured, with that interpreter, else in the usual cache. Raises RequestError where it is in none."""
+    if measured_with == Path(sys.executable) or interpreters.satisfied(backend.requirements):
+        return None
+    if measured_with is not None:
+        kept = interpreters.find(measured_with.parents[2], backend.requirements)
+        if kept is not None:
+            return kept
+    try:
+        return interpreters.require(interpreters.usual_root(), install_name(type(backend)), backend.requirements)
+    except CandidateError as error:
+        raise RequestError(f"{folder}: {error.sentence}") from error
 
 
 def _load(folder: Path, share: int) -> None:

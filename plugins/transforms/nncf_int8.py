@@ -18,6 +18,7 @@ from tuner.model import Form, Model, fed
 from tuner.plugin import Quantized, Transform, missing
 from tuner.plugins.transforms.keep_float import kept_in_float
 from tuner.system.fields import AtLeast, Below
+from tuner.system.machine import saturates_int8
 from tuner.target import Target
 from tuner.tensors import Arrays
 
@@ -88,8 +89,11 @@ class NncfInt8(Transform):
             "subset_size": len(inputs),
             "fast_bias_correction": self.fast_bias_correction,
             "model_type": nncf.ModelType.TRANSFORMER if attends else None,
-            # weights stay as they are, to be rounded, for some may yet be spared
-            "advanced_parameters": nncf.AdvancedQuantizationParameters(backend_params={"compress_weights": False}),
+            "advanced_parameters": nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE if saturates_int8() else None,
+                # weights stay as they are, to be rounded, for some may yet be spared
+                backend_params={"compress_weights": False},
+            ),
         }
 
         def quantized(preset: str) -> Any:

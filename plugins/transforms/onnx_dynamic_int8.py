@@ -10,6 +10,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model
 from tuner.plugin import Quantized, Transform, missing
+from tuner.system.machine import saturates_int8
 from tuner.target import Target
 
 
@@ -17,7 +18,8 @@ from tuner.target import Target
 class OnnxDynamicInt8(Transform):
     """Matrix products (MatMul and Gemm) in int8; convolutions stay in float, as they run slower this way.
 
-    For transformers and wide fully connected layers. `per_channel` scales each output column by itself.
+    For transformers and wide fully connected layers. `per_channel` scales each output column by itself. On an x86
+    without VNNI weights have 7 bits, for sums would saturate.
     """
 
     per_channel: bool = True
@@ -51,6 +53,7 @@ class OnnxDynamicInt8(Transform):
                 op_types_to_quantize=["MatMul", "Gemm"],
                 per_channel=self.per_channel,
                 weight_type=QuantType.QInt8,
+                reduce_range=saturates_int8(),
             )
         graph = onnx.load(str(out / model.path.name)).graph
         if not any(node.op_type == "MatMulInteger" for node in graph.node):

@@ -19,6 +19,7 @@ from tuner.plugin import Quantized, Transform, later, missing
 from tuner.plugins.transforms.keep_float import kept_in_float
 from tuner.plugins.transforms.onnx_layer import alone
 from tuner.system.fields import AtLeast, Below
+from tuner.system.machine import saturates_int8
 from tuner.target import Target
 from tuner.tensors import Arrays
 
@@ -38,7 +39,8 @@ class OnnxStaticInt8(Transform):
     kept: all that occurs, what loses least information, 99.999 % of it, or what gives the least mean squared error. At
     most 512 samples are used. `layers_only`: what lies between convolutions and matrix products stays in float, which
     is where the gates of an attention or a mask of minus infinity lose most.
-    The usual first choice for convolutional networks on a CPU with VNNI instructions.
+    The usual first choice for convolutional networks on a CPU with VNNI instructions; on an x86 without them weights
+    have 7 bits, for sums would saturate.
 
     `max_error` climbs a ladder until the outputs are so near those of the float model (`tuner.fidelity.unlikeness`, on
     32 of the calibration samples): these fields as they are, then `layers_only`, then the other ranges; from the best
@@ -179,6 +181,7 @@ class _Quantizing:
             per_channel=plugin.per_channel,
             activation_type=activations[plugin.activation],
             weight_type=QuantType.QInt8,
+            reduce_range=saturates_int8(),
             nodes_to_exclude=list(without),
             calibrate_method=CalibrationMethod.MinMax,  # what is kept are a least and a greatest, however they came
             calibration_cache_path=self._ranges(plugin.calibration),

@@ -23,6 +23,7 @@ from tuner.plugin import Backend, Conversion, Plugin, Transform, encode
 from tuner.system.deadline import Deadline
 from tuner.system.digests import digest
 from tuner.system.launcher import Launcher
+from tuner.system.machine import saturates_int8
 from tuner.target import Target
 
 
@@ -147,7 +148,8 @@ class Builder:
         made_from = {"model": key, "transform": encode(step), "code": plugin_version(step, self._launcher)}
         if isinstance(step, Conversion):
             return made_from
-        return {**made_from, "dataset": self._source.dataset.key(), "device": self._target.device}
+        made_from |= {"dataset": self._source.dataset.key(), "device": self._target.device}
+        return made_from | {"saturates": True} if step.quantizes and saturates_int8() else made_from
 
     def _make(
         self,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.errors import CandidateError
+from tuner.proxy import environment_of
 from tuner.system.launcher import Launcher
 from tuner.system.worker import Worker
 from tuner.tensors import Arrays, TensorSpec
@@ -63,7 +64,9 @@ class Replica:
         self._folder, self._count, self._log = folder, count, log
         manifest = artifact.read_manifest(folder)
         share = manifest.share(count).target
-        self._launcher = Launcher(math.inf, share.environment, None, artifact.environment_of(folder, manifest))
+        self._launcher = Launcher(
+            math.inf, share.environment, None, environment_of(folder, manifest.candidate.backend, manifest.interpreter)
+        )
         self._memory = tempfile.TemporaryDirectory(prefix="tune-serve-", dir=_SHARED if _SHARED.is_dir() else None)
         self._inputs: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._outputs: NDArray[np.uint8] = np.zeros(0, np.uint8)

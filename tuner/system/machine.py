@@ -1,6 +1,7 @@
 """What the host says of itself: its processor, its load."""
 
 import os
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,14 @@ def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
     facts = {name.strip(): value.strip() for name, _, value in pairs}
     part = facts.get("CPU part", "unknown CPU")
     return facts.get("model name") or _ARM.get(part, part)
+
+
+def saturates_int8(file: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether runtimes add up products of 8-bit numbers by pairs in 16 bits here, which saturate: on x86 without VNNI.
+    Weights of 7 bits do not."""
+    if platform.machine() != "x86_64" or not file.exists():
+        return False
+    return not {"avx512_vnni", "avx_vnni"} & set(file.read_text(encoding="utf-8", errors="replace").split())
 
 
 def governor() -> str | None:

@@ -123,9 +123,6 @@ def test_the_plugins_are_found(request: pytest.FixtureRequest) -> None:
     )
 
 
-# --- values
-
-
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_plugin_survives_json_and_pickle(plugin_kind: type[Plugin], data: st.DataObject) -> None:
