@@ -145,7 +145,8 @@ class Builder:
 
     def _made_from(self, step: Transform, key: str) -> dict[str, Any]:
         """Everything that decides what the step makes of the model with that key."""
-        made_from = {"model": key, "transform": encode(step), "code": plugin_version(step, self._launcher)}
+        made_from: dict[str, Any] = {"model": key, "transform": encode(step)}
+        made_from["code"] = plugin_version(step, self._launcher)
         if isinstance(step, Conversion):
             return made_from
         made_from |= {"dataset": self._source.dataset.key(), "device": self._target.device}
