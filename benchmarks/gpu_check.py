@@ -174,8 +174,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8.0)
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
-    if unknown := set(given.steps) - {*STEPS, *STUDIES}:
-        parser.error(f"--steps: {min(unknown)} is none of {', '.join({**dict.fromkeys(STEPS), **STUDIES})}")
+    known = dict.fromkeys((*STEPS, *STUDIES))
+    if unknown := set(given.steps) - known.keys():
+        parser.error(f"--steps: {min(unknown)} is none of {', '.join(known)}")
     target = _target("cpu") if given.dry_run else next(filter(None, map(_target, TARGETS)), None)
     if target is None:
         nvidia = device("nvidia")

@@ -150,6 +150,11 @@ def cut(array: NDArray[Any], axis: int | None, start: int, stop: int) -> NDArray
     return array if axis is None else array[(*[slice(None)] * axis, slice(start, stop))]
 
 
+def first(inputs: Arrays, specs: Sequence[TensorSpec], count: int) -> Arrays:
+    """The first so many samples of each input."""
+    return {s.name: np.ascontiguousarray(cut(inputs[s.name], s.batch_axis, 0, count)) for s in specs}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The part of `manifest.json` that loading needs. `interpreter` is that of the environment it was measured in,

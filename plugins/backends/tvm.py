@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from numpy.typing import NDArray
-
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model
@@ -29,12 +27,13 @@ from tuner.plugins.backends.tvm_lowering import (
 )
 from tuner.plugins.backends.tvm_on_board import OnBoard
 from tuner.plugins.backends.tvm_records import FAILED_S, REACHED, RECORDS, costs_of, key_of, locked, reach, reached
+from tuner.plugins.backends.tvm_session import TvmSession
 from tuner.plugins.backends.tvm_tuning import ROUND, measure
 from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.fields import AtLeast
 from tuner.system.said import last_line
 from tuner.target import Target
-from tuner.tensors import Arrays, TensorSpec
+from tuner.tensors import TensorSpec
 
 _LIBRARY, _OBJECTS = "model.so", "model.tar"
 
@@ -136,7 +135,7 @@ class TVM(Backend):
         library = tvm.runtime.load_module(str(path))
         device = tvm.cpu() if target.hardware.host else tvm.cuda()
         buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype, device) for spec in specs}
-        return _Session(tvm.relax.VirtualMachine(library, device)["main"], buffers)
+        return TvmSession(tvm.relax.VirtualMachine(library, device)["main"], buffers)
 
     def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
         threads = "" if target.hardware.far else f'os.environ.setdefault("TVM_NUM_THREADS", "{target.cores}")\n'
@@ -170,30 +169,21 @@ def run(inputs):
             start = time.monotonic()
             database = ms.database.JSONDatabase(work_dir=str(work))
             reused = len(database)
-            if reached(work) < self.trials_per_task:
+            more = reached(work) < self.trials_per_task
+            if more:
                 measure(tasks, database, work, self.trials_per_task, target, self.seed)
-                if not any(min(costs, default=FAILED_S) < FAILED_S for costs in costs_of(database, tasks)):
-                    for name in RECORDS:
-                        (work / name).unlink(missing_ok=True)
-                    raise CandidateError("error", "not one schedule that TVM tried could be built and measured")
+            valid = sum(min(costs, default=FAILED_S) < FAILED_S for costs in costs_of(database, tasks))
+            if more and not valid:
+                for name in RECORDS:
+                    (work / name).unlink(missing_ok=True)
+                raise CandidateError("error", "not one schedule that TVM tried could be built and measured")
+            if more:
                 reach(work, self.trials_per_task)
             for name in RECORDS:
                 shutil.copyfile(work / name, out / name)
-            valid = sum(min(costs, default=FAILED_S) < FAILED_S for costs in costs_of(database, tasks))
             counts = {"records": len(database), "reused": reused, "measured": len(database) - reused}
             seconds = round(time.monotonic() - start, 1)
             return {"tasks_with_valid_record": valid, **counts, "seconds": seconds, "database": key}
-
-
-class _Session(Session):
-    def __init__(self, main: Any, buffers: dict[str, Any]) -> None:
-        self._main, self._buffers = main, buffers
-
-    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        for name, buffer in self._buffers.items():
-            buffer.copyfrom(inputs[name])
-        result = self._main(*self._buffers.values())
-        return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
 
 
 def _unfit_for_cuda(target: Target, kind: str, sees_device: bool) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tuner.errors import CandidateError
 from tuner.model import Model
+from tuner.system.machine import cpu_flags
 from tuner.system.said import last_line
 from tuner.target import Target
 
@@ -114,6 +115,6 @@ def _host_cpu() -> str:
     name = str(codegen.llvm_get_system_cpu())
     if not X86:
         return name
-    has = "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    has = "avx512f" in cpu_flags()
     named = "avx512f" in codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mcpu": name}))
     return name if has == named else "x86-64-v4" if has else "x86-64-v3"

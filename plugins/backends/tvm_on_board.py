@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from tuner.errors import CandidateError
-from tuner.plugin import Session
+from tuner.plugins.backends.tvm_session import TvmSession
 from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.files import critical_section
-from tuner.tensors import Arrays, TensorSpec
+from tuner.tensors import TensorSpec
 
 _WAIT_S = 60.0  # a server is free again a moment after the process before has ended
 
 
-class OnBoard(Session):
+class OnBoard(TvmSession):
     """What is timed is the call on the board, without the way there and back. TVM makes it twice, the first time to
     warm up."""
 
@@ -27,17 +25,14 @@ class OnBoard(Session):
         self._remote.upload(str(library))
         device = self._remote.cpu(0)
         self._machine = tvm.relax.VirtualMachine(self._remote.load_module(library.name), device)
-        self._buffers = {s.name: tvm.runtime.empty(s.full(batch_size), s.dtype, device) for s in specs}
+        super().__init__(self._called, {s.name: tvm.runtime.empty(s.full(batch_size), s.dtype, device) for s in specs})
         self._timed = self._machine.time_evaluator("invoke_stateful", device, number=1, repeat=1)
         self._seconds = 0.0
 
-    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
-        for name, buffer in self._buffers.items():
-            buffer.copyfrom(inputs[name])
-        self._machine.set_input("main", *self._buffers.values())
+    def _called(self, *buffers: Any) -> Any:
+        self._machine.set_input("main", *buffers)
         self._seconds += self._timed("main").mean
-        result = self._machine.get_outputs("main")
-        return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
+        return self._machine.get_outputs("main")
 
     def now(self) -> float:
         return self._seconds

@@ -46,7 +46,7 @@ class TvmBoard(Device):
         """Those of a target's tracker and key, as many as there are servers."""
         if self.tracker is None or self.key is None:
             return ()
-        return (f"{self.key} at {self.tracker}",) * self.servers().get(self.key, 0)
+        return (self._name,) * self.servers().get(self.key, 0)
 
     def absence(self) -> str:
         return "none (target.remote says where: its tracker, and its key there)"
@@ -57,19 +57,20 @@ class TvmBoard(Device):
                 "say where the board is: target.remote.tracker=HOST:PORT target.remote.key=KEY, as given to "
                 "python -m tvm.exec.rpc_server --tracker=HOST:PORT --key=KEY on the board"
             )
-        count = len(self.found())
+        servers = self.servers()
+        count = servers.get(self.key, 0)
         if 0 < count < self.least:
             raise RequestError(
                 f"{self.key!r} at {self.tracker} has {count} of the {self.least} servers that a race may need, one for "
                 "each artifact in it: start more on the board, python -m tvm.exec.rpc_server …"
             )
         if not count:
-            known = ", ".join(sorted(self.servers())) or "none"
+            known = ", ".join(sorted(servers)) or "none"
             raise RequestError(
                 f"the tracker at {self.tracker} knows no board {self.key!r}, but {known}; start on the board: "
                 f"python -m tvm.exec.rpc_server --tracker={self.tracker} --key={self.key}"
             )
-        return self.found()[0]
+        return self._name
 
     def servers(self) -> dict[str, int]:
         """How many servers the tracker has of each key. Raises RequestError where no tracker answers."""
@@ -80,6 +81,10 @@ class TvmBoard(Device):
         """How many of the board's servers wait for a process. Raises RequestError where no tracker answers."""
         queues = self._summary()["queue_info"]
         return int(queues[self.key]["free"]) if self.key in queues else 0
+
+    @property
+    def _name(self) -> str:
+        return f"{self.key} at {self.tracker}"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -93,9 +98,6 @@ class TvmBoard(Device):
 
     def energy(self) -> Reading:
         return ()  # this machine's counters say nothing of the board
-
-    def versions(self) -> Mapping[str, str]:
-        return {}
 
     def facts(self, device_name: str | None) -> Mapping[str, str | float]:
         return {"name": self.find(device_name), "servers": self.servers().get(str(self.key), 0)}

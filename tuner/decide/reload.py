@@ -45,8 +45,7 @@ def agreeing(folder: Path) -> list[int]:
 
 def _agrees(folder: Path, size: int, inputs: Arrays, answered: list[NDArray[Any]]) -> bool:
     loaded = artifact.load(folder, size)
-    few = {spec.name: artifact.cut(inputs[spec.name], spec.batch_axis, 0, size) for spec in loaded.inputs}
-    outputs = loaded.run({name: np.ascontiguousarray(array) for name, array in few.items()})
+    outputs = loaded.run(artifact.first(inputs, loaded.inputs, size))
     wanted = [artifact.cut(o, axis, 0, size) for o, axis in zip(answered, loaded.axes(answered), strict=True)]
     return all(starmap(_alike, zip(outputs, wanted, strict=True)))
 

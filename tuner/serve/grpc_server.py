@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from tuner.errors import RequestError
 from tuner.serve.model import VERSION
-from tuner.serve.protocol import DATATYPE_OF, Inference, Refusal, Wanted, dtype_of, from_bytes, refuse_extensions
+from tuner.serve.protocol import (
+    DATATYPE_OF,
+    Inference,
+    Refusal,
+    Wanted,
+    dtype_of,
+    from_bytes,
+    refuse_extensions,
+    values_of,
+)
 from tuner.serve.service import Seen, Service
 from tuner.serve.settings import Settings
 
@@ -180,7 +189,7 @@ def _from_contents(label: str, contents: Any, dtype: np.dtype[Any], shape: list[
     if name is None:
         raise Refusal(400, f"{label}: {DATATYPE_OF[dtype.name]} goes in raw_input_contents")
     values = np.array(getattr(contents, name), _HOLDS[name])
-    if values.size != int(np.prod(shape, dtype=object)):
+    if values.size != values_of(shape):
         raise Refusal(400, f"{label}: {name} has {values.size} values; shape {shape} needs another number")
     array = values.astype(dtype)
     if not np.array_equal(array, values, equal_nan=dtype.kind == "f"):

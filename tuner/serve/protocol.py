@@ -155,7 +155,7 @@ def dtype_of(label: str, datatype: Any, shape: Any) -> np.dtype[Any]:
     return np.dtype(DATATYPES[datatype])
 
 
-def _count(shape: Sequence[int]) -> int:
+def values_of(shape: Sequence[int]) -> int:
     """The number of values; of any size, unlike NumPy's."""
     count = 1
     for size in shape:
@@ -164,7 +164,7 @@ def _count(shape: Sequence[int]) -> int:
 
 
 def from_bytes(label: str, raw: memoryview, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
-    if _count(shape) * dtype.itemsize != len(raw):
+    if values_of(shape) * dtype.itemsize != len(raw):
         raise Refusal(400, f"{label}: shape {shape} of {dtype} is not {len(raw)} bytes")
     if dtype == np.bool_ and len(raw) and max(raw) > 1:
         raise Refusal(400, f"{label}: a byte of BOOL must be 0 or 1")
@@ -180,10 +180,10 @@ def _from_json(label: str, data: Any, dtype: np.dtype[Any], shape: list[int]) ->
         values = np.array(data) if data else np.zeros(0, dtype)
     except (ValueError, OverflowError) as error:
         raise Refusal(400, f"{label}: data must be a list of numbers, flat or nested as the shape is") from error
-    if values.shape not in (tuple(shape), (_count(shape),)) and values.size:
+    if values.shape not in (tuple(shape), (values_of(shape),)) and values.size:
         raise Refusal(400, f"{label}: data has shape {list(values.shape)}, not {shape}")
-    if values.size != _count(shape):
-        raise Refusal(400, f"{label}: data has {values.size} values; shape {shape} needs {_count(shape)}")
+    if values.size != values_of(shape):
+        raise Refusal(400, f"{label}: data has {values.size} values; shape {shape} needs {values_of(shape)}")
     if values.size and values.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]:
         raise Refusal(400, f"{label}: data must be {DATATYPE_OF[dtype.name]} values")
     with np.errstate(over="ignore"):

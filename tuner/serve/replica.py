@@ -164,8 +164,7 @@ def _load(folder: Path, count: int) -> Loaded:
     else:
         inputs = {name: np.zeros(shape, dtype) for name, shape, dtype in whole(loaded.inputs, loaded.batch_size)}
     for each in _Child.loaded:  # the first call prepares what later ones find ready
-        few = {s.name: artifact.cut(inputs[s.name], s.batch_axis, 0, each.batch_size) for s in each.inputs}
-        each.run({name: np.ascontiguousarray(array) for name, array in few.items()})
+        each.run(artifact.first(inputs, each.inputs, each.batch_size))
     start = loaded.now()
     outputs = loaded.run(inputs)
     return Loaded(layout_of(outputs), loaded.now() - start)

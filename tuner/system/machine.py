@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -33,9 +34,13 @@ def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
 def saturates_int8(file: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether runtimes add up products of 8-bit numbers by pairs in 16 bits here, which saturate: on x86 without VNNI.
     Weights of 7 bits do not."""
-    if platform.machine() != "x86_64" or not file.exists():
-        return False
-    return not {"avx512_vnni", "avx_vnni"} & set(file.read_text(encoding="utf-8", errors="replace").split())
+    return platform.machine() == "x86_64" and file.exists() and not {"avx512_vnni", "avx_vnni"} & cpu_flags(file)
+
+
+@cache
+def cpu_flags(file: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What Linux says that the processor can do, among other words of that file."""
+    return frozenset(file.read_text(encoding="utf-8", errors="replace").split())
 
 
 def governor() -> str | None:
