@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +100,9 @@ def mlflow(folder: Path) -> Iterator[str]:
         )
     try:
         wait_for(port, server, folder / "log")
-        yield f"http://127.0.0.1:{port}"
+        uri = f"http://127.0.0.1:{port}"
+        urllib.request.urlopen(f"{uri}/health", timeout=60).close()  # it listens before its worker has imported MLflow
+        yield uri
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # it has workers
         server.wait(60)
