@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tuner.dataset import Dataset, Role
 from tuner.model import Form, Model
+from tuner.operators import OperatorTime
 from tuner.system.loader import Checked
 from tuner.system.said import last_line
 from tuner.target import Target
@@ -235,6 +236,13 @@ class Backend(Plugin, ABC):
         """So many sessions that share the target's cores, each for a thread of its own. A runtime with streams of its
         own may do better than to load as many times."""
         return [self.load(folder, inputs, batch_size, target.share(replicas)) for _ in range(replicas)]
+
+    def operator_times(
+        self, folder: Path, inputs: tuple[TensorSpec, ...], target: Target, batch: Arrays
+    ) -> list[OperatorTime]:
+        """What each operator takes of a call with that whole batch, by the runtime's own clock, in the order in which
+        they run; nothing where it has no such clock. Called once a study, to say why int8 gained what it did."""
+        return []
 
     def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
         """How a server ("triton", "openvino-model-server") runs by itself what `compile` wrote in `folder`, on the

@@ -4,14 +4,18 @@ A task is a frozen dataclass in a module of its own; a workload names it. It run
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from tuner.judging import Judging, Scores
 from tuner.system.code import source_digest
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tuner.artifact import Artifact
     from tuner.plugin import Session
     from tuner.tensors import Arrays
@@ -52,5 +56,16 @@ class Call(Task):
         return {}
 
     def scores(self, loaded: "Artifact", evaluation: Iterable[tuple["Arrays", Any]], judging: Judging) -> Scores:
-        """What the metric makes of the outputs."""
-        return judging.scores((loaded.answer(inputs), labels) for inputs, labels in evaluation)
+        """What the metric makes of the outputs. All replicas are at it, each in a thread."""
+        return judging.scores(_answered(loaded, iter(evaluation)))
+
+
+def _answered(
+    loaded: "Artifact", evaluation: Iterator[tuple["Arrays", Any]]
+) -> Iterator[tuple[list["NDArray[Any]"], Any]]:
+    """The answers to those batches and their labels, in their order, as many at a time as there are replicas."""
+    count = len(loaded.replicas)
+    with ThreadPoolExecutor(count) as threads:
+        while some := list(islice(evaluation, count)):
+            answers = threads.map(loaded.answer, [inputs for inputs, _ in some])
+            yield from zip(answers, [labels for _, labels in some], strict=True)

@@ -1,14 +1,20 @@
 """ONNX Runtime: a graph optimiser and kernels for CPUs (and other devices through its providers)."""
 
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, Layout, copy
 from tuner.model import Form, Model
+from tuner.operators import OperatorTime
 from tuner.plugin import Backend, Native, Session, later, missing
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
@@ -19,6 +25,9 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "disabled": "ORT_DISABLE_ALL",
 }
+_WARM_UP, _PROFILED = 3, 15  # calls
+_KERNEL = "_kernel_time"  # behind a node's name, where the profiler notes how long it ran
+_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput", "Cast")
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,28 @@ class OnnxRuntime(Backend):
             )
         return _Session(session)
 
+    def operator_times(
+        self, folder: Path, inputs: tuple[TensorSpec, ...], target: Target, batch: Arrays
+    ) -> list[OperatorTime]:
+        import onnxruntime
+
+        size = next((batch[s.name].shape[s.batch_axis] for s in inputs if s.batch_axis is not None), 1)
+        options = self._options(size, target.cores)
+        options.enable_profiling = True
+        with tempfile.TemporaryDirectory() as scratch:
+            options.profile_file_prefix = str(Path(scratch) / "profile")
+            session = onnxruntime.InferenceSession(
+                folder / ONNX.file, options, providers=list(target.onnxruntime_providers)
+            )
+            for _ in range(_WARM_UP + _PROFILED):
+                session.run(None, batch)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        calls: dict[str, list[dict[str, Any]]] = {}
+        for event in events:
+            if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
+                calls.setdefault(event["name"].removesuffix(_KERNEL), []).append(event)
+        return [_operator_time(name, of_it[_WARM_UP:]) for name, of_it in calls.items()]
+
     def _options(self, batch_size: int, threads: int) -> Any:
         import onnxruntime
 
@@ -136,6 +167,21 @@ session = onnxruntime.InferenceSession(files / {ONNX.file!r}, options, providers
 def run(inputs):
     return session.run(None, inputs)
 """
+
+
+def _operator_time(name: str, events: Sequence[Mapping[str, Any]]) -> OperatorTime:
+    """Of what the profiler noted of each call of that node."""
+    operator = events[0]["args"]["op_name"]
+    kind: Literal["layer", "conversion", "other"] = "other"
+    if operator in _CONVERSIONS:
+        kind = "conversion"
+    elif re.search(r"Conv|MatMul|Gemm", operator):
+        kind = "layer"
+    quantized = re.match(r"QLinear|QGemm|QAttention|Dynamic", operator) or "Integer" in operator
+    kept = {dtype for tensor in events[0]["args"]["input_type_shape"] for dtype in tensor}
+    computes_in = "int8" if quantized or (kind == "other" and kept & {"uint8", "int8"}) else "f32"
+    ms = float(np.median([event["dur"] for event in events])) / 1e3
+    return OperatorTime(re.sub(r"_(token_\d+|nchwc|quant)$", "", name), kind, computes_in, ms)
 
 
 class _Session(Session):

@@ -1,5 +1,7 @@
 """OpenVINO: Intel's compiler and runtime for CPUs; it uses AVX-512 and AMX where the processor has them."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,10 +13,14 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.model import Form, Model
+from tuner.operators import OperatorTime
 from tuner.plugin import Backend, Native, Precision, Session, later, missing
 from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
+
+_WARM_UP, _PROFILED = 3, 15  # calls
+_CONVERSIONS = ("Reorder", "Convert", "FakeQuantize")
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,19 @@ class OpenVINO(Backend):
             sessions[0].run({spec.name: np.zeros(spec.full(batch_size), spec.dtype) for spec in inputs})
         return sessions
 
+    def operator_times(
+        self, folder: Path, inputs: tuple[TensorSpec, ...], target: Target, batch: Arrays
+    ) -> list[OperatorTime]:
+        import openvino
+
+        config = {**self._config(target, 1), "PERF_COUNT": "YES"}
+        request = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", config).create_infer_request()
+        calls = []
+        for _ in range(_WARM_UP + _PROFILED):
+            request.infer(batch)
+            calls.append([info for info in request.profiling_info if info.status == info.Status.EXECUTED])
+        return [_operator_time(of_it) for of_it in zip(*calls[_WARM_UP:], strict=True)]
+
     def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
         if server == "triton":
             return "its OpenVINO backend (beta) is held to no precision, but takes bf16 where the processor has it"
@@ -107,6 +126,21 @@ def run(inputs):
         if not self.pinning:  # else OpenVINO decides
             config["ENABLE_CPU_PINNING"] = "NO"
         return config
+
+
+def _operator_time(infos: Sequence[Any]) -> OperatorTime:
+    """Of what was noted of one node in each call."""
+    first = infos[0]
+    kind: Literal["layer", "conversion", "other"] = "other"
+    if first.node_type in _CONVERSIONS:
+        kind = "conversion"
+    elif re.search(r"Convolution|Deconvolution|FullyConnected|MatMul|Attention", first.node_type):
+        kind = "layer"
+    arithmetic = first.exec_type.rpartition("_")[2].lower()
+    computes_in = "int8" if arithmetic in ("i8", "u8") else arithmetic
+    ms = float(np.median([info.real_time.total_seconds() for info in infos])) * 1e3
+    name = first.node_name.removesuffix("/DequantizationMultiply").removesuffix("/WithoutBiases")
+    return OperatorTime(name, kind, computes_in, ms)
 
 
 class _Session(Session):

@@ -144,6 +144,7 @@ class _Quantizing:
         self.prepared = prepared
         self._batches = batches
         self._threads = threads
+        self._seen: dict[Any, Any] = {}
 
     def layers(self) -> list[str]:
         import onnx
@@ -199,26 +200,36 @@ class _Quantizing:
     def _ranges(self, kind: str) -> Path:
         """The file that says what range of every tensor is kept."""
         from onnxruntime.quantization import CalibrationMethod
-        from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, save_tensors_data
+        from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
         file = self.prepared.with_name(f"{kind}.json")
         if file.exists():
             return file
         methods = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
-        calibrator = create_calibrator(
-            self.prepared,
-            augmented_model_path=str(file.with_suffix(".onnx")),
-            calibrate_method=methods.get(kind, CalibrationMethod.Percentile),
-            extra_options={"symmetric": False},
-        )
-        for batch in self._batches:  # one by one: all their activations do not fit into memory
-            calibrator.collect_data(_reader([batch]))
+        calibrator = self._calibrator(methods.get(kind, CalibrationMethod.Percentile))
         if kind == "mse":
             ranges = {name: _least_squares(*kept[:4]) for name, kept in calibrator.collector.histogram_dict.items()}
         else:
             ranges = {name: data.range_value for name, data in calibrator.compute_data().items()}
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, ranges), file)
         return file
+
+    def _calibrator(self, method: Any) -> Any:
+        """ONNX Runtime's, which has looked at the activations: once for each method."""
+        from onnxruntime.quantization.calibrate import create_calibrator
+
+        if method not in self._seen:
+            augmented = self.prepared.with_name(f"{method.name}.onnx")
+            calibrator = create_calibrator(
+                self.prepared,
+                augmented_model_path=str(augmented),
+                calibrate_method=method,
+                extra_options={"symmetric": False},
+            )
+            for batch in self._batches:  # one by one: all their activations do not fit into memory
+                calibrator.collect_data(_reader([batch]))
+            self._seen[method] = calibrator
+        return self._seen[method]
 
 
 def _least_squares(

@@ -259,16 +259,21 @@ def test_what_lost_too_much_is_tried_more_carefully_next() -> None:
         return Candidate((OnnxStaticInt8(max_error=max_error, activation=activation),), Null(), 8)
 
     next_after = {
-        candidate: [space.at(params) for params in starts.more_careful(space, candidate)]
+        candidate: starts.more_careful(space, candidate)
         for candidate in (careful(None), careful(0.2), careful(0.1), careful(None, "int8"), Candidate((), Null(), 8))
     }
     assert next_after == {
-        careful(None): [careful(0.2)],
-        careful(0.2): [careful(0.1)],
-        careful(0.1): [],
-        careful(None, "int8"): [],
-        Candidate((), Null(), 8): [],
+        careful(None): careful(0.2),
+        careful(0.2): careful(0.1),
+        careful(0.1): None,
+        careful(None, "int8"): None,
+        Candidate((), Null(), 8): None,
     }
+    assert [starts.less_careful(space, careful(bound)) for bound in (0.1, 0.2, None)] == [
+        careful(0.2),
+        careful(None),
+        None,
+    ]
     search = Search(
         Place(InMemoryStorage(), "s"), space, Sampling("random", 0), LIMITS, About("cpu", "a CPU", "s", "s")
     )
@@ -279,3 +284,32 @@ def test_what_lost_too_much_is_tried_more_carefully_next() -> None:
     search.tell(proposal, Outcome(proposal.candidate, "stopped_early", lost, stopped_by="accuracy_drop"))
     proposal = search.ask()
     assert proposal is not None and proposal.candidate == careful(0.2)
+
+
+def test_what_is_as_it_comes_stands_for_what_is_more_careful_until_it_loses_too_much() -> None:
+    space = Space.parse(
+        {
+            "batch_size": [8, 16],
+            "replicas": 1,
+            "quantize": node(OnnxStaticInt8, max_error=[None, 0.1]),
+            "backend": node(Null),
+        }
+    )
+    search = Search(
+        Place(InMemoryStorage(), "s"), space, Sampling("random", 0), LIMITS, About("cpu", "a CPU", "s", "s")
+    )
+
+    def asked(drop: float) -> set[float | None]:
+        """The bounds of what is proposed, each of which loses that much."""
+        bounds = set()
+        for _ in range(20):
+            proposal = search.ask()
+            assert proposal is not None, "nothing else is under way"
+            (quantizer,) = proposal.candidate.transforms
+            assert isinstance(quantizer, OnnxStaticInt8)
+            bounds.add(quantizer.max_error)
+            search.tell(proposal, Outcome(proposal.candidate, "complete", Measurement(accuracy_drop=drop)))
+        return bounds
+
+    assert asked(drop=0.0) == {None}
+    assert asked(drop=0.5) == {None, 0.1}

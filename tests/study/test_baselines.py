@@ -4,9 +4,10 @@ from typing import ClassVar
 
 from tests.study import node
 from tuner.candidate import Candidate
-from tuner.measurement import Measurement
+from tuner.goal import Goal
+from tuner.measurement import Latency, Measurement
 from tuner.search.space import Space
-from tuner.study.baselines import rivals
+from tuner.study.baselines import past_its_best, rivals
 from tuner.study.plan import Plan
 from tuner.testing.fakes import Null, Rounding
 from tuner.trial import Failure, Outcome
@@ -71,3 +72,31 @@ def test_every_untried_point_is_given_out_once() -> None:
     while (params := plan.next_untried(tried)) is not None:
         given.append(space.at(params))
     assert sorted(c.batch_size for c in given) == sorted(c.batch_size for _, c in points[1:])
+
+
+def test_a_baseline_that_got_slower_twice_has_seen_its_best() -> None:
+    def known(rates: dict[int, float], replicas: int = 1) -> list[Outcome]:
+        return [outcome(Candidate((), Null(), size, replicas), rate) for size, rate in rates.items()]
+
+    def skipped(size: int, rates: dict[int, float], replicas: int = 1) -> bool:
+        return past_its_best(Candidate((), Null(), size), known(rates, replicas), Goal())
+
+    falling = {8: 100.0, 16: 90.0, 32: 80.0}
+    assert skipped(64, falling) and not skipped(4, falling) and not skipped(64, {})
+    assert skipped(1, {8: 100.0, 4: 90.0, 2: 80.0})
+    assert not skipped(64, {8: 100.0, 16: 90.0}), "one may have been disturbed"
+    assert not skipped(64, {8: 100.0, 16: 80.0, 32: 90.0}), "it is faster again"
+    assert not skipped(64, falling, replicas=2), "those are others"
+
+
+def test_what_breaks_a_limit_says_nothing_of_a_baselines_best() -> None:
+    goal = Goal({"latency_ms": 5.0})
+
+    def done(size: int, rate: float, ms: float) -> Outcome:
+        latency = Latency(ms, ms, ms, ms, (ms, ms))
+        return Outcome(
+            Candidate((), Null(), size), "complete", Measurement(latency_ms=latency, throughput_normalised=rate)
+        )
+
+    over = [done(64, 900.0, 70.0), done(32, 800.0, 40.0), done(16, 700.0, 20.0)]
+    assert not past_its_best(Candidate((), Null(), 1), over, goal)

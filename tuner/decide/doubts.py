@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -148,9 +148,11 @@ def about_machine(cpu_percents: Sequence[float]) -> Iterator[Doubt]:
         yield Doubt("busy_machine", f"other processes were using {busy:.1f} of {len(cpu_percents)} cores at the start")
 
 
-def about_trials(outcomes: Sequence[Outcome], raced: Mapping[Candidate, float]) -> Iterator[Doubt]:
-    """int8 that does not pay, and a machine whose speed changed under the study. `raced` has the samples per second of
-    those that were timed side by side in the end, which is surer than what their trials gave."""
+def about_int8(
+    outcomes: Sequence[Outcome], raced: Mapping[Candidate, float], cause: Callable[[Candidate], str | None]
+) -> Iterator[Doubt]:
+    """int8 that does not pay, and the `cause`, where that is known. `raced` has the samples per second of those that
+    were timed side by side in the end, which is surer than what their trials gave."""
     done = {o.candidate: o for o in outcomes if o.state == "complete"}
     slower = []
     for candidate, outcome in done.items():
@@ -160,15 +162,21 @@ def about_trials(outcomes: Sequence[Outcome], raced: Mapping[Candidate, float]) 
         if candidate in raced and unquantized in raced:
             mine, theirs = raced[candidate], raced[unquantized]
         if plain is not outcome and mine and theirs and mine < 0.95 * theirs:
-            slower.append((mine / theirs, candidate.label))
+            slower.append((mine / theirs, candidate))
     if slower:
-        ratio, label = min(slower)
+        ratio, candidate = min(slower, key=lambda pair: pair[0])
         others = f" (and {len(slower) - 1} more)" if len(slower) > 1 else ""
-        yield Doubt("int8_slower", f"{label} runs at {ratio:.2f}× the speed of the same without quantization{others}")
+        sentence = f"{candidate.label} runs at {ratio:.2f}× the speed of the same without quantization{others}"
+        why = cause(candidate)
+        yield Doubt("int8_slower", sentence if why is None else f"{sentence}: {why}")
+
+
+def about_speed(outcomes: Sequence[Outcome]) -> Iterator[Doubt]:
+    """A machine whose speed changed under the study."""
     reference = [
         o.measurement.latency_ms.p50 / o.measurement.latency_vs_reference
-        for o in done.values()
-        if o.measurement.latency_ms and o.measurement.latency_vs_reference
+        for o in outcomes
+        if o.state == "complete" and o.measurement.latency_ms and o.measurement.latency_vs_reference
     ]
     if len(reference) > 1:
         slow, fast = np.percentile(reference, (90, 10))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from tuner.candidate import Candidate
+from tuner.decide.int8_time import Int8Time
 from tuner.goal import Goal
 from tuner.measure.roofline import Standing
 from tuner.trial import Outcome
@@ -13,9 +14,14 @@ LITTLE = 1.2  # times the samples per second of the best untuned runtime
 
 
 def about_gain(
-    verdict: Verdict, outcomes: Sequence[Outcome], goal: Goal, standings: Mapping[Candidate, Standing]
+    verdict: Verdict,
+    outcomes: Sequence[Outcome],
+    goal: Goal,
+    standings: Mapping[Candidate, Standing],
+    int8: Int8Time | None = None,
 ) -> Iterator[Doubt]:
-    """Nothing where the champion serves `LITTLE` times as many samples or more. `standings` are of those that raced."""
+    """Nothing where the champion serves `LITTLE` times as many samples or more. `standings` are of those that raced,
+    `int8` is where the time of the fastest quantized goes."""
     champion, untuned = verdict.champion, verdict.best_untuned
     if goal.objective != "throughput" or champion is None or untuned is None:
         return
@@ -31,7 +37,10 @@ def about_gain(
     )
     standing = standings.get(untuned.candidate)
     left = "" if standing is None else f"; {untuned.candidate.label} {standing.sentence('this device')}"
-    yield Doubt("little_gained", f"{mine / theirs:.2f}× the best untuned runtime, and why no more: {tried}{left}")
+    spent = "" if int8 is None else f"; of {int8.quantized.label}: {int8.sentence()}"
+    yield Doubt(
+        "little_gained", f"{mine / theirs:.2f}× the best untuned runtime, and why no more: {tried}{left}{spent}"
+    )
 
 
 def _end(outcome: Outcome, goal: Goal) -> str:

@@ -22,6 +22,7 @@ from tuner.dataset import Samples, batches, evaluation, shaped
 from tuner.device import Device
 from tuner.judging import Labels, Scores
 from tuner.measure.stream import MOVES, Stream, Turn, copied, joined
+from tuner.operators import OperatorTime
 from tuner.plugin import Session
 from tuner.system import energy
 from tuner.task import Task
@@ -153,6 +154,16 @@ def example() -> tuple[Arrays, list[NDArray[Any]]]:
     here = hosted()
     batch = here.pool[0][0]
     return batch, here.artifact.run(copied(batch))
+
+
+def operator_times(folder: Path) -> list[OperatorTime]:
+    """Where the time of a call of one replica goes, by its runtime's own clock; nothing where that has none. `folder`
+    is that of the artifact that is kept."""
+    whole = artifact.read_manifest(folder)
+    manifest = whole.share(whole.candidate.replicas)
+    backend = manifest.candidate.backend
+    place, inputs = artifact.buckets(folder / manifest.files, backend, manifest)[0]
+    return backend.operator_times(place, inputs, manifest.target, hosted().pool[0][0])
 
 
 def memory_mb() -> float:

@@ -16,7 +16,7 @@ from tuner.search.range import Params
 from tuner.search.record import ABOUT, OUTCOME, baseline_name, baselines_of, outcome_of, written
 from tuner.search.samplers import Sampling
 from tuner.search.space import Space
-from tuner.search.starts import more_careful
+from tuner.search.starts import less_careful, more_careful
 from tuner.search.storage import Place
 from tuner.trial import Outcome
 
@@ -78,7 +78,7 @@ class Search:
         self._study.sampler = self._sampling.sampler_for(number)
         trial = self._study.ask()
         self._owners.claim(trial)
-        candidate = self._space.sample(trial)
+        candidate = self._standing_for(self._space.sample(trial))
         if candidate in taken:
             self._study.tell(trial, state=TrialState.FAIL)
             self._refused += 1  # the next proposal is another
@@ -95,8 +95,8 @@ class Search:
         proposal.trial.set_user_attr(OUTCOME, written(outcome))
         self._study.tell(proposal.trial, self._values(outcome, others))
         self._asked.discard(proposal.candidate)
-        if self._goal.violations(outcome.measurement).get("accuracy_drop", 0.0) > 0:
-            self.enqueue(more_careful(self._space, outcome.candidate))
+        if self._lost(outcome):
+            self._queue_careful(outcome.candidate)
 
     def give_up(self, proposal: Proposal) -> None:
         """Ends a trial of which nothing is told: whoever goes on with the study tries it again."""
@@ -132,6 +132,28 @@ class Search:
 
     def baselines(self) -> list[Outcome]:
         return baselines_of(self._study.user_attrs)
+
+    def _lost(self, outcome: Outcome) -> bool:
+        """Whether it lost more accuracy than is allowed."""
+        return self._goal.violations(outcome.measurement).get("accuracy_drop", 0.0) > 0
+
+    def _standing_for(self, candidate: Candidate) -> Candidate:
+        """What is less careful stands for what is more so, as long as it is not known to lose too much: where it keeps
+        the limit both are alike, and it costs less."""
+        lost = {outcome.candidate.transforms for _, outcome in self.outcomes() if self._lost(outcome)}
+        while (looser := less_careful(self._space, candidate)) is not None and looser.transforms not in lost:
+            candidate = looser
+        return candidate
+
+    def _queue_careful(self, candidate: Candidate) -> None:
+        """The next more careful candidate comes next, unless it is known or waits already."""
+        careful = more_careful(self._space, candidate)
+        if careful is None or careful in self._asked or any(o.candidate == careful for _, o in self.outcomes()):
+            return
+        params = self._space.locate(careful)
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if params is not None and params not in (trial.system_attrs.get("fixed_params") for trial in waiting):
+            self._study.enqueue_trial(params)
 
     def _close_abandoned(self) -> None:
         """Closes the trials whose process died: they are told, where their outcome was written, else queued again."""

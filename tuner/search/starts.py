@@ -1,8 +1,10 @@
 """What a search tries without being told to by the sampler: its first points, and what is more careful than one that
 lost too much. What is worth it is declared by the transforms."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from tuner.candidate import Candidate
 from tuner.plugin import Transform
@@ -54,20 +56,33 @@ def hardest(space: Space) -> list[Point]:
     return [point for _, point in best.values()]
 
 
-def more_careful(space: Space, candidate: Candidate) -> list[Params]:
+def more_careful(space: Space, candidate: Candidate) -> Candidate | None:
     """The same with the next smaller bound on what its quantizer may do to the outputs, for one that lost too much;
-    none where the space has none."""
+    None where the space has none."""
+    return _neighbour(space, candidate, 1)
+
+
+def less_careful(space: Space, candidate: Candidate) -> Candidate | None:
+    """The same with the next larger bound, or with none; None where the space has neither."""
+    return _neighbour(space, candidate, -1)
+
+
+def _neighbour(space: Space, candidate: Candidate, step: Literal[1, -1]) -> Candidate | None:
+    """The same, so many steps further from what is unbounded to what is bounded most."""
     for n, transform in enumerate(candidate.transforms):
         if transform.bound is not None:
+            bounds = {getattr(p, transform.bound) for p in space.plugins if type(p) is type(transform)}
+            ordered = sorted(bounds, key=lambda bound: -math.inf if bound is None else -bound)
             now = getattr(transform, transform.bound)
-            bounds = {getattr(p, transform.bound) for p in space.plugins if type(p) is type(transform)} - {None}
-            for bound in sorted((b for b in bounds if now is None or b < now), reverse=True):
-                careful = replace(transform, **{transform.bound: bound})
-                transforms = (*candidate.transforms[:n], careful, *candidate.transforms[n + 1 :])
-                params = space.locate(replace(candidate, transforms=transforms))
-                if params is not None:
-                    return [params]
-    return []
+            further = ordered[ordered.index(now) + 1 :] if step > 0 else ordered[: ordered.index(now)][::-1]
+            for bound in further:
+                other = replace(transform, **{transform.bound: bound})
+                found = replace(
+                    candidate, transforms=(*candidate.transforms[:n], other, *candidate.transforms[n + 1 :])
+                )
+                if space.locate(found) is not None:
+                    return found
+    return None
 
 
 def _pressing(transform: Transform) -> bool:

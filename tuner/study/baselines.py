@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Collection
+from dataclasses import replace
 
 from tuner.candidate import Candidate
 from tuner.decide.choice import baselines, plain_runtime
@@ -68,6 +69,8 @@ def measure_baselines(
         for number, candidate in enumerate(candidates):
             if time.monotonic() >= end:
                 return {f"{len(candidates) - number} of {len(candidates)} baselines": _TOO_LONG}
+            if past_its_best(candidate, tally.outcomes.values(), goal):
+                continue
             advance(candidate)
             outcome = evaluator.evaluate(candidate, _best(candidate, eager, tally.outcomes.values(), goal))
             if outcome.failure is not None:
@@ -77,6 +80,25 @@ def measure_baselines(
             tally.spent(outcome)
             recorder.baseline(outcome)
     return {}
+
+
+def past_its_best(candidate: Candidate, outcomes: Collection[Outcome], goal: Goal) -> bool:
+    """Whether its runtime, with as many replicas, got slower twice in a row on the way from its best batch size within
+    the limits to the candidate's: then it has seen its best."""
+    scores = {
+        o.candidate.batch_size: score
+        for o in outcomes
+        if replace(o.candidate, batch_size=candidate.batch_size) == candidate
+        and (score := goal.score(o.measurement)) is not None
+        and all(excess <= 0 for excess in goal.violations(o.measurement).values())
+    }
+    if not scores:
+        return False
+    best = max(scores, key=lambda size: scores[size])
+    low, high = sorted((best, candidate.batch_size))
+    between = sorted((size for size in scores if low < size < high), key=lambda size: abs(size - best))
+    falling = all(scores[near] > scores[far] for near, far in itertools.pairwise([best, *between]))
+    return len(between) > 1 and falling
 
 
 def _best(candidate: Candidate, eager: Backend | None, outcomes: Collection[Outcome], goal: Goal) -> float | None:

@@ -23,7 +23,8 @@ _EARLIER = 5  # candidates that earlier studies suggest
 @dataclass
 class Plan:
     """`wanted` candidates at most, proposed by the `sampler`; where so many were tried, `ended_by` is the key that
-    ended it. `untried` are the points left of a space that can be counted, in a random order; none of another."""
+    ended it. `untried` are the points left of a space that can be counted, in a random order, but for those
+    that a search comes to by itself where another lost too much; none of another."""
 
     sampler: SamplerName
     wanted: int
@@ -35,7 +36,8 @@ class Plan:
         """For so many trials at most."""
         points = space.points()
         size = None if points is None else len(points)
-        untried = points or []
+        # what is more careful waits for what is less so (`Search`)
+        untried = [point for point in points or () if starts.less_careful(space, point[1]) is None]
         np.random.default_rng(request.seed).shuffle(untried)
         wanted = trials if size is None else min(trials, size)
         return cls(

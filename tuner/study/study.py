@@ -8,6 +8,7 @@ from tuner.champions.succession import Succession
 from tuner.decide import doubts
 from tuner.decide.contest import Incumbent
 from tuner.decide.gain import about_gain
+from tuner.decide.int8_time import fastest_int8, int8_time
 from tuner.decide.judge import Judge
 from tuner.errors import CandidateError, ExitCode, RequestError
 from tuner.evaluate.accuracy import value_interval
@@ -98,7 +99,10 @@ class Study:
             if not interrupted:  # else it is decided again
                 succession.conclude(verdict, session.folder.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
-        self._doubts += about_gain(verdict, list(self._tally.outcomes.values()), request.goal, reached)
+        outcomes = list(self._tally.outcomes.values())
+        fastest = fastest_int8(verdict, outcomes, _rates(verdict))
+        int8 = None if fastest is None else int8_time(session.rig, fastest)
+        self._doubts += about_gain(verdict, outcomes, request.goal, reached, int8)
         seconds = self._clock.seconds(self._tally.stage_seconds)
         accuracy = reference.scores.value if session.prepared.workload.judged else None
         ending = Ending(verdict, interrupted, accuracy, self._doubts, seconds, reached, left_out)
@@ -159,11 +163,17 @@ class Study:
         self._doubts = [
             *doubts.about_failures(outcomes),
             *self._doubts,
-            *doubts.about_trials(outcomes, _rates(verdict)),
+            *doubts.about_int8(outcomes, _rates(verdict), self._why_int8),
+            *doubts.about_speed(outcomes),
         ]
         self._doubts += doubts.about_quantized(outcomes, session.request.goal)
         self._doubts += [*doubts.about_race(verdict.noise), *doubts.about_replicas(verdict)]
         return verdict
+
+    def _why_int8(self, candidate: Candidate) -> str | None:
+        """Where the time of a call of a quantized candidate goes."""
+        time = int8_time(self._session.rig, candidate)
+        return None if time is None else time.sentence()
 
 
 def _rates(verdict: Verdict) -> dict[Candidate, float]:

@@ -1,0 +1,100 @@
+"""Why int8 gained what it did: the time of each layer in float and in int8, by the runtime's own clock."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tuner.candidate import Candidate
+from tuner.errors import CandidateError
+from tuner.evaluate.rig import Rig
+from tuner.measure import host
+from tuner.operators import OperatorTime
+from tuner.tables import Table
+from tuner.trial import Outcome
+from tuner.verdict import Verdict
+
+_MOST_ROWS = 40
+_COLUMNS = ("layer", "share of the float time", "float, ms", "quantized, ms", "times as fast", "computes in")
+
+
+@dataclass(frozen=True)
+class Int8Time:
+    """One call without and with quantization, operator by operator."""
+
+    quantized: Candidate
+    before: Sequence[OperatorTime]
+    after: Sequence[OperatorTime]
+
+    def sentence(self) -> str:
+        """Where the time goes, in words that follow a label and a ratio."""
+        whole, now = _ms(self.before), _ms(self.after)
+        was, layers = _of(self.before, "layer"), _of(self.after, "layer")
+        parts = [f"by the runtime's own clock its layers take {_percent(_ms(was) / whole)} % of the float model's time"]
+        floats = [layer for layer in layers if layer.computes_in != "int8"]
+        if len(floats) == len(layers):
+            return f"{parts[0]}, and none of them has become int8: its runtime has no such kernel for them"
+        speed = f"and run {_ms(was) / _ms(layers):.2f}× as fast quantized"
+        kept = f" ({len(floats)} of {len(layers)} still compute in float)" if floats else ""
+        gained = max(0.0, _ms(_of(self.after, "conversion")) - _ms(_of(self.before, "conversion")))
+        return f"{parts[0]} {speed}{kept}; conversions between add {_percent(gained / now)} % to the quantized call"
+
+    def table(self) -> Table:
+        """The layers, the longest first, then the rest. Layers stand beside one another where both have as many: they
+        run in the same order."""
+        whole = _ms(self.before)
+        was, now = _of(self.before, "layer"), _of(self.after, "layer")
+        rows = []
+        if len(was) == len(now):
+            pairs = sorted(zip(was, now, strict=True), key=lambda pair: -pair[0].ms)[:_MOST_ROWS]
+            rows = [_row(after.name, [before], [after], whole) for before, after in pairs]
+        for kind, title in (("layer", "all layers"), ("conversion", "conversions"), ("other", "all else")):
+            rows.append(_row(title, _of(self.before, kind), _of(self.after, kind), whole))
+        return Table(f"Time of a call by layer, as it came and as {self.quantized.label}", _COLUMNS, tuple(rows))
+
+
+def fastest_int8(verdict: Verdict, outcomes: Sequence[Outcome], rates: Mapping[Candidate, float]) -> Candidate | None:
+    """The champion, where that computes in int8; else the fastest that does, whatever it cost; None where nothing does.
+    `rates` are the samples/s of those that raced."""
+    ran = {o.candidate: rates.get(o.candidate) or o.measurement.throughput_normalised or 0.0 for o in outcomes}
+    champion = verdict.champion and verdict.champion.candidate
+    quantized = [c for c in ran if ran[c] and c.transforms and c.arithmetic == "int8"]
+    return max(quantized, key=lambda candidate: (candidate == champion, ran[candidate]), default=None)
+
+
+def int8_time(rig: Rig, candidate: Candidate) -> Int8Time | None:
+    """Of that candidate, beside the same without quantization. None where that does not run, or their runtime has no
+    clock of its own."""
+    plain = replace(candidate, transforms=tuple(t for t in candidate.transforms if not t.quantizes))
+    try:
+        before, after = _operator_times(rig, plain), _operator_times(rig, candidate)
+    except CandidateError:  # the log has why, and the study has its verdict without
+        return None
+    return Int8Time(candidate, before, after) if _of(before, "layer") and _of(after, "layer") else None
+
+
+def _operator_times(rig: Rig, candidate: Candidate) -> list[OperatorTime]:
+    folder, deadline = rig.built(candidate), rig.deadline()
+    with rig.hosting(folder, candidate, deadline) as worker:
+        times: list[OperatorTime] = worker.run_for(deadline.left_s(), host.operator_times, folder)
+        return times
+
+
+def _of(times: Sequence[OperatorTime], kind: str) -> list[OperatorTime]:
+    return [time for time in times if time.kind == kind]
+
+
+def _ms(times: Sequence[OperatorTime]) -> float:
+    return math.fsum(time.ms for time in times)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+def _row(
+    title: str, before: Sequence[OperatorTime], after: Sequence[OperatorTime], whole_ms: float
+) -> tuple[str | float | None, ...]:
+    was, now = _ms(before), _ms(after)
+    ratio = round(was / now, 2) if now and was else None
+    arithmetic = ", ".join(sorted({time.computes_in for time in after}))
+    return title, f"{_percent(was / whole_ms)} %", round(was, 4), round(now, 4), ratio, arithmetic
