@@ -24,6 +24,7 @@ from tuner.study.tally import Tally
 from tuner.system.environment import library_versions
 from tuner.system.machine import cpu_name, governor
 from tuner.system.secret import masked
+from tuner.tables import TABLES, read_tables
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Finding, Verdict
 
@@ -90,6 +91,7 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
         command=shlex.join(["tune", *request.overrides]),
         watch=succession.watched,
         registered=succession.registered,
+        tables=read_tables(session.folder.champion / TABLES) if verdict.champion is not None else (),
     )
 
 
