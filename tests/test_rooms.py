@@ -13,8 +13,8 @@ from tuner.model import Form
 
 NOUNS = {
     "artifact", "candidate", "catalog", "dataset", "device", "fidelity", "figures", "goal", "judging", "measurement",
-    "metrics", "model", "plugin", "pool", "proxy", "records", "result", "splits", "structured", "target", "task",
-    "tensors", "trial", "verdict", "workload",
+    "metrics", "model", "operators", "plugin", "pool", "proxy", "records", "result", "splits", "structured", "tables",
+    "target", "task", "tensors", "trial", "verdict", "workload",
 }  # fmt: skip
 GROUND = {"errors", "system"}
 LOWER = GROUND | {"nouns", "forms"}

@@ -16,6 +16,7 @@ from tuner.goal import Goal
 from tuner.measurement import Interval
 from tuner.records import FindingRecord, TrialRecord
 from tuner.system.files import damaged, read_json
+from tuner.tables import Table, decoded, encoded
 from tuner.verdict import Doubt
 
 _AS_THEY_ARE = (  # in `result.json` as in `Result`
@@ -118,7 +119,7 @@ class Result:
     `vs_eager`, `vs_best_untuned`. `noise` is the race's: ratios within it (a logarithm) are ties. `seconds` are total,
     search, decide and overhead. `left_out` has by plugin why it could not be tried. `watch` is the registered champion
     as it was examined, `registered` which version this study's champion became. `judged` is what accuracy is, in words:
-    the metric, and the output.
+    the metric, and the output. `tables` are what the champion's plugins and the study found out on the way.
     """
 
     study: str
@@ -155,6 +156,7 @@ class Result:
     """Whether the model came as int8: then its baselines are not float32."""
     judged: str = ""
     made_up: bool = False
+    tables: Sequence[Table] = ()
 
     @property
     def remarks(self) -> list[str]:
@@ -207,6 +209,7 @@ class Result:
             "watch": self.watch,
             "registered": self.registered,
             "quantized": self.quantized,
+            "tables": encoded(self.tables),
         }
 
     @classmethod
@@ -227,6 +230,7 @@ class Result:
             noise=value["race"]["noise"],
             doubts=[Doubt(**doubt) for doubt in value["doubts"]],
             trials=Counts(**value["trials"]),
+            tables=decoded(value.get("tables", {})),
             **{name: value[name] for name in _AS_THEY_ARE if name in value},
         )
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from tuner.candidate import Candidate
 from tuner.errors import Kind, RequestError
 from tuner.measurement import Measurement
+from tuner.tables import Table, decoded, encoded
 
 State = Literal["complete", "stopped_early", "failed"]
 
@@ -19,7 +20,8 @@ class Failure:
 @dataclass(frozen=True)
 class Outcome:
     """What became of a candidate. `seconds` is by stage, `held` when it had the device to itself (from and to, seconds
-    since 1970), `node` the machine that evaluated it where that is not the study's own."""
+    since 1970), `node` the machine that evaluated it where that is not the study's own, `tables` what its plugins found
+    out while they worked."""
 
     candidate: Candidate
     state: State
@@ -29,6 +31,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     held: tuple[tuple[float, float], ...] = ()
     node: str | None = None
+    tables: tuple[Table, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -40,6 +43,7 @@ class Outcome:
             "seconds": self.seconds,
             "held": self.held,
             "node": self.node,
+            "tables": encoded(self.tables),
         }
 
     @classmethod
@@ -53,6 +57,7 @@ class Outcome:
             value["seconds"],
             tuple((start, end) for start, end in value.get("held", ())),
             value.get("node"),
+            decoded(value.get("tables", {})),
         )
 
 

@@ -16,7 +16,7 @@ from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.system import machine
 from tuner.testing.fakes import Null
 from tuner.trial import Failure, Outcome
-from tuner.verdict import Finding, Verdict
+from tuner.verdict import Doubt, Finding, Verdict
 
 TOP1 = Judging("tuner.metrics:top1")
 
@@ -61,15 +61,23 @@ def test_a_limit_far_below_what_the_metric_measures_is_told_and_so_is_fidelity()
 
 def test_int8_that_does_not_pay_is_told() -> None:
     plain, quantized = Candidate((), Null(), 8), Candidate((OnnxStaticInt8(),), Null(), 8)
-    slower = list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 50)], {}))
-    assert [d.name for d in slower] == ["int8_slower"] and "0.50×" in slower[0].sentence
-    assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)], {}))
+
+    def told(outcomes: list[Outcome], raced: dict[Candidate, float], cause: str | None = None) -> list[Doubt]:
+        return list(doubts.about_int8(outcomes, raced, lambda candidate: cause))
+
+    slower = told([outcome(plain, 100), outcome(quantized, 50)], {})
+    assert [d.name for d in slower] == ["int8_slower"] and slower[0].sentence.endswith(
+        "0.50× the speed of the same without quantization"
+    )
+    (explained,) = told([outcome(plain, 100), outcome(quantized, 50)], {}, "its layers stay in float")
+    assert explained.sentence == f"{slower[0].sentence}: its layers stay in float"
+    assert not told([outcome(plain, 100), outcome(quantized, 150)], {})
     told_otherwise = {plain: 100.0, quantized: 140.0}  # by the race, in which they ran side by side
-    assert not list(doubts.about_trials([outcome(plain, 100), outcome(quantized, 50)], told_otherwise))
-    (raced,) = doubts.about_trials([outcome(plain, 100), outcome(quantized, 150)], {plain: 100.0, quantized: 80.0})
+    assert not told([outcome(plain, 100), outcome(quantized, 50)], told_otherwise)
+    (raced,) = told([outcome(plain, 100), outcome(quantized, 150)], {plain: 100.0, quantized: 80.0})
     assert "0.80×" in raced.sentence
     twice = replace(plain, replicas=2)
-    assert not list(doubts.about_trials([outcome(plain, 100), outcome(twice, 50)], {})), "nothing here is quantized"
+    assert not told([outcome(plain, 100), outcome(twice, 50)], {}), "nothing here is quantized"
 
 
 def test_int8_that_keeps_no_limit_as_it_comes_is_told_with_what_is_more_careful() -> None:
@@ -90,8 +98,8 @@ def test_a_machine_that_changes_speed_is_told() -> None:
     candidates = [Candidate((), Null(), batch) for batch in range(1, 11)]
     steady = [outcome(c, 100) for c in candidates]
     drifting = [outcome(c, 100, 1 + 0.1 * i) for i, c in enumerate(candidates)]
-    assert not list(doubts.about_trials(steady, {}))
-    assert [d.name for d in doubts.about_trials(drifting, {})] == ["drifting_machine"]
+    assert not list(doubts.about_speed(steady))
+    assert [d.name for d in doubts.about_speed(drifting)] == ["drifting_machine"]
 
 
 def test_a_busy_machine_and_a_noisy_race_are_told() -> None:

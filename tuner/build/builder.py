@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuner import artifact
+from tuner import artifact, tables
 from tuner.build.routes import conversions
 from tuner.build.store import Store
 from tuner.build.versions import plugin_version, versions
@@ -140,7 +140,7 @@ class Builder:
         made_from = self._made_from(step, model.key)
         stage = "conversion" if isinstance(step, Conversion) else "transform"
         arguments = (model, self._source.dataset, self._target)
-        folder = self._make(stage, made_from, deadline, step, lambda out: (step.apply, (*arguments, out)))
+        folder = self._make(stage, made_from, deadline, step, lambda out: (_apply, (step, *arguments, out)))
         return replace(model, form=step.gives, directory=folder, key=digest(made_from))
 
     def _made_from(self, step: Transform, key: str) -> dict[str, Any]:
@@ -180,6 +180,11 @@ class Builder:
             raise
 
 
+def _apply(step: Transform, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+    step.apply(model, dataset, target, out)
+    tables.carry(model.directory, out)
+
+
 def _compile(
     candidate: Candidate, model: Model, target: Target, described: Mapping[str, Any], out: Path, cache: Path
 ) -> None:
@@ -190,5 +195,7 @@ def _compile(
         place.mkdir(exist_ok=True)
         alone = replace(model, inputs=inputs, shapes=())
         backend.compile(alone, candidate.batch_size, target.share(candidate.replicas), place, cache)
+        tables.gather(place, out / tables.TABLES, "" if place == files else f"-{place.name}")
+    tables.carry(model.directory, out / tables.TABLES)
     more: dict[str, Any] = {"outputs": model.outputs, "shapes": [shape.to_json() for shape in model.shapes]}
     artifact.write_manifest(out, candidate, target, model.inputs, **more, **described)

@@ -9,7 +9,7 @@ from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig
 from tuner.measure import host
 from tuner.operators import OperatorTime
-from tuner.tables import Table
+from tuner.tables import Cell, Table
 from tuner.trial import Outcome
 from tuner.verdict import Verdict
 
@@ -49,7 +49,9 @@ class Int8Time:
             rows = [_row(after.name, [before], [after], whole) for before, after in pairs]
         for kind, title in (("layer", "all layers"), ("conversion", "conversions"), ("other", "all else")):
             rows.append(_row(title, _of(self.before, kind), _of(self.after, kind), whole))
-        return Table(f"Time of a call by layer, as it came and as {self.quantized.label}", _COLUMNS, tuple(rows))
+        return Table(
+            f"Time of a call by layer, as it came and as {self.quantized.label}", _COLUMNS, tuple(rows), "int8_time"
+        )
 
 
 def fastest_int8(verdict: Verdict, outcomes: Sequence[Outcome], rates: Mapping[Candidate, float]) -> Candidate | None:
@@ -93,7 +95,7 @@ def _percent(share: float) -> str:
 
 def _row(
     title: str, before: Sequence[OperatorTime], after: Sequence[OperatorTime], whole_ms: float
-) -> tuple[str | float | None, ...]:
+) -> tuple[Cell, ...]:
     was, now = _ms(before), _ms(after)
     ratio = round(was / now, 2) if now and was else None
     arithmetic = ", ".join(sorted({time.computes_in for time in after}))

@@ -27,6 +27,7 @@ from tuner.measure.timing import device_lock
 from tuner.measurement import Latency, Measurement
 from tuner.plugin import Transform
 from tuner.system.worker import Worker
+from tuner.tables import TABLES, Table, read_tables
 from tuner.trial import Outcome, State
 
 WIDE_MARGIN = 1.5  # a probe this many times over the latency limit will not be rescued by measuring longer
@@ -52,12 +53,13 @@ class Ladder:
         self._clock = _StageClock()
         self._held: list[tuple[float, float]] = []
         self._lost_at = 0.0  # by how much the accuracy limit may be broken for now, in units of it
+        self._tables: tuple[Table, ...] = ()
         self.measured = Measurement()
 
     def outcome(self, state: State, **why: Any) -> Outcome:
         """The trial as it stands now; `why` is `failure` or `stopped_by`."""
-        seconds = self._clock.seconds()
-        return Outcome(self._candidate, state, self.measured, seconds=seconds, held=tuple(self._held), **why)
+        more: dict[str, Any] = {"seconds": self._clock.seconds(), "held": tuple(self._held), "tables": self._tables}
+        return Outcome(self._candidate, state, self.measured, **more, **why)
 
     def refusal(self, to_beat: float | None) -> str | None:
         """Why the trial should not go on, given what is known; None where it should. `to_beat` is the score of the best
@@ -80,6 +82,7 @@ class Ladder:
             yield
         self._clock.enter("compile")
         artifact = self._builder.compile(model, self._candidate, self._deadline)
+        self._tables = tuple(read_tables(artifact / TABLES))
         self.measured = replace(self.measured, size_mb=size_mb(artifact))
         yield
         with self._rig.hosting(artifact, self._candidate, self._deadline, alone=True) as worker:

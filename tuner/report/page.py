@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
-from tuner.figures import columns, figures, printed
+from tuner.figures import NOTHING, columns, figures, printed
 from tuner.records import TrialRecord
 from tuner.report.rows import table
 from tuner.report.words import assurance, counted, limits, sentence, setbacks, trial_fate
 from tuner.result import Result, StudyFolder
 from tuner.system.files import write_whole
+from tuner.tables import Cell
 
 _STAGES = {
     "transform": "transforming models",
@@ -37,6 +38,7 @@ def page(result: Result, trials: Sequence[TrialRecord]) -> str:
     compared, rows = table(result)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["number"] = printed
+    environment.filters["cell"] = _cell
     template = environment.from_string(files("tuner.report").joinpath("page.html").read_text())
     drawings = {
         "throughput": pictures.front(result, trials, "throughput"),
@@ -61,6 +63,15 @@ def page(result: Result, trials: Sequence[TrialRecord]) -> str:
         trial_columns=columns(goal.percentile, goal.declared, [trial.measurement for trial in trials]),
         drawings={name: markupsafe.Markup(drawing) for name, drawing in drawings.items()},
     )
+
+
+def _cell(cell: Cell) -> str:
+    """What a plugin's table has there; of a number, four digits that count."""
+    if cell is None:
+        return NOTHING
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if abs(cell) < 1000 else f"{cell:,.0f}"
+    return f"{cell:,}" if isinstance(cell, int) else cell
 
 
 def spent(result: Result, trials: Sequence[TrialRecord]) -> dict[str, float]:

@@ -41,6 +41,11 @@ def constraints(outcome: Outcome, others: Sequence[Outcome], goal: Goal) -> dict
     return excess
 
 
+def lost(outcome: Outcome, goal: Goal) -> bool:
+    """Whether it lost more accuracy than is allowed."""
+    return goal.violations(outcome.measurement).get("accuracy_drop", 0.0) > 0
+
+
 def _symlog(value: float) -> float:
     """log(1+x), mirrored: a latency's excess becomes log(latency/limit) above the limit; the sign is kept."""
     return math.copysign(math.log1p(abs(value)), value)

@@ -95,7 +95,7 @@ class Search:
         proposal.trial.set_user_attr(OUTCOME, written(outcome))
         self._study.tell(proposal.trial, self._values(outcome, others))
         self._asked.discard(proposal.candidate)
-        if self._lost(outcome):
+        if feedback.lost(outcome, self._goal):
             self._queue_careful(outcome.candidate)
 
     def give_up(self, proposal: Proposal) -> None:
@@ -133,14 +133,10 @@ class Search:
     def baselines(self) -> list[Outcome]:
         return baselines_of(self._study.user_attrs)
 
-    def _lost(self, outcome: Outcome) -> bool:
-        """Whether it lost more accuracy than is allowed."""
-        return self._goal.violations(outcome.measurement).get("accuracy_drop", 0.0) > 0
-
     def _standing_for(self, candidate: Candidate) -> Candidate:
         """What is less careful stands for what is more so, as long as it is not known to lose too much: where it keeps
         the limit both are alike, and it costs less."""
-        lost = {outcome.candidate.transforms for _, outcome in self.outcomes() if self._lost(outcome)}
+        lost = {outcome.candidate.transforms for _, outcome in self.outcomes() if feedback.lost(outcome, self._goal)}
         while (looser := less_careful(self._space, candidate)) is not None and looser.transforms not in lost:
             candidate = looser
         return candidate

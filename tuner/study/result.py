@@ -24,6 +24,7 @@ from tuner.study.tally import Tally
 from tuner.system.environment import library_versions
 from tuner.system.machine import cpu_name, governor
 from tuner.system.secret import masked
+from tuner.tables import TABLES, Table, read_tables
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Finding, Verdict
 
@@ -35,7 +36,7 @@ _OUR_OWN = {"optuna", "mlflow", "inference-tuner"}  # the distributions that eve
 class Ending:
     """What this process's session with the study came to. `standings` are where those that raced stand against what the
     target can do; `seconds` are total, search, decide and overhead; `left_out` has by plugin why it could not be
-    tried."""
+    tried; `tables` are what the study found out itself."""
 
     verdict: Verdict
     interrupted: bool
@@ -44,6 +45,7 @@ class Ending:
     seconds: Mapping[str, float]
     standings: Standings
     left_out: Mapping[str, str]
+    tables: Sequence[Table] = ()
 
 
 def concluded(session: Session, tally: Tally, ending: Ending, succession: Succession) -> Result:
@@ -90,7 +92,13 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
         command=shlex.join(["tune", *request.overrides]),
         watch=succession.watched,
         registered=succession.registered,
+        tables=[*ending.tables, *_tables_of(session, verdict)],
     )
+
+
+def _tables_of(session: Session, verdict: Verdict) -> list[Table]:
+    """What the champion's plugins found out."""
+    return read_tables(session.folder.champion / TABLES) if verdict.champion is not None else []
 
 
 def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:

@@ -23,10 +23,11 @@ from tuner.study.fitting import fitting
 from tuner.study.loop import Loop
 from tuner.study.plan import Plan, open_search
 from tuner.study.record import Recorder, record
-from tuner.study.result import Ending, concluded
+from tuner.study.result import Ending, Standings, concluded
 from tuner.study.session import Clock, Session
 from tuner.study.tally import Tally
 from tuner.system import machine
+from tuner.tables import Table
 from tuner.verdict import Doubt, Verdict
 
 _CUT_SHORT = "timeout_s={:g} was over before its trial; the same command goes on with it"
@@ -99,13 +100,10 @@ class Study:
             if not interrupted:  # else it is decided again
                 succession.conclude(verdict, session.folder.champion)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
-        outcomes = list(self._tally.outcomes.values())
-        fastest = fastest_int8(verdict, outcomes, _rates(verdict))
-        int8 = None if fastest is None else int8_time(session.rig, fastest)
-        self._doubts += about_gain(verdict, outcomes, request.goal, reached, int8)
+        tables = self._about_gain(verdict, reached)
         seconds = self._clock.seconds(self._tally.stage_seconds)
         accuracy = reference.scores.value if session.prepared.workload.judged else None
-        ending = Ending(verdict, interrupted, accuracy, self._doubts, seconds, reached, left_out)
+        ending = Ending(verdict, interrupted, accuracy, self._doubts, seconds, reached, left_out, tables)
         result = concluded(session, self._tally, ending, succession)
         record(session, self._tally, result)
         return ExitCode.INTERRUPTED if interrupted else result.exit_code
@@ -169,6 +167,14 @@ class Study:
         self._doubts += doubts.about_quantized(outcomes, session.request.goal)
         self._doubts += [*doubts.about_race(verdict.noise), *doubts.about_replicas(verdict)]
         return verdict
+
+    def _about_gain(self, verdict: Verdict, reached: Standings) -> list[Table]:
+        """Adds why little was gained, where it was; returns where the time of the fastest int8 goes."""
+        outcomes = list(self._tally.outcomes.values())
+        fastest = fastest_int8(verdict, outcomes, _rates(verdict))
+        time = None if fastest is None else int8_time(self._session.rig, fastest)
+        self._doubts += about_gain(verdict, outcomes, self._session.request.goal, reached, time)
+        return [] if time is None else [time.table()]
 
     def _why_int8(self, candidate: Candidate) -> str | None:
         """Where the time of a call of a quantized candidate goes."""

@@ -16,6 +16,7 @@ from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model, ModelSource
 from tuner.plugin import Backend, Session, Transform
 from tuner.system.worker import Progress
+from tuner.tables import Table
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
@@ -135,3 +136,28 @@ class Scrambling(Rounding):
 
     def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
         write_linear(out, np.roll(np.load(model.directory / WEIGHTS), 1, axis=1))
+
+
+@dataclass(frozen=True)
+class Itemised(Rounding):
+    """Compression that tells what it rounded, in a table for people."""
+
+    def apply(self, model: Model, dataset: Dataset, target: Target, out: Path) -> None:
+        super().apply(model, dataset, target, out)
+        before, after = np.load(model.directory / WEIGHTS), np.load(out / WEIGHTS)
+        rows = tuple((f"x{i}", float(abs(before[i] - after[i]).max()), None) for i in range(len(before)))
+        Table("What was rounded", ("input", "most", "least"), rows).write(out, "rounded")
+
+
+@dataclass(frozen=True)
+class Telling(Null):
+    """A backend that tells what it compiled, in a table for people."""
+
+    @property
+    def label(self) -> str:
+        return f"telling-{self.ms:g}"
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        super().compile(model, batch_size, target, out, cache)
+        rows = (("MatMul", batch_size, self.ms),) * 20
+        Table("What was compiled", ("operator", "samples", "ms"), rows).write(out, "compiled")

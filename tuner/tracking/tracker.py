@@ -1,6 +1,7 @@
 """Where MLflow is: a run per sweep, under it one per study, under that one per trial; the champion's artifact."""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ _COLOURS = {
     "behind": "#c7c7c7",
     "failed": "#d62728",
 }
+_LOGGED = "mlflow.loggedArtifacts"  # the UI shows as tables what is listed there
 _LOG_BYTES = 200_000  # of a trial's log, its end
 _PAGE = 200  # runs at a time
 
@@ -96,7 +98,8 @@ class Tracker:
         return str(runs[0].data.tags["study"]) if runs else None
 
     def trial(self, number: str, title: str, outcome: Outcome, goal: Goal, log: Path) -> None:
-        """One trial as a child run, called `title` and the candidate's label, with the log of its worker."""
+        """One trial as a child run, called `title` and the candidate's label, with the log of its worker
+        and the tables of its plugins."""
         candidate, measured = outcome.candidate, outcome.measurement
         verdict = _verdict(outcome, goal)
         tags = {
@@ -116,6 +119,9 @@ class Tracker:
             tags["stopped_by"] = outcome.stopped_by
         if outcome.node is not None:
             tags["node"] = outcome.node
+        files = {f"tables/{table.name}.json": table.to_json() for table in outcome.tables}
+        if files:
+            tags[_LOGGED] = json.dumps([{"path": path, "type": "table"} for path in files])
         run = self._client.create_run(self._experiment, tags=tags, run_name=f"{title} {candidate.label}")
         metrics = measurement_metrics(measured)
         metrics |= excess_metrics(measured, goal)
@@ -123,6 +129,8 @@ class Tracker:
         self._log(run.info.run_id, params=candidate_params(candidate), metrics=metrics)
         if text := _end(log):
             self._client.log_text(run.info.run_id, text, "trial.log")
+        for path, content in files.items():
+            self._client.log_dict(run.info.run_id, content, path)
         # what was stopped early ended well: MLflow's UI shows a killed run as one that went wrong
         self._client.set_terminated(run.info.run_id, "FAILED" if outcome.state == "failed" else "FINISHED")
 
