@@ -14,8 +14,13 @@ def alone(layer: str, whole: Any, plain: Any) -> Any:
     nodes = graph.graph.node
     here = next(n for n, node in enumerate(nodes) if node.name == layer)
     rounded = next(node for node in whole.graph.node if node.name == layer)
-    before, after = _before(rounded, whole), _after(rounded.output[0], whole)
+    before, after = list(map(deepcopy, _before(rounded, whole))), _after(rounded.output[0], whole)
     nodes[here].input[:] = rounded.input
+    there = {constant.name for constant in plain.graph.initializer}
+    for step in before:
+        if (name := step.output[0]) in there:  # what is rounded may keep the name of what is not, a bias does
+            step.output[0] = f"{name}_rounded"
+            nodes[here].input[list(nodes[here].input).index(name)] = step.output[0]
     if after:  # what follows the layer keeps asking for its name
         name, nodes[here].output[0] = nodes[here].output[0], f"{layer}_before_rounding"
         after[0].input[0], after[-1].output[0] = nodes[here].output[0], name
@@ -23,7 +28,6 @@ def alone(layer: str, whole: Any, plain: Any) -> Any:
         nodes.insert(here + 1, step)
     for step in reversed(before):
         nodes.insert(here, step)
-    there = {constant.name for constant in plain.graph.initializer}
     needed = {name for step in (*before, *after) for name in step.input} - there
     graph.graph.initializer.extend(constant for constant in whole.graph.initializer if constant.name in needed)
     return graph

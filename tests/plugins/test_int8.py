@@ -19,10 +19,13 @@ from tuner.tensors import TensorSpec
 from tuner.testing.networks import IMAGE, Patterns, Shelf
 from tuner.testing.workbench import applied, need
 
+LAYERS = {"first", "second", "third"}
 
-@pytest.fixture(scope="module")
-def uneven(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Three layers: the first makes one channel a hundred times as large, the second makes it small again."""
+
+@pytest.fixture(scope="module", params=["MatMul", "Gemm"])
+def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Three layers: the first makes one channel a hundred times as large, the second makes it small again. A Gemm has a
+    bias, too, which is quantized by another rule."""
     random, scale = np.random.default_rng(0), np.array([100.0] + [1.0] * 15)
     layers = {
         "first": random.normal(size=(64, 16)) * scale,
@@ -33,14 +36,16 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Model:
     nodes = [helper.make_node("Flatten", ["image"], ["flat"], "flatten")]
     flowing = "flat"
     for name in layers:
-        nodes.append(helper.make_node("MatMul", [flowing, f"{name}_weights"], [f"{name}_out"], name))
+        taken = [flowing, f"{name}_weights", f"{name}_bias"][: 3 if request.param == "Gemm" else 2]
+        nodes.append(helper.make_node(request.param, taken, [f"{name}_out"], name))
         flowing = f"{name}_out"
     graph = helper.make_graph(
         nodes,
         "uneven",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info("third_out", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(array.astype(np.float32), f"{name}_weights") for name, array in layers.items()],
+        [numpy_helper.from_array(array.astype(np.float32), f"{name}_weights") for name, array in layers.items()]
+        + [numpy_helper.from_array(np.ones(a.shape[1], np.float32), f"{name}_bias") for name, a in layers.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(proto, folder / ONNX.file)
@@ -60,7 +65,7 @@ def _in_float(quantized: Model) -> set[str]:
     """The layers that are given what no DequantizeLinear made."""
     graph = onnx.load(quantized.path).graph
     dequantized = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
-    return {node.name for node in graph.node if node.op_type == "MatMul" and node.input[0] not in dequantized}
+    return {node.name for node in graph.node if node.name in LAYERS and node.input[0] not in dequantized}
 
 
 def test_the_layers_that_do_most_harm_stay_in_float(uneven: Model, tmp_path: Path) -> None:
