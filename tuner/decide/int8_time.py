@@ -55,12 +55,18 @@ class Int8Time:
 
 
 def fastest_int8(verdict: Verdict, outcomes: Sequence[Outcome], rates: Mapping[Candidate, float]) -> Candidate | None:
-    """The champion, where that computes in int8; else the fastest that does, whatever it cost; None where nothing does.
-    `rates` are the samples/s of those that raced."""
-    ran = {o.candidate: rates.get(o.candidate) or o.measurement.throughput_normalised or 0.0 for o in outcomes}
+    """The champion, where that computes in int8; else the fastest that does, whatever it lost, or one that lost
+    too much to be timed; None where nothing does. `rates` are the samples/s of those that raced."""
     champion = verdict.champion and verdict.champion.candidate
-    quantized = [c for c in ran if ran[c] and c.transforms and c.arithmetic == "int8"]
-    return max(quantized, key=lambda candidate: (candidate == champion, ran[candidate]), default=None)
+    quantized = [
+        o for o in outcomes if o.failure is None and o.candidate.transforms and o.candidate.arithmetic == "int8"
+    ]
+
+    def standing(outcome: Outcome) -> tuple[bool, float]:
+        rate = rates.get(outcome.candidate) or outcome.measurement.throughput_normalised or 0.0
+        return outcome.candidate == champion, rate
+
+    return best.candidate if (best := max(quantized, key=standing, default=None)) else None
 
 
 def int8_time(rig: Rig, candidate: Candidate) -> Int8Time | None:
