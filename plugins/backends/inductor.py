@@ -52,6 +52,14 @@ class Inductor(Backend):
             get_cpp_compiler()
         except InvalidCxxCompiler:
             return "inductor found no C++ compiler; install g++, or name one in the environment variable CXX"
+        return self._slow_bf16(target)
+
+    def _slow_bf16(self, target: Target) -> str | None:
+        """Where matrix products and convolutions in bf16 would be computed in float32 and rounded, far slower."""
+        import torch
+
+        if self.precision == "bf16" and target.hardware.host and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return "torch has no bf16 kernels for this CPU (they take AVX-512); use precision=f32"
         return None
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
