@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tuner.artifact import Artifact
 from tuner.dataset import ArraySamples, Dataset, Role, unlabelled
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
 from tuner.judging import Judging, Scores
 from tuner.model import Model
 from tuner.plugin import Session
@@ -238,3 +240,32 @@ class Labelled(Linear):
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         write_linear(out, self.scale * CENTRES.T)
+
+
+@dataclass(frozen=True)
+class Stepping(Null):
+    """Answers as the ONNX graph does. A call takes `ms` for each node of the graph, and on more than one thread a
+    tenth of that."""
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        shutil.copyfile(model.path, out / ONNX.file)
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        from onnx import load
+        from onnx.reference import ReferenceEvaluator
+
+        graph = load(str(folder / ONNX.file))
+        ms = self.ms * len(graph.graph.node) / (10 if target.cores > 1 else 1)
+        return Evaluated(ReferenceEvaluator(graph), ms)
+
+
+class Evaluated(Product):
+    """Its clock moves as `Product`'s does."""
+
+    def __init__(self, evaluator: Any, ms: float) -> None:
+        super().__init__(np.eye(1), ms)
+        self._evaluator = evaluator
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        super().run({"x": np.eye(1)})
+        return list(self._evaluator.run(None, inputs))

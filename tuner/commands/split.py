@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 _CLOUD = "target.cloud"
 _LINK = ("link.mbit_s", "link.rtt_ms")
 _CUTS = 4  # of a graph that are tried, where nothing else is said
-_DEFAULTS = {"search_space": "quick", "search_space.batch_size": "1", "objective": "latency"}
+_DEFAULTS = {
+    "search_space": "quick",
+    "search_space.batch_size": "1",
+    "++search_space.replicas": "1",
+    "objective": "latency",
+}
 _USAGE = (
     "tune split needs a model, its samples, two targets and the link between them: tune split model=onnx "
     "model.path=net.onnx dataset.path=eval.npz target=cpu target.threads=1 target.cloud=cpu link.mbit_s=20 "
@@ -109,8 +114,8 @@ def _number(own: Mapping[str, str], key: str, *, above: bool = False) -> float:
 
 def _with_defaults(overrides: Sequence[str]) -> list[str]:
     """The command line of the whole model on the edge: single requests, in a small space, unless it says otherwise."""
-    given = {override.partition("=")[0] for override in overrides}
-    return [*overrides, *(f"{key}={value}" for key, value in _DEFAULTS.items() if key not in given)]
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    return [*overrides, *(f"{key}={value}" for key, value in _DEFAULTS.items() if key.lstrip("+") not in given)]
 
 
 def _cloud_request(overrides: Sequence[str]) -> Request:

@@ -31,13 +31,12 @@ from tuner.measurement import Measurement
 from tuner.report.console import Console
 from tuner.report.words import sentence
 from tuner.request import compose
-from tuner.request.request import Request
 from tuner.result import Result, StudyFolder
 from tuner.study.run import run as study
-from tuner.study.ways import Answer, Asked, Part, Way, chosen, end_to_end, record
-from tuner.system.files import require_room
+from tuner.study.ways import Answer, Asked, Part, Way, chosen, claimed, end_to_end, record
+from tuner.system.files import require_place, require_room, taken_back
 from tuner.system.launcher import Launcher
-from tuner.system.names import next_names, numbered, slug
+from tuner.system.names import slug
 
 _ALIKE = 0.01  # how unlike its float part a compressed part may be; a stricter limit on the whole is theirs too
 _AGAIN = 0.1  # of that, where the two together lose too much
@@ -52,6 +51,14 @@ def split(asked: Asked, console: Console) -> Answer:
     Side effects: a folder in `out_dir` with `split.json`, the studies, the parts, and the best way's artifacts; built
     stages in `cache_dir`.
     """
+    request = asked.edge
+    for name in ("out_dir", "cache_dir"):
+        require_place(getattr(request, name), name)
+    with taken_back(request.out_dir, request.cache_dir):
+        return _split(asked, console)
+
+
+def _split(asked: Asked, console: Console) -> Answer:
     start, request = time.monotonic(), asked.edge
     for name in ("out_dir", "cache_dir"):
         require_room(getattr(request, name), name)
@@ -66,7 +73,7 @@ def split(asked: Asked, console: Console) -> Answer:
         rig = Rig(prepared, request.target, store, launcher, request.limits, Path(scratch))
         cuts = _cuts(rig, asked.cuts, log)
         rig = settled(rig, request.reference, log)
-        folder = _claimed(request)
+        folder = claimed(request)
         shutil.copytree(Path(scratch) / "cuts", folder / "parts", dirs_exist_ok=True)
         with Reference(rig, request.reference) as reference:
             ways = _Ways(asked, rig, reference, folder, console).all(cuts)
@@ -96,18 +103,6 @@ def _cuts(rig: Rig, most: int, log: Path) -> Cuts:
         raise RequestError(f"model {name} cannot be cut: {error.sentence}; the log is {log}") from error
     except RequestError as error:
         raise RequestError(f"model {name}: {error}; cuts=0 compares the edge and the cloud alone") from error
-
-
-def _claimed(request: Request) -> Path:
-    """A new folder. Raises RequestError where the one that is named is there."""
-    stem = f"{slug(request.workload.name)}-split"
-    (name,) = [request.study] if request.study else next_names(numbered(request.out_dir, stem), stem, 1)
-    folder = request.out_dir / name
-    try:
-        folder.mkdir()
-    except FileExistsError as error:
-        raise RequestError(f"study={name}: {folder} is there already; name another, or none") from error
-    return folder
 
 
 class _Ways:
@@ -213,8 +208,10 @@ class _Ways:
         """A study in the folder, within its share of the time. Raises RequestError, and KeyboardInterrupt where it was
         interrupted."""
         out_dir = self._folder / "studies"
+        target = getattr(self._asked, side).target
         where = (f"study={name}", f"out_dir={_quoted(out_dir)}", f"timeout_s={self._share_s:g}", "latency_ms=null")
-        request = compose.request([*overrides, *where])
+        # a champion is registered for a target by its name, and both sides may be the same
+        request = compose.request([*overrides, *where, f"target.name={_quoted(f'{target.name}-{side}')}"])
         if study(request, _Quiet()) == ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
         kept = StudyFolder(out_dir / name)

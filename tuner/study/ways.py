@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import ExitCode
+from tuner.errors import ExitCode, RequestError
 from tuner.forms.onnx_cuts import Cut
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
 from tuner.request.request import Request
 from tuner.result import Result, StudyFolder
 from tuner.system.files import write_whole
+from tuner.system.names import next_names, numbered, slug
 
 FILE = "split.json"
 
@@ -157,6 +158,18 @@ def chosen(ways: Sequence[Way], goal: Goal) -> Way | None:
     timed = [(way, way.latency) for way in within if way.latency is not None]
     _, least = min(timed, key=lambda each: each[1].percentile(goal.percentile))
     return next(way for way, latency in timed if latency.ci95[0] <= least.ci95[1])
+
+
+def claimed(request: Request) -> Path:
+    """A new folder. Raises RequestError where the one that is named is there."""
+    stem = f"{slug(request.workload.name)}-split"
+    (name,) = [request.study] if request.study else next_names(numbered(request.out_dir, stem), stem, 1)
+    folder = request.out_dir / name
+    try:
+        folder.mkdir()
+    except FileExistsError as error:
+        raise RequestError(f"study={name}: {folder} is there already; name another, or none") from error
+    return folder
 
 
 def record(answer: Answer, asked: Asked, seconds: float) -> None:
