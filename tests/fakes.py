@@ -244,8 +244,14 @@ class Labelled(Linear):
 
 @dataclass(frozen=True)
 class Stepping(Null):
-    """Answers as the ONNX graph does. A call takes `ms` for each node of the graph, and on more than one thread a
-    tenth of that."""
+    """Answers as the ONNX graph does, or `off` by that share. A call takes `ms` for each node of the graph, and on more
+    than one thread a tenth of that."""
+
+    off: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return f"stepping-{self.ms:g}" + f"-off-{self.off:g}" * bool(self.off)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         shutil.copyfile(model.path, out / ONNX.file)
@@ -256,16 +262,21 @@ class Stepping(Null):
 
         graph = load(str(folder / ONNX.file))
         ms = self.ms * len(graph.graph.node) / (10 if target.cores > 1 else 1)
-        return Evaluated(ReferenceEvaluator(graph), ms)
+        return Evaluated(ReferenceEvaluator(graph), ms, self.off)
 
 
 class Evaluated(Product):
     """Its clock moves as `Product`'s does."""
 
-    def __init__(self, evaluator: Any, ms: float) -> None:
+    def __init__(self, evaluator: Any, ms: float, off: float) -> None:
         super().__init__(np.eye(1), ms)
         self._evaluator = evaluator
+        self._off = off
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         super().run({"x": np.eye(1)})
-        return list(self._evaluator.run(None, inputs))
+        return [self._changed(output) for output in self._evaluator.run(None, inputs)]
+
+    def _changed(self, output: NDArray[Any]) -> NDArray[Any]:
+        noise = np.random.default_rng(0).normal(size=output.shape[1:])
+        return np.asarray(output + self._off * np.abs(output).mean() * noise, output.dtype)

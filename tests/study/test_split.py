@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx.reference
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -22,6 +22,7 @@ from tuner.study.ways import Link, Way, chosen, end_to_end
 LINK = ["link.mbit_s=20", "link.rtt_ms=30"]
 BOTH = ["target=cpu", "target.threads=1", "target.cloud=cpu", "target.cloud.threads=2"]
 NUMBERS = some.floats(0, 1e6)
+OFF = 0.08  # of an output: a cosine loses some thousandths
 
 
 def latency(p95: float, off: float = 0.0) -> Latency:
@@ -92,7 +93,11 @@ def stepping(place: Path, files: list[str], *more: str) -> list[str]:
         "trial.measure_s=0.1",
         "trial.timeout_s=30",
         "sampler=random",
-        study.deploy(study.node(fakes.Stepping, ms=1.0)),
+        *(
+            []
+            if any(o.startswith("search_space.deploy") for o in more)
+            else [study.deploy(study.node(fakes.Stepping, ms=1.0))]
+        ),
         "search_space.batch_size=1",
         f"tracking.uri=sqlite:///{place / 'out/mlflow.db'}",
         "reference.onnx._target_=tests.fakes.Stepping",
@@ -182,6 +187,21 @@ def test_a_model_without_a_narrow_place_is_refused(place: Path, refused: Refused
     one_layer = study.overrides(place, *BOTH[:2], "target.cloud=cpu", *LINK)
     said = refused("split", *(o for o in one_layer if not o.startswith("cache_dir=")), written=True)
     assert "model linear: no place in its graph is as narrow" in said and "cuts=0 compares" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the cloud has two threads")
+def test_parts_that_lose_too_much_together_are_tuned_again(place: Path, files: list[str]) -> None:
+    """The head is like enough to its float part, and yet the tail takes some of what it sends for another class."""
+    backends = [study.node(fakes.Stepping, ms=1.0), study.node(fakes.Stepping, ms=0.5, off=OFF)]
+    more = ["link.mbit_s=1", "link.rtt_ms=0", "cuts=1", "accuracy_drop=0.004", study.deploy(*backends)]
+    assert main(stepping(place, files, *more)) == 0
+    cut = split(place)["ways"][2]
+    assert cut["edge"]["study"] == "cut1-head-again" and cut["accuracy_drop"] == 0
+    studies = place / "out/net-split-001/studies"
+    assert {path.name for path in studies.glob("cut1-*")} == {
+        f"cut1-{part}{again}" for part in ("head", "tail") for again in ("", "-again")
+    }
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ from tuner.system.files import require_place, require_room, taken_back
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
 
-_ALIKE = 0.01  # how unlike its float part a compressed part may be; a stricter limit on the whole is theirs too
+_ALIKE = 0.01  # how unlike its float part a compressed head may be; a stricter limit on the whole is its own too
 _AGAIN = 0.1  # of that, where the two together lose too much
 _WHERE = ("latency_ms", "timeout_s", "study", "out_dir")  # of a part, which a split says itself
 _WHAT = ("model", "dataset", "metric", "metric_output", "accuracy_drop")
@@ -178,9 +178,13 @@ class _Ways:
         return Goal({name: limit for name, limit in self._asked.goal.limits.items() if name != "latency_ms"})
 
     def _part(self, name: str, side: str, number: int, samples: str, factor: float) -> Part:
-        """A head or a tail, tuned on samples of its own: it may be as unlike its float part as the limit lets it be, or
-        by that factor less."""
-        limit = self._asked.goal.limits.get("accuracy_drop")
+        """A head, or a tail, tuned on samples of its own. A head may be as unlike its float part as the limit lets it
+        be, or by that factor less; a tail is judged as the whole is."""
+        limit, line = self._asked.goal.limits.get("accuracy_drop"), without(self._asked.lines[side], (*_WHAT, *_WHERE))
+        metric, drop = "fidelity", None if limit is None else factor * min(limit, _ALIKE)
+        if side == "cloud" and self._rig.prepared.workload.judged:
+            metric, drop = self._rig.prepared.workload.metric, limit
+            line += tuple(o for o in self._asked.lines[side] if o.startswith("metric_output="))
         file = self._folder / "parts" / str(number) / (onnx_cuts.HEAD if side == "edge" else onnx_cuts.TAIL)
         given: dict[Role, Path] = {role: self._samples(samples) / f"{role}.npz" for role in ROLES}
         kinds = {"calibration": "calibration_path", "training": "training_path"}
@@ -188,7 +192,7 @@ class _Ways:
             name,
             side,
             (
-                *without(self._asked.lines[side], (*_WHAT, *_WHERE)),
+                *line,
                 f"model={ONNX.name}",
                 f"model.path={_quoted(file)}",
                 f"model.label={_quoted(f'{self._rig.prepared.workload.name}-{name}')}",
@@ -199,8 +203,8 @@ class _Ways:
                     for role in ROLES
                     if role in kinds and given[role].exists()
                 ),
-                "metric=fidelity",
-                f"accuracy_drop={'null' if limit is None else f'{factor * min(limit, _ALIKE):g}'}",
+                f"metric={_quoted(metric)}",
+                f"accuracy_drop={'null' if drop is None else f'{drop:g}'}",
             ),
         )
 
