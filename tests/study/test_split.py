@@ -140,6 +140,7 @@ def test_the_best_of_edge_cloud_and_cuts_is_packaged(
         assert scores.argmax(1) == samples["label"][:1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the cloud has two threads")
 def test_a_link_that_alone_is_too_slow_spares_the_studies_and_a_miss_is_told(
     place: Path, files: list[str], capsys: pytest.CaptureFixture[str]
