@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tuner.artifact import Artifact
 from tuner.dataset import ArraySamples, Dataset, Role, unlabelled
 from tuner.errors import CandidateError
+from tuner.forms.onnx import ONNX
 from tuner.judging import Judging, Scores
 from tuner.model import Model
 from tuner.plugin import Session
@@ -238,3 +240,43 @@ class Labelled(Linear):
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         write_linear(out, self.scale * CENTRES.T)
+
+
+@dataclass(frozen=True)
+class Stepping(Null):
+    """Answers as the ONNX graph does, or `off` by that share. A call takes `ms` for each node of the graph, and on more
+    than one thread a tenth of that."""
+
+    off: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return f"stepping-{self.ms:g}" + f"-off-{self.off:g}" * bool(self.off)
+
+    def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
+        shutil.copyfile(model.path, out / ONNX.file)
+
+    def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
+        from onnx import load
+        from onnx.reference import ReferenceEvaluator
+
+        graph = load(str(folder / ONNX.file))
+        ms = self.ms * len(graph.graph.node) / (10 if target.cores > 1 else 1)
+        return Evaluated(ReferenceEvaluator(graph), ms, self.off)
+
+
+class Evaluated(Product):
+    """Its clock moves as `Product`'s does."""
+
+    def __init__(self, evaluator: Any, ms: float, off: float) -> None:
+        super().__init__(np.eye(1), ms)
+        self._evaluator = evaluator
+        self._off = off
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        super().run({"x": np.eye(1)})
+        return [self._changed(output) for output in self._evaluator.run(None, inputs)]
+
+    def _changed(self, output: NDArray[Any]) -> NDArray[Any]:
+        noise = np.random.default_rng(0).normal(size=output.shape[1:])
+        return np.asarray(output + self._off * np.abs(output).mean() * noise, output.dtype)

@@ -29,6 +29,8 @@ tune finds the fastest deployable artifact of a model within latency and accurac
   tune export ARTIFACT|models:/NAME@champion|study=NAME --format F [--out DIR] [--rate R] [--latency-ms L]
                                                    files for triton, docker, kubernetes, kserve, openvino-model-server
                                                    or plain Python; how many replicas hold a rate
+  tune split target=EDGE target.cloud=CLOUD link.mbit_s=R link.rtt_ms=T [cuts=4] …   all of a model on the edge, all in
+                                                   the cloud, or cut in two: which answers a request soonest
   tune cache [max_gb=…] [max_age_days=…]           what built stages take on disk; with a limit, trims them
   tune cache export-tuning-records | import-tuning-records FILE   what backends found out by tuning, for another machine
   tune … --cfg                                     the configuration of one study, unchecked, and nothing else
@@ -76,6 +78,7 @@ COMMANDS = (
     "search",
     "serve",
     "show",
+    "split",
     "ui",
     "upgrade",
 )

@@ -41,13 +41,11 @@ def work(path: Path, inputs: tuple[TensorSpec, ...]) -> Work | None:
     graph = proto.graph
     if not all(_countable(node) for node in graph.node):
         return None
-    graph = _inferred_at_one(proto, inputs).graph
+    graph = inferred(proto, inputs).graph
     constants = _constants(graph)
     looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}  # a row at a time, not as a whole
-    shapes = {value.name: _shape(value) for value in [*graph.input, *graph.output, *graph.value_info]}
-    shapes |= {name: tuple(tensor.dims) for name, tensor in constants.items()}
-
-    counted = [_flops(node, shapes) for node in graph.node if node.op_type in _WEIGHT_AT]
+    shapes = shapes_of(graph)
+    counted = [flops(node, shapes) for node in graph.node]
     given = [math.prod(spec.shape) * _item_bytes(graph, spec.name) for spec in inputs]
     answered = [_bytes(value, shapes[value.name]) for value in graph.output]
     if None in counted or None in answered:
@@ -71,11 +69,11 @@ def _multiplies(graph: Any) -> bool:
     return any(node.op_type in _WEIGHT_AT or not _countable(node) for node in graph.node)
 
 
-def _inferred_at_one(proto: Any, inputs: tuple[TensorSpec, ...]) -> Any:
-    """The model with every shape that can be known of a batch of one."""
+def inferred(proto: Any, inputs: tuple[TensorSpec, ...], batch_size: int = 1) -> Any:
+    """The model, which is changed, with every shape that can be known of a batch of that size."""
     import onnx
 
-    shapes = {spec.name: spec.full(1) for spec in inputs}
+    shapes = {spec.name: spec.full(batch_size) for spec in inputs}
     del proto.graph.value_info[:]
     for value in proto.graph.input:
         if value.name in shapes:
@@ -85,6 +83,12 @@ def _inferred_at_one(proto: Any, inputs: tuple[TensorSpec, ...]) -> Any:
     for value in proto.graph.output:
         value.type.tensor_type.ClearField("shape")
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+def shapes_of(graph: Any) -> dict[str, tuple[int, ...] | None]:
+    """The shapes of all tensors of a graph that is `inferred`; None, or nothing, where one is not known."""
+    shapes = {value.name: _shape(value) for value in [*graph.input, *graph.output, *graph.value_info]}
+    return shapes | {name: tuple(tensor.dims) for name, tensor in _constants(graph).items()}
 
 
 def _constants(graph: Any) -> dict[str, Any]:
@@ -106,8 +110,10 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(dim.dim_value for dim in tensor.shape.dim)
 
 
-def _flops(node: Any, shapes: dict[str, tuple[int, ...] | None]) -> int | None:
-    """Two for each multiply-add; None where a shape is not known."""
+def flops(node: Any, shapes: dict[str, tuple[int, ...] | None]) -> int | None:
+    """Two for each multiply-add, 0 of an operator that is not counted; None where a shape is not known."""
+    if node.op_type not in _WEIGHT_AT:
+        return 0
     first, second = shapes.get(node.input[0]), shapes.get(node.input[_WEIGHT_AT[node.op_type]])
     result = shapes.get(node.output[0])
     if first is None or second is None or result is None:
