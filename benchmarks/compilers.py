@@ -37,6 +37,7 @@ from tuner.plugins.backends.litert import LiteRT
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
 from tuner.plugins.backends.tvm import TVM
+from tuner.plugins.backends.xla import XLA
 from tuner.plugins.transforms.nncf_int8 import NncfInt8
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.system import machine
@@ -53,6 +54,7 @@ HOW: tuple[tuple[tuple[Transform, ...], Backend], ...] = (
     ((NncfInt8(),), OpenVINO()),
     ((), TVM(trials_per_task=8)),
     ((), IREE()),
+    ((), XLA()),
     ((), ExecuTorch()),
     ((), LiteRT()),
 )
