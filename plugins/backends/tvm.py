@@ -52,7 +52,8 @@ class TVM(Backend):
 
     Schedules are proposed by evolution, from those that a `cost_model` finds best, or at random (`strategy`).
     `budget="even"` measures as many for each task; `"gain"` as many altogether, which after a round of each go to the
-    tasks that the graph spends most in and that still get faster, by MetaSchedule's own rule.
+    tasks that the graph spends most in and that still get faster, by MetaSchedule's own rule. With `prepack` weights
+    lie in the artifact as the schedule of their task reads them.
     """
 
     trials_per_task: Literal[0] | Annotated[int, AtLeast(ROUND)] = 0
@@ -62,6 +63,7 @@ class TVM(Backend):
     strategy: Strategy = later("evolutionary")  # noqa: RUF009
     cost_model: CostModel = later("xgb")  # noqa: RUF009
     budget: Budget = later("even")  # noqa: RUF009
+    prepack: bool = later(False)
 
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     slow: ClassVar[bool] = True
@@ -73,7 +75,7 @@ class TVM(Backend):
     def label(self) -> str:
         marks = {f"-ms{self.trials_per_task}": self.trials_per_task, "-nchw": self.layout == "NCHW"}
         marks |= {"-v256": self.vector_bits == 256, "-replay": self.strategy == "replay-trace"}
-        marks |= {"-random": self.cost_model == "random", "-gain": self.budget == "gain"}
+        marks |= {"-random": self.cost_model == "random", "-gain": self.budget == "gain", "-prepack": self.prepack}
         return "tvm" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
@@ -81,6 +83,8 @@ class TVM(Backend):
             return f"tvm compiles for CPUs and boards with tvm.kind llvm, and target={target.name} has another"
         if (idle := self._idle()) is not None:
             return f"tvm: {idle}; leave it out"
+        if self.prepack and not processor(target):
+            return f"tvm: prepack is for processors, and target={target.name} is none; leave it out"
         for library in ("xgboost", "cloudpickle", "psutil"):
             if self.trials_per_task and importlib.util.find_spec(library) is None:
                 return f"tvm tunes with {library}, which is not installed; pip install 'inference-tuner[tvm]'"
@@ -126,13 +130,13 @@ class TVM(Backend):
         from tvm.s_tir import meta_schedule as ms
 
         with tvm.target.Target(described(target, self.vector_bits)) as llvm:
-            module, names = prepared(model, batch_size, self.layout)
+            module, names = prepared(model, batch_size, self.layout, prepack=self.prepack)
             tasks = ms.relax_integration.extract_tasks(module, llvm)
             summary = {"inputs": names, "target": str(llvm), "tvm": tvm.__version__, "tasks": len(tasks)}
             summary |= {"trials_per_task": self.trials_per_task, "tasks_with_valid_record": 0, "records": 0}
             if self.trials_per_task and tasks:
                 summary |= self._tune(tasks, str(llvm), target, cache, out)
-                module = scheduled(module, out)
+                module = scheduled(module, out, prepack=self.prepack)
             if llvm.kind.name == "cuda":
                 module = for_gpu(module)
             export(module, llvm, out / (_OBJECTS if foreign(target) else _LIBRARY))
@@ -179,6 +183,8 @@ def run(inputs):
             return "strategy is of tuning, and trials_per_task is 0"
         if self.cost_model == "random" and (self.strategy == "replay-trace" or not self.trials_per_task):
             return "cost_model is of evolutionary tuning"
+        if self.prepack and not self.trials_per_task:
+            return "prepack lays out weights for tuned schedules, and trials_per_task is 0"
         return None
 
     def _tune(self, tasks: list[Any], llvm: str, target: Target, cache: Path, out: Path) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, eff
 def portions(
     tasks: Sequence[Any], costs: Sequence[Sequence[float]], effort: Effort
 ) -> Iterator[tuple[list[Any], int, int]]:
-    """Tasks to tune together, how many trials they have altogether, and how many each has at most. `costs` are the
-    seconds of each task's records."""
+    """Tasks to tune together, how many trials they have altogether (a last round may exceed it), how many each has at
+    most. `costs` are the seconds of each task's records."""
     wanted, pairs = effort.trials_per_task, list(zip(tasks, costs, strict=True))
     left = wanted * len(tasks) - sum(map(len, costs))
     if effort.budget == "gain":

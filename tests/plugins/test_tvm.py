@@ -19,7 +19,7 @@ import pytest
 from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.plugins.backends.tvm import TVM
-from tuner.plugins.backends.tvm_tuning import Budget, Effort, portions
+from tuner.plugins.backends.tvm_tuning import ROUND, Budget, Effort, portions
 from tuner.tables import read_tables
 from tuner.target import Target
 
@@ -28,7 +28,8 @@ if importlib.util.find_spec("tvm") is None:  # without importing it here
     pytest.skip("tvm is not installed", allow_module_level=True)
 
 BATCH, TRIALS = 4, 8
-TUNING: list[dict[str, str]] = [{}, {"strategy": "replay-trace"}, {"cost_model": "random"}, {"budget": "gain"}]
+TUNING: list[dict[str, Any]] = [{}, {"strategy": "replay-trace"}, {"cost_model": "random"}, {"budget": "gain"}]
+TUNING.append({"prepack": True})
 COMPILE = """
 import json, sys
 from pathlib import Path
@@ -187,9 +188,9 @@ def test_labels_tell_candidates_apart() -> None:
 
 
 def test_each_choice_of_tuning_is_another_candidate() -> None:
-    labels = {TVM(16, **choice).label for choice in TUNING}  # type: ignore[arg-type]
-    assert labels == {"tvm-ms16", "tvm-ms16-replay", "tvm-ms16-random", "tvm-ms16-gain"}
-    assert len({Candidate((), TVM(16, **choice), 8).key for choice in TUNING}) == len(TUNING)  # type: ignore[arg-type]
+    labels = {TVM(16, **choice).label for choice in TUNING}
+    assert labels == {"tvm-ms16", "tvm-ms16-replay", "tvm-ms16-random", "tvm-ms16-gain", "tvm-ms16-prepack"}
+    assert len({Candidate((), TVM(16, **choice), 8).key for choice in TUNING}) == len(TUNING)
 
 
 def test_what_was_kept_before_there_were_choices_is_found() -> None:
@@ -202,7 +203,7 @@ def test_what_was_kept_before_there_were_choices_is_found() -> None:
 
 def test_a_choice_that_would_do_nothing_is_left_out() -> None:
     target = Target("cpu", "cpu", threads=1)
-    idle = [TVM(8, budget="gain"), TVM(strategy="replay-trace"), TVM(cost_model="random")]
+    idle = [TVM(8, budget="gain"), TVM(strategy="replay-trace"), TVM(cost_model="random"), TVM(prepack=True)]
     idle.append(TVM(8, strategy="replay-trace", cost_model="random"))  # it asks no model
     assert all("leave it out" in str(backend.unavailable(target)) for backend in idle)
 
@@ -289,14 +290,14 @@ def test_what_was_found_of_each_task_is_told(tuned: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", TUNING[1:], ids=str)
 def test_a_choice_of_tuning_tunes_every_task_and_keeps_its_own_records(
-    cnn: Path, tmp_path: Path, choice: dict[str, str]
+    cnn: Path, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
     trials = 2 * TRIALS if "budget" in choice else TRIALS
     settings = json.dumps({"trials_per_task": trials, **choice})
     child(COMPILE, cnn, tmp_path / "out", tmp_path / "cache", settings)
     found = summary(tmp_path / "out")
     assert found["tasks_with_valid_record"] == found["tasks"]
-    assert found["measured"] <= trials * found["tasks"]
+    assert found["measured"] < trials * found["tasks"] + ROUND, "the last round may be more than was left"
     child(COMPILE, cnn, tmp_path / "again", tmp_path / "cache", settings)
     assert summary(tmp_path / "again")["measured"] == 0
     (folder,) = (path.parent for path in (tmp_path / "cache").glob("*/database_tuning_record.json"))
