@@ -5,14 +5,14 @@ import importlib.util
 import json
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Session
+from tuner.plugin import Backend, Session, encode, later
 from tuner.plugins.backends.tvm_lowering import (
     X86,
     Layout,
@@ -28,7 +28,8 @@ from tuner.plugins.backends.tvm_lowering import (
 from tuner.plugins.backends.tvm_on_board import OnBoard
 from tuner.plugins.backends.tvm_records import FAILED_S, REACHED, RECORDS, costs_of, key_of, locked, reach, reached
 from tuner.plugins.backends.tvm_session import TvmSession
-from tuner.plugins.backends.tvm_tuning import ROUND, measure
+from tuner.plugins.backends.tvm_tasks import table, tuned_tasks
+from tuner.plugins.backends.tvm_tuning import ROUND, Budget, CostModel, Effort, Strategy, measure
 from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.fields import AtLeast
 from tuner.system.said import last_line
@@ -36,6 +37,7 @@ from tuner.target import Target
 from tuner.tensors import TensorSpec
 
 _LIBRARY, _OBJECTS = "model.so", "model.tar"
+_OF_TUNING = ("strategy", "cost_model", "budget")
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,21 @@ class TVM(Backend):
     for any GPU. For a board that TVM's RPC tracker knows it compiles here, and tunes and times there. With
     `compile_only=true` it compiles also where no such device is, untuned.
     `layout` is that of convolutions, `vector_bits` the vector width that LLVM prefers where the processor has it (x86).
+
+    Schedules are proposed by evolution, from those that a `cost_model` finds best, or at random (`strategy`).
+    `budget="even"` measures as many for each task; `"gain"` as many altogether, which after a round of each go to the
+    tasks that the graph spends most in and that still get faster, by MetaSchedule's own rule. With `prepack` weights
+    lie in the artifact as the schedule of their task reads them.
     """
 
     trials_per_task: Literal[0] | Annotated[int, AtLeast(ROUND)] = 0
     layout: Layout = "NHWC"
     vector_bits: Literal[256, 512] = 512
     seed: Annotated[int, AtLeast(1)] = 1
+    strategy: Strategy = later("evolutionary")  # noqa: RUF009
+    cost_model: CostModel = later("xgb")  # noqa: RUF009
+    budget: Budget = later("even")  # noqa: RUF009
+    prepack: bool = later(False)
 
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
     slow: ClassVar[bool] = True
@@ -63,12 +74,17 @@ class TVM(Backend):
     @property
     def label(self) -> str:
         marks = {f"-ms{self.trials_per_task}": self.trials_per_task, "-nchw": self.layout == "NCHW"}
-        marks["-v256"] = self.vector_bits == 256
+        marks |= {"-v256": self.vector_bits == 256, "-replay": self.strategy == "replay-trace"}
+        marks |= {"-random": self.cost_model == "random", "-gain": self.budget == "gain", "-prepack": self.prepack}
         return "tvm" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
         if processor(target) and target.tvm.get("kind", "llvm") != "llvm":
             return f"tvm compiles for CPUs and boards with tvm.kind llvm, and target={target.name} has another"
+        if (idle := self._idle()) is not None:
+            return f"tvm: {idle}; leave it out"
+        if self.prepack and not processor(target):
+            return f"tvm: prepack is for processors, and target={target.name} is none; leave it out"
         for library in ("xgboost", "cloudpickle", "psutil"):
             if self.trials_per_task and importlib.util.find_spec(library) is None:
                 return f"tvm tunes with {library}, which is not installed; pip install 'inference-tuner[tvm]'"
@@ -103,23 +119,24 @@ class TVM(Backend):
         return None
 
     def rungs(self) -> tuple[Backend, ...]:
-        """A quarter of the trials, at least one round of them, then all: most of the gain comes early."""
-        first = max(self.trials_per_task // 4, ROUND)
+        """A quarter of the trials, then all: most of the gain comes early. At least one round of them, and another
+        where they go by gain: each search begins with a round of every task."""
+        first = max(self.trials_per_task // 4, ROUND if self.budget == "even" else 2 * ROUND)
         return (replace(self, trials_per_task=first), self) if first < self.trials_per_task else (self,)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
-        """Writes the library, the records of its tasks and `tuning.json`, which counts them."""
+        """Writes the library, the records of its tasks and `tuning.json`, which tells of them."""
         tvm = import_tvm(target.cores)
         from tvm.s_tir import meta_schedule as ms
 
         with tvm.target.Target(described(target, self.vector_bits)) as llvm:
-            module, names = prepared(model, batch_size, self.layout)
+            module, names = prepared(model, batch_size, self.layout, prepack=self.prepack)
             tasks = ms.relax_integration.extract_tasks(module, llvm)
             summary = {"inputs": names, "target": str(llvm), "tvm": tvm.__version__, "tasks": len(tasks)}
             summary |= {"trials_per_task": self.trials_per_task, "tasks_with_valid_record": 0, "records": 0}
             if self.trials_per_task and tasks:
                 summary |= self._tune(tasks, str(llvm), target, cache, out)
-                module = scheduled(module, out)
+                module = scheduled(module, out, prepack=self.prepack)
             if llvm.kind.name == "cuda":
                 module = for_gpu(module)
             export(module, llvm, out / (_OBJECTS if foreign(target) else _LIBRARY))
@@ -158,20 +175,34 @@ def run(inputs):
     return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
 """
 
+    def _idle(self) -> str | None:
+        """Which choice would do nothing, so that the same would be measured under two names."""
+        if self.budget == "gain" and self.trials_per_task < 2 * ROUND:
+            return f"budget=gain shares out what a first round leaves, and trials_per_task is less than {2 * ROUND}"
+        if self.strategy == "replay-trace" and not self.trials_per_task:
+            return "strategy is of tuning, and trials_per_task is 0"
+        if self.cost_model == "random" and (self.strategy == "replay-trace" or not self.trials_per_task):
+            return "cost_model is of evolutionary tuning"
+        if self.prepack and not self.trials_per_task:
+            return "prepack lays out weights for tuned schedules, and trials_per_task is 0"
+        return None
+
     def _tune(self, tasks: list[Any], llvm: str, target: Target, cache: Path, out: Path) -> dict[str, Any]:
         """Copies to `out` the records of the tasks, after measuring those that the cache lacks."""
         from tvm.s_tir import meta_schedule as ms
 
         libraries = [importlib.metadata.version(name) for name in self.libraries]
         places = [target.remote] if target.hardware.far else []  # records of one board are not another's
-        key = key_of(tasks, llvm, self.seed, libraries, *places)
+        chosen = {name: value for name, value in encode(self).items() if name in _OF_TUNING}  # unless as it comes
+        key = key_of(tasks, llvm, self.seed, libraries, *places, *([chosen] if chosen else []))
         with locked(cache / key) as work:
             start = time.monotonic()
             database = ms.database.JSONDatabase(work_dir=str(work))
             reused = len(database)
             more = reached(work) < self.trials_per_task
             if more:
-                measure(tasks, database, work, self.trials_per_task, target, self.seed)
+                effort = Effort(self.trials_per_task, self.seed, self.strategy, self.cost_model, self.budget)
+                measure(tasks, database, work, target, effort)
             valid = sum(min(costs, default=FAILED_S) < FAILED_S for costs in costs_of(database, tasks))
             if more and not valid:
                 for name in RECORDS:
@@ -183,7 +214,11 @@ def run(inputs):
                 shutil.copyfile(work / name, out / name)
             counts = {"records": len(database), "reused": reused, "measured": len(database) - reused}
             seconds = round(time.monotonic() - start, 1)
-            return {"tasks_with_valid_record": valid, **counts, "seconds": seconds, "database": key}
+            peak = target.peaks.flops_per_s.get("f32") if target.peaks is not None else None
+            tuned = tuned_tasks(tasks, database, out, peak)
+            table(tuned).write(out, "tvm_tasks")
+            found = {"by_task": [asdict(task) for task in tuned]}
+            return {"tasks_with_valid_record": valid, **counts, "seconds": seconds, "database": key, **found}
 
 
 def _unfit_for_cuda(target: Target, kind: str, sees_device: bool) -> str | None:

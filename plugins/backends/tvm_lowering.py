@@ -59,9 +59,10 @@ def described(target: Target, vector_bits: int) -> dict[str, Any]:
     return mapping
 
 
-def prepared(model: Model, batch_size: int, layout: Layout) -> tuple[Any, list[str]]:
+def prepared(model: Model, batch_size: int, layout: Layout, *, prepack: bool) -> tuple[Any, list[str]]:
     """The graph for one batch size, and its inputs in order. Batch norms are folded into weights, convolutions have the
-    layout asked for, operators are fused. Raises CandidateError."""
+    layout asked for, operators are fused; with `prepack` a schedule may lay out weights as it likes. Raises
+    CandidateError."""
     import onnx
     from tvm import relax, transform
     from tvm.relax.frontend.onnx import from_onnx
@@ -73,19 +74,23 @@ def prepared(model: Model, batch_size: int, layout: Layout) -> tuple[Any, list[s
     passes = [do.DecomposeOpsForInference(), do.CanonicalizeBindings(), do.FoldConstant()]
     if layout == "NHWC":
         passes += [do.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}), do.FoldConstant()]
+    passes += [relax.get_pipeline("zero"), *([do.AttachAttrLayoutFreeBuffers()] if prepack else [])]
     try:
         graph = from_onnx(proto, shapes, {spec.name: spec.dtype for spec in model.inputs})
-        graph = transform.Sequential([*passes, relax.get_pipeline("zero")])(graph)
+        graph = transform.Sequential(passes)(graph)
     except Exception as error:
         raise CandidateError("unsupported_op", f"TVM cannot take this model: {last_line(error)}") from error
     return graph, [value.name for value in proto.graph.input if value.name not in weights]
 
 
-def scheduled(module: Any, records: Path) -> Any:
-    """The graph with the fastest schedule that the records have of each task."""
-    from tvm import relax
+def scheduled(module: Any, records: Path, *, prepack: bool) -> Any:
+    """The graph with the fastest schedule that the records have of each task; with `prepack`, its weights laid out as
+    that wants them."""
+    from tvm import relax, transform
 
-    return relax.transform.MetaScheduleApplyDatabase(str(records))(module)
+    do = relax.transform
+    laid_out = [do.SplitLayoutRewritePreproc(), do.FoldConstant()] if prepack else []
+    return transform.Sequential([do.MetaScheduleApplyDatabase(str(records)), *laid_out])(module)
 
 
 def for_gpu(module: Any) -> Any:

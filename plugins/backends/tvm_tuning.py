@@ -4,21 +4,37 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tuner.plugins.backends.tvm_lowering import foreign, processor
-from tuner.plugins.backends.tvm_records import costs_of
+from tuner.plugins.backends.tvm_records import FAILED_S, costs_of
 from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.said import last_line
 from tuner.target import Target
 
 ROUND = 8  # schedules proposed, built and measured together; with fewer a task may end with no valid one
+_MOST = 4  # times the average: as many a task may have where they go by gain
+Strategy = Literal["evolutionary", "replay-trace"]
+CostModel = Literal["xgb", "random"]
+Budget = Literal["even", "gain"]
 
 
-def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: int, target: Target, seed: int) -> None:
-    """Adds records until each task has `trials_per_task`, or its search space is spent."""
+@dataclass(frozen=True)
+class Effort:
+    """How schedules are looked for, and how many for each task: on the average where the `budget` goes by gain."""
+
+    trials_per_task: int
+    seed: int
+    strategy: Strategy
+    cost_model: CostModel
+    budget: Budget
+
+
+def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, effort: Effort) -> None:
+    """Adds records until there are as many as `effort` wants, or the search spaces are spent."""
     kind = processor(target)
     _register_intrinsics("cuda" if kind is None else "x86" if kind.startswith("x86") else "arm_cpu")
     from tvm.s_tir import meta_schedule as ms
@@ -28,36 +44,69 @@ def measure(tasks: Sequence[Any], database: Any, work: Path, trials_per_task: in
     config = ms.runner.EvaluatorConfig(number=1, repeat=1, min_repeat_ms=40)
     runner = _runner(target, config)
     cores = target.cores
-    model = ms.cost_model.XGBModel(num_tuning_cores=cores, num_warmup_samples=2 * ROUND)
+    model = _cost_model(effort, cores)
     builder = _builder(work / "build", "tar" if foreign(target) else "so")
-    missing = [trials_per_task - len(costs) for costs in costs_of(database, tasks)]
-    for trials in sorted({count for count in missing if count > 0}, reverse=True):
-        group = [task for task, count in zip(tasks, missing, strict=True) if count == trials]
+    for group, trials, most in portions(tasks, costs_of(database, tasks), effort):
         contexts = [
             ms.TuneContext(
                 mod=task.dispatched[0],
                 target=task.target,
                 space_generator="post-order-apply",
-                search_strategy=ms.search_strategy.EvolutionarySearch(population_size=64, genetic_num_iters=2),
+                search_strategy=_strategy(effort),
                 task_name=task.task_name,
                 logger=logger,
                 rand_state=state,
                 num_threads=cores,
             )
-            for task, state in zip(group, ms.utils.fork_seed(seed, n=len(group)), strict=True)
+            for task, state in zip(group, ms.utils.fork_seed(effort.seed, n=len(group)), strict=True)
         ]
         ms.tune.tune_tasks(
             tasks=contexts,
             task_weights=[task.weight for task in group],
             work_dir=str(work),
-            max_trials_global=trials * len(group),
-            max_trials_per_task=trials,
+            max_trials_global=trials,
+            max_trials_per_task=most,
             num_trials_per_iter=ROUND,
             builder=builder,
             runner=runner,
             database=database,
             cost_model=model,
         )
+
+
+def portions(
+    tasks: Sequence[Any], costs: Sequence[Sequence[float]], effort: Effort
+) -> Iterator[tuple[list[Any], int, int]]:
+    """Tasks to tune together, how many trials they have altogether (a last round may exceed it), how many each has at
+    most. `costs` are the seconds of each task's records."""
+    wanted, pairs = effort.trials_per_task, list(zip(tasks, costs, strict=True))
+    left = wanted * len(tasks) - sum(map(len, costs))
+    if effort.budget == "gain":
+        wanted = ROUND if any(costs) else 0  # else MetaSchedule begins with a round of each by itself
+    missing = [max(0, wanted - len(known)) for known in costs]
+    for trials in sorted({*missing} - {0}, reverse=True):
+        group = [task for task, count in zip(tasks, missing, strict=True) if count == trials]
+        yield group, trials * len(group), trials
+    if effort.budget == "gain" and (left := left - sum(missing)) > 0:
+        # it begins with a round of each: where that is all there is, those have it that take longest
+        pairs.sort(key=lambda pair: -pair[0].weight * min(pair[1], default=FAILED_S))
+        yield [task for task, _ in pairs], left, _MOST * effort.trials_per_task
+
+
+def _strategy(effort: Effort) -> Any:
+    from tvm.s_tir.meta_schedule import search_strategy
+
+    if effort.strategy == "replay-trace":
+        return search_strategy.ReplayTrace()
+    return search_strategy.EvolutionarySearch(population_size=64, genetic_num_iters=2)
+
+
+def _cost_model(effort: Effort, cores: int) -> Any:
+    from tvm.s_tir.meta_schedule import cost_model
+
+    if effort.cost_model == "random" or effort.strategy == "replay-trace":  # which asks none
+        return cost_model.RandomModel(seed=effort.seed)
+    return cost_model.XGBModel(num_tuning_cores=cores, num_warmup_samples=2 * ROUND)
 
 
 def _register_intrinsics(processor: str) -> None:

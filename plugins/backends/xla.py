@@ -20,7 +20,9 @@ from tuner.tensors import Arrays, TensorSpec
 
 _EXECUTABLE = "model.xla"
 # convolutions and matrix products by XNNPACK's successor: without, both are several times slower
-_LIBRARIES = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+_LIBRARIES = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
+    f"LIBRARY_FUSION_TYPE_INDIVIDUAL_{what}" for what in ("CONVOLUTION", "DOT")
+)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,17 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.plugins.backends.tvm import TVM
+from tuner.plugins.backends.tvm_tuning import ROUND, Budget, Effort, portions
+from tuner.tables import read_tables
 from tuner.target import Target
 
 onnx = pytest.importorskip("onnx")
@@ -24,6 +28,8 @@ if importlib.util.find_spec("tvm") is None:  # without importing it here
     pytest.skip("tvm is not installed", allow_module_level=True)
 
 BATCH, TRIALS = 4, 8
+TUNING: list[dict[str, Any]] = [{}, {"strategy": "replay-trace"}, {"cost_model": "random"}, {"budget": "gain"}]
+TUNING.append({"prepack": True})
 COMPILE = """
 import json, sys
 from pathlib import Path
@@ -37,7 +43,8 @@ directory, out, cache, settings = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys
 out.mkdir()
 model = Model(ONNX, directory, (TensorSpec("x", (1, 8, 8), "float32"),))
 try:
-    TVM(**settings).compile(model, 4, Target("cpu", "cpu", threads=1), out, cache)
+    target = Target("cpu", "cpu", threads=1, peak_tflops={"f32": 0.1}, memory_gb_s=10)
+    TVM(**settings).compile(model, 4, target, out, cache)
     assert "torch" not in sys.modules
 except CandidateError as error:
     print(json.dumps([error.kind, error.sentence]))
@@ -159,7 +166,17 @@ def assert_agrees(artifact: Path, model: Path, folder: Path, also: str = "-") ->
 
 
 @pytest.mark.parametrize(
-    "settings", [{"trials_per_task": 4}, {"trials_per_task": -1}, {"layout": "HWC"}, {"vector_bits": 128}, {"seed": 0}]
+    "settings",
+    [
+        {"trials_per_task": 4},
+        {"trials_per_task": -1},
+        {"layout": "HWC"},
+        {"vector_bits": 128},
+        {"seed": 0},
+        {"strategy": "annealing"},
+        {"cost_model": "mlp"},
+        {"budget": "odd"},
+    ],
 )
 def test_refuses_wrong_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=f"TVM.{next(iter(settings))}="):
@@ -168,6 +185,49 @@ def test_refuses_wrong_settings(settings: dict[str, Any]) -> None:
 
 def test_labels_tell_candidates_apart() -> None:
     assert [TVM().label, TVM(16).label, TVM(8, "NCHW", 256).label] == ["tvm", "tvm-ms16", "tvm-ms8-nchw-v256"]
+
+
+def test_each_choice_of_tuning_is_another_candidate() -> None:
+    labels = {TVM(16, **choice).label for choice in TUNING}
+    assert labels == {"tvm-ms16", "tvm-ms16-replay", "tvm-ms16-random", "tvm-ms16-gain", "tvm-ms16-prepack"}
+    assert len({Candidate((), TVM(16, **choice), 8).key for choice in TUNING}) == len(TUNING)
+
+
+def test_what_was_kept_before_there_were_choices_is_found() -> None:
+    kept = {"trials_per_task": 16, "layout": "NHWC", "vector_bits": 512, "seed": 1}
+    backend = {"_target_": "tuner.plugins.backends.tvm.TVM", **kept}
+    before = {"transforms": [], "backend": backend, "batch_size": 8}
+    assert Candidate((), TVM(16), 8).to_json() == before
+    assert Candidate.from_json(before) == Candidate((), TVM(16), 8)
+
+
+def test_a_choice_that_would_do_nothing_is_left_out() -> None:
+    target = Target("cpu", "cpu", threads=1)
+    idle = [TVM(8, budget="gain"), TVM(strategy="replay-trace"), TVM(cost_model="random"), TVM(prepack=True)]
+    idle.append(TVM(8, strategy="replay-trace", cost_model="random"))  # it asks no model
+    assert all("leave it out" in str(backend.unavailable(target)) for backend in idle)
+
+
+def test_rungs_leave_something_to_share_out() -> None:
+    assert [rung.trials_per_task for rung in TVM(16).rungs()] == [8, 16]
+    assert [rung.trials_per_task for rung in TVM(16, budget="gain").rungs()] == [16]
+    assert TVM(64, budget="gain").rungs() == (TVM(16, budget="gain"), TVM(64, budget="gain"))
+
+
+def test_a_budget_by_gain_is_as_large_and_each_task_has_a_round_of_it() -> None:
+    tasks = [SimpleNamespace(name=name, weight=weight) for name, weight in (("light", 1), ("new", 1), ("heavy", 9))]
+    fresh = [[], [], []]
+
+    def shared(costs: list[list[float]], budget: Budget) -> list[tuple[list[str], int, int]]:
+        effort = Effort(32, 1, "evolutionary", "xgb", budget)
+        return [([t.name for t in group], all_, most) for group, all_, most in portions(tasks, costs, effort)]
+
+    assert shared(fresh, "even") == [(["light", "new", "heavy"], 96, 32)]
+    assert shared(fresh, "gain") == [(["heavy", "light", "new"], 96, 128)], "it begins with a round of each"
+    interrupted = [[1e-3] * 8, [], [1e-3] * 8]
+    assert shared(interrupted, "even") == [(["new"], 32, 32), (["light", "heavy"], 48, 24)]
+    assert shared(interrupted, "gain") == [(["new"], 8, 8), (["new", "heavy", "light"], 72, 128)]
+    assert shared([[1e-3] * 90, [1e-3] * 8, [1e10] * 8], "gain") == [], "all is spent"
 
 
 def test_is_for_cpus_nvidia_and_boards() -> None:
@@ -207,6 +267,42 @@ def test_tuning_measures_every_task(tuned: Path) -> None:
     seconds = [max(json.loads(line)[1][1]) for line in lines]
     assert len(seconds) == found["records"]
     assert min(seconds) > 0
+
+
+@pytest.mark.slow
+def test_what_was_found_of_each_task_is_told(tuned: Path) -> None:
+    found = summary(tuned)["by_task"]
+    assert len(found) == summary(tuned)["tasks"]
+    assert sum(task["records"] for task in found) == summary(tuned)["records"]
+    (convolution,) = [task for task in found if "conv2d" in task["name"]]
+    work = BATCH * 64 * 16 * 9 * 2  # a multiplication and an addition for each weight, and what is fused with them
+    assert work < convolution["flop"] < 1.3 * work
+    assert convolution["gflops"] == pytest.approx(convolution["flop"] / convolution["best_ms"] / 1e6)
+    assert convolution["share_of_peak"] == pytest.approx(convolution["gflops"] / 100)
+    assert convolution["curve_ms"] == [convolution["best_ms"]], "one round"
+    spent = [task["weight"] * task["best_ms"] for task in found]
+    assert spent == sorted(spent, reverse=True)
+    (told,) = read_tables(tuned)
+    assert told.columns[-1] == f"best ms after {TRIALS}"
+    assert [row[0] for row in told.rows] == [task["name"] for task in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", TUNING[1:], ids=str)
+def test_a_choice_of_tuning_tunes_every_task_and_keeps_its_own_records(
+    cnn: Path, tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    trials = 2 * TRIALS if "budget" in choice else TRIALS
+    settings = json.dumps({"trials_per_task": trials, **choice})
+    child(COMPILE, cnn, tmp_path / "out", tmp_path / "cache", settings)
+    found = summary(tmp_path / "out")
+    assert found["tasks_with_valid_record"] == found["tasks"]
+    assert found["measured"] < trials * found["tasks"] + ROUND, "the last round may be more than was left"
+    child(COMPILE, cnn, tmp_path / "again", tmp_path / "cache", settings)
+    assert summary(tmp_path / "again")["measured"] == 0
+    (folder,) = (path.parent for path in (tmp_path / "cache").glob("*/database_tuning_record.json"))
+    assert folder.name == found["database"]
+    assert_agrees(tmp_path / "out", cnn, tmp_path)
 
 
 @pytest.mark.slow
