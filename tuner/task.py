@@ -65,6 +65,9 @@ def _answered(
 ) -> Iterator[tuple[list["NDArray[Any]"], Any]]:
     """The answers to those batches and their labels, in their order, as many at a time as there are replicas."""
     count = len(loaded.replicas)
+    if count == 1:  # in this thread: runtimes keep things for each
+        yield from ((loaded.answer(inputs), labels) for inputs, labels in evaluation)
+        return
     with ThreadPoolExecutor(count) as threads:
         while some := list(islice(evaluation, count)):
             answers = threads.map(loaded.answer, [inputs for inputs, _ in some])

@@ -58,8 +58,10 @@ class Inductor(Backend):
         """Where matrix products and convolutions in bf16 would be computed in float32 and rounded, far slower."""
         import torch
 
-        if self.precision == "bf16" and target.hardware.host and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return "torch has no bf16 kernels for this CPU (they take AVX-512); use precision=f32"
+        if self.precision != "bf16" or not target.hardware.host or not torch.backends.mkldnn.is_available():
+            return None
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return "torch has no bf16 kernels for this CPU; use precision=f32"
         return None
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:

@@ -1,7 +1,6 @@
 """OpenVINO: Intel's compiler and runtime for CPUs; it uses AVX-512 and AMX where the processor has them."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,7 +18,7 @@ from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
-_WARM_UP, _PROFILED = 3, 15  # calls
+_WARM_UP, _PROFILED = 3, 40  # calls
 _CONVERSIONS = ("Reorder", "Convert", "FakeQuantize")
 
 
@@ -92,11 +91,16 @@ class OpenVINO(Backend):
 
         config = {**self._config(target, 1), "PERF_COUNT": "YES"}
         request = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", config).create_infer_request()
-        calls = []
-        for _ in range(_WARM_UP + _PROFILED):
-            request.infer(batch)
-            calls.append([info for info in request.profiling_info if info.status == info.Status.EXECUTED])
-        return [_operator_time(of_it) for of_it in zip(*calls[_WARM_UP:], strict=True)]
+        sums_ms = []
+        for calls in (_WARM_UP, _PROFILED):
+            for _ in range(calls):
+                request.infer(batch)
+            infos = request.profiling_info
+            done = sum((_WARM_UP, _PROFILED)[: len(sums_ms) + 1])
+            # it tells the mean over all calls so far, and of what took less than a microsecond that it did not run
+            sums_ms.append([done * info.real_time.total_seconds() * 1e3 for info in infos])
+        times = zip(infos, *sums_ms, strict=True)
+        return [_operator_time(i, max(0.0, last - first) / _PROFILED) for i, first, last in times if last > 0]
 
     def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
         if server == "triton":
@@ -128,18 +132,16 @@ def run(inputs):
         return config
 
 
-def _operator_time(infos: Sequence[Any]) -> OperatorTime:
-    """Of what was noted of one node in each call."""
-    first = infos[0]
+def _operator_time(info: Any, ms: float) -> OperatorTime:
+    """Of a node, with what it takes of a call."""
     kind: Literal["layer", "conversion", "other"] = "other"
-    if first.node_type in _CONVERSIONS:
+    if info.node_type in _CONVERSIONS:
         kind = "conversion"
-    elif re.search(r"Convolution|Deconvolution|FullyConnected|MatMul|Attention", first.node_type):
+    elif re.search(r"Convolution|Deconvolution|FullyConnected|MatMul|Attention", info.node_type):
         kind = "layer"
-    arithmetic = first.exec_type.rpartition("_")[2].lower()
+    arithmetic = info.exec_type.rpartition("_")[2].lower()
     computes_in = "int8" if arithmetic in ("i8", "u8") else arithmetic
-    ms = float(np.median([info.real_time.total_seconds() for info in infos])) * 1e3
-    name = first.node_name.removesuffix("/DequantizationMultiply").removesuffix("/WithoutBiases")
+    name = info.node_name.removesuffix("/DequantizationMultiply").removesuffix("/WithoutBiases")
     return OperatorTime(name, kind, computes_in, ms)
 
 

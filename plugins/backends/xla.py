@@ -61,18 +61,18 @@ class XLA(Backend):
 
         client, code = _client(target.cores), (folder / _EXECUTABLE).read_bytes()
         executable = client.deserialize_executable(code, _device(target.cores), CompileOptions())
-        return _Session(executable, [spec.name for spec in inputs])
+        return _Session(executable, client.local_devices()[0], [spec.name for spec in inputs])
 
 
 class _Session(Session):
-    def __init__(self, executable: Any, names: list[str]) -> None:
-        self._executable, self._names = executable, names
+    def __init__(self, executable: Any, device: Any, names: list[str]) -> None:
+        self._executable, self._device, self._names = executable, device, names
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         import jax
 
         with jax.enable_x64(True):  # else whole numbers of 64 bits are cut to 32
-            arrays = [jax.device_put(inputs[name]) for name in self._names]
+            arrays = [jax.device_put(inputs[name], self._device) for name in self._names]
         results = self._executable.execute_sharded(arrays)
         return [np.array(of_devices[0]) for of_devices in results.disassemble_into_single_device_arrays()]
 

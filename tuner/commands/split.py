@@ -34,7 +34,7 @@ _USAGE = (
 _MEASURED = "it compares what it measures, one request at a time"
 _NOT_HERE = {
     "compile_only": _MEASURED,
-    "watch": "it registers nothing to watch",
+    "watch": "the parts that it registers are champions of this comparison alone",
     "sweep": "it is one comparison",
     "-m": "it is one comparison",
     "--multirun": "it is one comparison",
@@ -114,8 +114,12 @@ def _number(own: Mapping[str, str], key: str, *, above: bool = False) -> float:
 
 def _with_defaults(overrides: Sequence[str]) -> list[str]:
     """The command line of the whole model on the edge: single requests, in a small space, unless it says otherwise."""
-    given = {override.partition("=")[0].lstrip("+") for override in overrides}
-    return [*overrides, *(f"{key}={value}" for key, value in _DEFAULTS.items() if key.lstrip("+") not in given)]
+    given = [override.partition("=")[0].lstrip("+~") for override in overrides]
+
+    def said(key: str) -> bool:
+        return any(name == key or name.startswith(f"{key}.") for name in given if key != "search_space" or name == key)
+
+    return [*overrides, *(f"{key}={value}" for key, value in _DEFAULTS.items() if not said(key.lstrip("+")))]
 
 
 def _cloud_request(overrides: Sequence[str]) -> Request:

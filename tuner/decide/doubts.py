@@ -198,7 +198,7 @@ def about_quantized(outcomes: Sequence[Outcome], goal: Goal) -> Iterator[Doubt]:
         yield Doubt(
             "int8_loses",
             f"quantized as it comes, the model loses {min(lost):.4f} or more (accuracy_drop={limit:g}); "
-            "search_space=careful leaves those layers in float that lose most",
+            "search_space=careful leaves those layers in float that lose most, and so does the default with more time",
         )
 
 

@@ -8,7 +8,9 @@ from tuner.candidate import Candidate
 from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig
 from tuner.measure import host
+from tuner.measure.timing import device_lock
 from tuner.operators import OperatorTime
+from tuner.plugin import Backend
 from tuner.tables import Cell, Table
 from tuner.trial import Outcome
 from tuner.verdict import Verdict
@@ -39,11 +41,13 @@ class Int8Time:
         return f"{parts[0]} {speed}{kept}; conversions between add {_percent(gained / now)} % to the quantized call"
 
     def table(self) -> Table:
-        """The layers, the longest first, then the rest. Layers stand beside one another where both have as many: they
-        run in the same order."""
+        """The layers, the longest first, then the rest. Those of one name stand beside one another; where names differ,
+        as they run, if both have as many."""
         whole = _ms(self.before)
         was, now = _of(self.before, "layer"), _of(self.after, "layer")
         rows = []
+        if {time.name for time in was} == {time.name for time in now}:
+            was, now = (sorted(times, key=lambda time: time.name) for times in (was, now))
         if len(was) == len(now):
             pairs = sorted(zip(was, now, strict=True), key=lambda pair: -pair[0].ms)[:_MOST_ROWS]
             rows = [_row(after.name, [before], [after], whole) for before, after in pairs]
@@ -72,17 +76,20 @@ def fastest_int8(verdict: Verdict, outcomes: Sequence[Outcome], rates: Mapping[C
 def int8_time(rig: Rig, candidate: Candidate) -> Int8Time | None:
     """Of that candidate, beside the same without quantization. None where that does not run, or their runtime has no
     clock of its own."""
+    if type(candidate.backend).operator_times is Backend.operator_times:
+        return None
     plain = replace(candidate, transforms=tuple(t for t in candidate.transforms if not t.quantizes))
     try:
         before, after = _operator_times(rig, plain), _operator_times(rig, candidate)
     except CandidateError:  # the log has why, and the study has its verdict without
         return None
-    return Int8Time(candidate, before, after) if _of(before, "layer") and _of(after, "layer") else None
+    known = all(_ms(_of(times, "layer")) > 0 for times in (before, after))  # by a clock that is fine enough
+    return Int8Time(candidate, before, after) if known else None
 
 
 def _operator_times(rig: Rig, candidate: Candidate) -> list[OperatorTime]:
     folder, deadline = rig.built(candidate), rig.deadline()
-    with rig.hosting(folder, candidate, deadline) as worker:
+    with rig.hosting(folder, candidate, deadline) as worker, device_lock(rig.device_lock, deadline.stopped):
         times: list[OperatorTime] = worker.run_for(deadline.left_s(), host.operator_times, folder)
         return times
 

@@ -42,8 +42,9 @@ def constraints(outcome: Outcome, others: Sequence[Outcome], goal: Goal) -> dict
 
 
 def lost(outcome: Outcome, goal: Goal) -> bool:
-    """Whether it lost more accuracy than is allowed."""
-    return goal.violations(outcome.measurement).get("accuracy_drop", 0.0) > 0
+    """Whether it lost more accuracy than is allowed, or answered what is no answer."""
+    broken = outcome.failure is not None and outcome.failure.kind == "numerics"
+    return broken or goal.violations(outcome.measurement).get("accuracy_drop", 0.0) > 0
 
 
 def _symlog(value: float) -> float:

@@ -9,14 +9,16 @@ from optuna.trial import TrialState
 
 from tuner.candidate import Candidate
 from tuner.goal import Goal
+from tuner.plugin import Transform
 from tuner.search import feedback
 from tuner.search.earlier import About
 from tuner.search.owners import Owners
 from tuner.search.range import Params
+from tuner.search.queue import queue, queued
 from tuner.search.record import ABOUT, OUTCOME, baseline_name, baselines_of, outcome_of, written
 from tuner.search.samplers import Sampling
 from tuner.search.space import Space
-from tuner.search.starts import less_careful, more_careful
+from tuner.search.starts import more_careful, standing_for
 from tuner.search.storage import Place
 from tuner.trial import Outcome
 
@@ -56,6 +58,7 @@ class Search:
         self._study.set_user_attr(ABOUT, vars(about))
         self._owners = Owners(self._study, space.parameters, abandoned_s)
         self._outcomes: dict[int, Outcome] = {}  # in the order in which this process learned of them
+        self._lost: set[tuple[Transform, ...]] = set()  # what lost too much accuracy
         self._reported = 0  # so many of them, by `news`
         self._refused = 0
         self._asked: set[Candidate] = set()  # by this process, and nothing told of them yet
@@ -78,10 +81,14 @@ class Search:
         self._study.sampler = self._sampling.sampler_for(number)
         trial = self._study.ask()
         self._owners.claim(trial)
-        candidate = self._standing_for(self._space.sample(trial))
-        if candidate in taken:
+        sampled = self._space.sample(trial)
+        candidate = self.standing_for(sampled)
+        known = candidate == sampled or any(outcome.candidate == candidate for _, outcome in self.outcomes())
+        if candidate in taken or not known:
             self._study.tell(trial, state=TrialState.FAIL)
             self._refused += 1  # the next proposal is another
+            if not known:
+                queue(self._study, self._space.locate(candidate))
             return None
         self._asked.add(candidate)
         return Proposal(candidate, trial)
@@ -93,10 +100,9 @@ class Search:
         for name, value in feedback.constraints(outcome, others, self._goal).items():
             proposal.trial.set_constraint(name, value)
         proposal.trial.set_user_attr(OUTCOME, written(outcome))
-        self._study.tell(proposal.trial, self._values(outcome, others))
+        self._study.tell(proposal.trial, feedback.values(outcome, others, self._goal, front=self._sampling.front))
         self._asked.discard(proposal.candidate)
-        if feedback.lost(outcome, self._goal):
-            self._queue_careful(outcome.candidate)
+        self._go_on_from(outcome)
 
     def give_up(self, proposal: Proposal) -> None:
         """Ends a trial of which nothing is told: whoever goes on with the study tries it again."""
@@ -108,7 +114,9 @@ class Search:
         """What was told so far, by trial number, by whichever process."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if trial.number not in self._outcomes:
-                self._outcomes[trial.number] = outcome_of(trial)
+                self._outcomes[trial.number] = outcome = outcome_of(trial)
+                if feedback.lost(outcome, self._goal):
+                    self._lost.add(outcome.candidate.transforms)
         return sorted(self._outcomes.items(), key=lambda item: item[0])
 
     def news(self) -> list[tuple[int, Outcome]]:
@@ -122,6 +130,10 @@ class Search:
         others = {self._space.at(t.params) for t in self._owners.others_running() if self._owners.alive(t)}
         return others | self._asked
 
+    def waiting(self) -> list[Params]:
+        """The points that are queued, and that no process has asked for yet."""
+        return queued(self._study)
+
     def abandoned(self) -> bool:
         """Whether a process that died left a trial unfinished."""
         return any(not self._owners.alive(trial) for trial in self._owners.others_running())
@@ -133,23 +145,17 @@ class Search:
     def baselines(self) -> list[Outcome]:
         return baselines_of(self._study.user_attrs)
 
-    def _standing_for(self, candidate: Candidate) -> Candidate:
-        """What is less careful stands for what is more so, as long as it is not known to lose too much: where it keeps
-        the limit both are alike, and it costs less."""
-        lost = {outcome.candidate.transforms for _, outcome in self.outcomes() if feedback.lost(outcome, self._goal)}
-        while (looser := less_careful(self._space, candidate)) is not None and looser.transforms not in lost:
-            candidate = looser
-        return candidate
+    def standing_for(self, candidate: Candidate) -> Candidate:
+        """What is to be tried instead, as long as it is not known to lose too much: the same less carefully. Itself,
+        where the whole front is looked for."""
+        return candidate if self._sampling.front else standing_for(self._space, candidate, self._lost)
 
-    def _queue_careful(self, candidate: Candidate) -> None:
-        """The next more careful candidate comes next, unless it is known or waits already."""
-        careful = more_careful(self._space, candidate)
-        if careful is None or careful in self._asked or any(o.candidate == careful for _, o in self.outcomes()):
-            return
-        params = self._space.locate(careful)
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if params is not None and params not in (trial.system_attrs.get("fixed_params") for trial in waiting):
-            self._study.enqueue_trial(params)
+    def _go_on_from(self, outcome: Outcome) -> None:
+        """What is more careful comes next, where it lost too much."""
+        careful = more_careful(self._space, outcome.candidate) if feedback.lost(outcome, self._goal) else None
+        known = {other.candidate for _, other in self.outcomes()} | self._asked
+        if careful is not None and careful not in known:
+            queue(self._study, self._space.locate(careful))
 
     def _close_abandoned(self) -> None:
         """Closes the trials whose process died: they are told, where their outcome was written, else queued again."""
@@ -158,13 +164,11 @@ class Search:
                 continue
             if OUTCOME in trial.user_attrs:
                 others = [other for _, other in self.outcomes()]
-                self._study.tell(trial.number, self._values(outcome_of(trial), others))
+                outcome = outcome_of(trial)
+                values = feedback.values(outcome, others, self._goal, front=self._sampling.front)
+                self._study.tell(trial.number, values)
+                self._go_on_from(outcome)
                 continue
             params = trial.params if self._owners.whole(trial) else trial.system_attrs.get("fixed_params")
-            waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if params and params not in (other.system_attrs.get("fixed_params") for other in waiting):
-                self._study.enqueue_trial(params)
+            queue(self._study, params)
             self._study.tell(trial.number, state=TrialState.FAIL)
-
-    def _values(self, outcome: Outcome, others: list[Outcome]) -> list[float]:
-        return feedback.values(outcome, others, self._goal, front=self._sampling.front)

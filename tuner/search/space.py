@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, cast
 
 from tuner.candidate import Candidate
@@ -57,7 +58,7 @@ class Space:
         """Every range's low end, by name."""
         return {name: span.low for name, span in self.ranges.items()}
 
-    @property
+    @cached_property
     def plugins(self) -> list[Plugin]:
         """One of every plugin in the space, ranges at their low end, in order of appearance."""
         seen: dict[Plugin, None] = {}

@@ -2,7 +2,7 @@
 lost too much. What is worth it is declared by the transforms."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -67,15 +67,22 @@ def less_careful(space: Space, candidate: Candidate) -> Candidate | None:
     return _neighbour(space, candidate, -1)
 
 
+def standing_for(space: Space, candidate: Candidate, lost: Collection[tuple[Transform, ...]]) -> Candidate:
+    """What is less careful stands for what is more so, as long as its transforms are not among those known to lose too
+    much: where it keeps the limit both are alike, and it costs less."""
+    while (looser := less_careful(space, candidate)) is not None and looser.transforms not in lost:
+        candidate = looser
+    return candidate
+
+
 def _neighbour(space: Space, candidate: Candidate, step: Literal[1, -1]) -> Candidate | None:
     """The same, so many steps further from what is unbounded to what is bounded most."""
     for n, transform in enumerate(candidate.transforms):
         if transform.bound is not None:
             bounds = {getattr(p, transform.bound) for p in space.plugins if type(p) is type(transform)}
-            ordered = sorted(bounds, key=lambda bound: -math.inf if bound is None else -bound)
-            now = getattr(transform, transform.bound)
-            further = ordered[ordered.index(now) + 1 :] if step > 0 else ordered[: ordered.index(now)][::-1]
-            for bound in further:
+            now = _freedom(getattr(transform, transform.bound))
+            further = [bound for bound in bounds if (now - _freedom(bound)) * step > 0]
+            for bound in sorted(further, key=lambda bound: -step * _freedom(bound)):
                 other = replace(transform, **{transform.bound: bound})
                 found = replace(
                     candidate, transforms=(*candidate.transforms[:n], other, *candidate.transforms[n + 1 :])
@@ -83,6 +90,11 @@ def _neighbour(space: Space, candidate: Candidate, step: Literal[1, -1]) -> Cand
                 if space.locate(found) is not None:
                     return found
     return None
+
+
+def _freedom(bound: float | None) -> float:
+    """How much it lets through."""
+    return math.inf if bound is None else bound
 
 
 def _pressing(transform: Transform) -> bool:

@@ -35,6 +35,7 @@ class Loop:
         self._flying: dict[int, Proposal] = {}  # by their handles
         self._measured: dict[Candidate, Outcome] = {}  # baselines, by an earlier session
         self._stale = 0  # proposals in a row that brought nothing new
+        self._spent = False  # whether every point was tried, of those that need not wait for another's outcome
 
     def run(self) -> None:
         """Searches, then waits for the other processes of the study. Afterwards the study is this one's alone, and
@@ -108,12 +109,17 @@ class Loop:
             return "patience"
         if request.stop_when_feasible and tally.best is not None:
             return "stop_when_feasible"
+        if self._spent and not self._search.waiting():
+            return "search_space"
         return "sampler" if self._stale >= _STALE else None
 
     def _propose(self, under_way: set[Candidate]) -> Proposal | None:
         # each in turn; or the sampler goes round in circles: the rest, at random
         if self._plan.sampler == "brute" or self._stale >= _REPEATS:
-            params = self._plan.next_untried(self._tally.outcomes.keys() | under_way)
+            params = self._plan.next_untried(
+                self._tally.outcomes.keys() | under_way, lambda point: self._search.standing_for(point) != point
+            )
+            self._spent = params is None and self._plan.sampler == "brute"
             if params is not None:
                 self._search.enqueue([params])
         return self._search.ask()
@@ -129,7 +135,7 @@ class Loop:
 
     def _conclude(self, proposal: Proposal, outcome: Outcome, end: float) -> None:
         """Tells what came of a trial, unless the search's end cut it short."""
-        self._stale = 0
+        self._stale, self._spent = 0, False  # what it tells may let another point be tried
         timed_out = outcome.failure is not None and outcome.failure.kind == "timeout"
         if timed_out and self._tally.outcomes and time.monotonic() >= end:
             self._search.give_up(proposal)

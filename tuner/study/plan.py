@@ -1,6 +1,6 @@
 """How a search goes about a space: who proposes, how many candidates at most, and which points come first."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,7 @@ _EARLIER = 5  # candidates that earlier studies suggest
 @dataclass
 class Plan:
     """`wanted` candidates at most, proposed by the `sampler`; where so many were tried, `ended_by` is the key that
-    ended it. `untried` are the points left of a space that can be counted, in a random order, but for those
-    that a search comes to by itself where another lost too much; none of another."""
+    ended it. `untried` are the points left of a space that can be counted, in a random order, none of another."""
 
     sampler: SamplerName
     wanted: int
@@ -36,19 +35,20 @@ class Plan:
         """For so many trials at most."""
         points = space.points()
         size = None if points is None else len(points)
-        # what is more careful waits for what is less so (`Search`)
-        untried = [point for point in points or () if starts.less_careful(space, point[1]) is None]
+        untried = points or []
         np.random.default_rng(request.seed).shuffle(untried)
         wanted = trials if size is None else min(trials, size)
         return cls(
             chosen(request.sampler, trials, size), wanted, untried, "search_space" if wanted < trials else "n_trials"
         )
 
-    def next_untried(self, tried: Collection[Candidate]) -> Params | None:
-        """A point that is not among those tried, which is untried no more; None where none is left."""
-        while self.untried:
-            params, candidate = self.untried.pop()
-            if candidate not in tried:
+    def next_untried(self, tried: Collection[Candidate], waits: Callable[[Candidate], bool]) -> Params | None:
+        """A point that is not among those tried, which is untried no more, and waits for no other; None where none is
+        left."""
+        self.untried = [point for point in self.untried if point[1] not in tried]
+        for n, (params, candidate) in reversed(list(enumerate(self.untried))):
+            if not waits(candidate):
+                del self.untried[n]
                 return params
         return None
 

@@ -115,17 +115,23 @@ class _Ways:
         self._folder = folder
         self._console = console
         self._share_s = 0.0
+        self._end = 0.0  # after which nothing is tuned again
 
     def all(self, cuts: Cuts) -> list[Way]:
         """Every way, the simplest first."""
         self._share_s = max(1.0, self._asked.edge.timeout_s / (2 + 2 * len(cuts.cuts)))
+        self._end = time.monotonic() + self._asked.edge.timeout_s
         edge, cloud = (self._study(f"all-{side}", side, without(self._asked.lines[side], _WHERE)) for side in _SIDES)
         ways = [
             self._whole(Way("all on the edge", edge, None)),
             self._whole(self._linked(Way("all in the cloud", None, cloud, cuts.given_bytes, cuts.answer_bytes))),
         ]
-        if cuts.cuts:
-            self._keep(self._rig.prepared.workload.dataset, None, (), self._samples("inputs"))
+        try:
+            if cuts.cuts:
+                self._keep(self._rig.prepared.workload.dataset, None, (), self._samples("inputs"))
+        except CandidateError as error:
+            notes = (f"not tried: its samples could not be kept: {error.sentence}",) * len(cuts.cuts)
+            return [*ways, *(replace(Way(f"cut after {c.name}", None, None), note=n) for c, n in zip(cuts.cuts, notes, strict=True))]
         for number, cut in enumerate(cuts.cuts, 1):
             empty = Way(f"cut after {cut.name}", None, None, cut.sent_bytes, cuts.answer_bytes, cut=cut)
             ways.append(self._cut(number, cut, self._linked(empty), ways))
@@ -148,10 +154,10 @@ class _Ways:
         if there and way.link_ms >= min(there):
             return replace(way, note=f"not tried: its link alone takes longer than {min(there):.3g} ms")
         try:
-            for factor in (1.0, _AGAIN):
-                way = self._tuned(number, cut, way, factor)
-                if way.latency is None or goal.feasible(way.measured):
-                    break
+            way = self._tuned(number, cut, way, 1.0)
+            if way.latency is not None and not goal.feasible(way.measured) and time.monotonic() < self._end:
+                again = self._tuned(number, cut, way, _AGAIN)
+                way = way if again.latency is None else again
         except RequestError as error:
             return replace(way, note=str(error))
         except CandidateError as error:

@@ -8,7 +8,7 @@ from tuner.champions.succession import Succession
 from tuner.decide import doubts
 from tuner.decide.contest import Incumbent
 from tuner.decide.gain import about_gain
-from tuner.decide.int8_time import fastest_int8, int8_time
+from tuner.decide.int8_time import Int8Time, fastest_int8, int8_time
 from tuner.decide.judge import Judge
 from tuner.errors import CandidateError, ExitCode, RequestError
 from tuner.evaluate.accuracy import value_interval
@@ -48,6 +48,7 @@ class Study:
         self._left_out = left_out
         self._guessing: list[Doubt] = []
         self._tally = Tally()
+        self._int8: dict[Candidate, Int8Time | None] = {}
 
     def run(self) -> ExitCode:
         """A study is decided by one process alone; where another one has, tells its verdict."""
@@ -172,14 +173,20 @@ class Study:
         """Adds why little was gained, where it was; returns where the time of the fastest int8 goes."""
         outcomes = list(self._tally.outcomes.values())
         fastest = fastest_int8(verdict, outcomes, _rates(verdict))
-        time = None if fastest is None else int8_time(self._session.rig, fastest)
+        time = None if fastest is None else self._int8_time(fastest)
         self._doubts += about_gain(verdict, outcomes, self._session.request.goal, reached, time)
         return [] if time is None else [time.table()]
 
     def _why_int8(self, candidate: Candidate) -> str | None:
         """Where the time of a call of a quantized candidate goes."""
-        time = int8_time(self._session.rig, candidate)
+        time = self._int8_time(candidate)
         return None if time is None else time.sentence()
+
+    def _int8_time(self, candidate: Candidate) -> Int8Time | None:
+        """The same each time: two measurements of one thing would differ in one report."""
+        if candidate not in self._int8:
+            self._int8[candidate] = int8_time(self._session.rig, candidate)
+        return self._int8[candidate]
 
 
 def _rates(verdict: Verdict) -> dict[Candidate, float]:
