@@ -53,10 +53,10 @@ def tuned_tasks(tasks: Sequence[Any], database: Any, work: Path, peak: float | N
 
 
 def table(tasks: Sequence[TunedTask]) -> Table:
-    """The curve at each doubling of the schedules: does it still fall?"""
+    """With the curve at each doubling of the schedules, and at its end: does it still fall?"""
     most = max((task.records for task in tasks), default=0)
     ends = [ROUND << i for i in range(most.bit_length()) if ROUND << i <= most]
-    curve = f"best ms after {', '.join(map(str, ends))}" if ends else "best ms"
+    curve = f"best ms after {', '.join(map(str, [*ends, 'all']))}"
     rows = tuple(
         (t.name, t.weight, t.flop / 1e9, t.records, t.best_ms, t.gflops, t.share_of_peak, _text(t.curve_ms))
         for t in tasks
