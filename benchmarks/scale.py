@@ -97,7 +97,9 @@ def _needed(table: Mapping[str, Mapping[str, Any]], in_flight: int, seed: int) -
     while len(done) < MOST:
         while len(flying) < min(in_flight, MOST - len(done)):
             if stale >= 3:
-                untried = plan.next_untried({*done, *search.under_way()})
+                untried = plan.next_untried(
+                    {*done, *search.under_way()}, lambda point: search.standing_for(point) != point
+                )
                 search.enqueue([untried] if untried else [])
             proposal = search.ask()
             if proposal is not None and proposal.candidate not in done:

@@ -58,7 +58,7 @@ class Inductor(Backend):
         """Where matrix products and convolutions in bf16 would be computed in float32 and rounded, far slower."""
         import torch
 
-        if self.precision != "bf16" or not target.hardware.host or not torch.backends.mkldnn.is_available():
+        if self.precision != "bf16" or not target.hardware.host or not torch._C._has_mkldnn:
             return None
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return "torch has no bf16 kernels for this CPU; use precision=f32"

@@ -91,16 +91,13 @@ class OpenVINO(Backend):
 
         config = {**self._config(target, 1), "PERF_COUNT": "YES"}
         request = openvino.Core().compile_model(folder / OPENVINO.file, "CPU", config).create_infer_request()
-        sums_ms = []
-        for calls in (_WARM_UP, _PROFILED):
-            for _ in range(calls):
-                request.infer(batch)
-            infos = request.profiling_info
-            done = sum((_WARM_UP, _PROFILED)[: len(sums_ms) + 1])
-            # it tells the mean over all calls so far, and of what took less than a microsecond that it did not run
-            sums_ms.append([done * info.real_time.total_seconds() * 1e3 for info in infos])
-        times = zip(infos, *sums_ms, strict=True)
-        return [_operator_time(i, max(0.0, last - first) / _PROFILED) for i, first, last in times if last > 0]
+        for _ in range(_WARM_UP):
+            request.infer(batch)
+        first_ms = _sums_ms(request, _WARM_UP)
+        for _ in range(_PROFILED):
+            request.infer(batch)
+        times = zip(request.profiling_info, first_ms, _sums_ms(request, _WARM_UP + _PROFILED), strict=True)
+        return [_operator_time(info, max(0.0, last - first) / _PROFILED) for info, first, last in times if last > 0]
 
     def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
         if server == "triton":
@@ -130,6 +127,12 @@ def run(inputs):
         if not self.pinning:  # else OpenVINO decides
             config["ENABLE_CPU_PINNING"] = "NO"
         return config
+
+
+def _sums_ms(request: Any, calls: int) -> list[float]:
+    """What each node took in so many calls, which are all there were: OpenVINO tells the mean of them, and nothing of
+    what takes less than a microsecond."""
+    return [calls * info.real_time.total_seconds() * 1e3 for info in request.profiling_info]
 
 
 def _operator_time(info: Any, ms: float) -> OperatorTime:

@@ -302,9 +302,9 @@ def test_what_is_as_it_comes_stands_for_what_is_more_careful_until_it_loses_too_
     def asked(drop: float) -> set[float | None]:
         """The bounds of what is proposed, each of which loses that much."""
         bounds = set()
-        for _ in range(20):
-            proposal = search.ask()
-            assert proposal is not None, "nothing else is under way"
+        for _ in range(40):
+            if (proposal := search.ask()) is None:  # something less careful is tried instead, and comes next
+                continue
             (quantizer,) = proposal.candidate.transforms
             assert isinstance(quantizer, OnnxStaticInt8)
             bounds.add(quantizer.max_error)
@@ -313,3 +313,23 @@ def test_what_is_as_it_comes_stands_for_what_is_more_careful_until_it_loses_too_
 
     assert asked(drop=0.0) == {None}
     assert asked(drop=0.5) == {None, 0.1}
+
+
+def test_who_looks_for_the_whole_front_is_proposed_what_is_careful_too() -> None:
+    space = Space.parse(
+        {"batch_size": 8, "replicas": 1, "quantize": node(OnnxStaticInt8, max_error=[None, 0.1]), "backend": node(Null)}
+    )
+    about = About("cpu", "a CPU", "s", "s")
+    search = Search(Place(InMemoryStorage(), "s"), space, Sampling("nsga2", 0), LIMITS, about)
+    seen = {candidate.transforms for _, candidate in play(search, 12, lambda c: Outcome(c, "complete", Measurement()))}
+    assert seen == {(OnnxStaticInt8(),), (OnnxStaticInt8(max_error=0.1),)}
+
+
+def test_a_bound_may_be_a_range() -> None:
+    bound = {"low": 0.02, "high": 0.2, "log": True}
+    space = Space.parse(
+        {"batch_size": 8, "replicas": 1, "quantize": node(OnnxStaticInt8, max_error=bound), "backend": node(Null)}
+    )
+    about = About("cpu", "a CPU", "s", "s")
+    search = Search(Place(InMemoryStorage(), "s"), space, Sampling("random", 0), LIMITS, about)
+    assert len(play(search, 5, lambda c: Outcome(c, "complete", Measurement(accuracy_drop=0.5)))) == 5

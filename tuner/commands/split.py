@@ -137,6 +137,14 @@ def _require(request: Request, overrides: Sequence[str]) -> None:
         raise RequestError(
             f"objective={goal.objective}: tune split looks for the least latency of one request; leave it out"
         )
+    for name, counts in (
+        ("batch_size", request.space.counts("batch_size")),
+        ("replicas", request.space.counts("replicas")),
+    ):
+        if counts != [1]:
+            raise RequestError(
+                f"search_space.{name}: tune split answers one request at a time, so it is 1; leave it out"
+            )
     if goal.scenario != "SingleStream":
         raise RequestError(f"scenario={goal.scenario}: tune split answers one request at a time; leave it out")
     if request.workload.task != Call():

@@ -13,8 +13,8 @@ from tuner.plugin import Transform
 from tuner.search import feedback
 from tuner.search.earlier import About
 from tuner.search.owners import Owners
-from tuner.search.range import Params
 from tuner.search.queue import queue, queued
+from tuner.search.range import Params
 from tuner.search.record import ABOUT, OUTCOME, baseline_name, baselines_of, outcome_of, written
 from tuner.search.samplers import Sampling
 from tuner.search.space import Space

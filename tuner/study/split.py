@@ -9,16 +9,14 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from tuner import artifact
 from tuner.build.prepare import prepare
 from tuner.build.store import Store
 from tuner.candidate import Candidate
-from tuner.dataset import LABEL, ROLES, ArraySamples, Dataset, Role, batches
+from tuner.dataset import ROLES, Dataset, Role
 from tuner.errors import CandidateError, ExitCode, RequestError
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig, preload_children
@@ -33,6 +31,7 @@ from tuner.report.words import sentence
 from tuner.request import compose
 from tuner.result import Result, StudyFolder
 from tuner.study.run import run as study
+from tuner.study.sent import Sent, write_samples
 from tuner.study.ways import Answer, Asked, Part, Way, chosen, claimed, end_to_end, record
 from tuner.system.files import require_place, require_room, taken_back
 from tuner.system.launcher import Launcher
@@ -126,12 +125,12 @@ class _Ways:
             self._whole(Way("all on the edge", edge, None)),
             self._whole(self._linked(Way("all in the cloud", None, cloud, cuts.given_bytes, cuts.answer_bytes))),
         ]
-        try:
-            if cuts.cuts:
+        if cuts.cuts:
+            try:
                 self._keep(self._rig.prepared.workload.dataset, None, (), self._samples("inputs"))
-        except CandidateError as error:
-            notes = (f"not tried: its samples could not be kept: {error.sentence}",) * len(cuts.cuts)
-            return [*ways, *(replace(Way(f"cut after {c.name}", None, None), note=n) for c, n in zip(cuts.cuts, notes, strict=True))]
+            except CandidateError as error:  # what the whole model takes stands
+                note = f"not tried: its samples could not be kept: {error.sentence}"
+                return [*ways, *(Way(f"cut after {cut.name}", None, None, cut=cut, note=note) for cut in cuts.cuts)]
         for number, cut in enumerate(cuts.cuts, 1):
             empty = Way(f"cut after {cut.name}", None, None, cut.sent_bytes, cuts.answer_bytes, cut=cut)
             ways.append(self._cut(number, cut, self._linked(empty), ways))
@@ -237,7 +236,7 @@ class _Ways:
         if head is not None:
             launcher = launcher.with_libraries_of(artifact.read_manifest(head).candidate.backend)
         with launcher.open(self._folder / "split.log") as worker:
-            worker.run(_write_samples, dataset, head, names, out)
+            worker.run(write_samples, dataset, head, names, out)
 
     def _judged(self, measured: Measurement, tail: Path, sent: Path) -> Measurement:
         """With the accuracy of a tail's artifact on what the head sent, against the float model as a whole. Raises
@@ -245,7 +244,7 @@ class _Ways:
         prepared, cloud = self._rig.prepared, self._asked.cloud
         if not prepared.workload.judged:
             return measured
-        on_sent = replace(prepared, workload=replace(prepared.workload, dataset=_Sent(sent)))
+        on_sent = replace(prepared, workload=replace(prepared.workload, dataset=Sent(sent)))
         launcher = replace(self._rig.launcher, variables=cloud.target.environment)
         rig = replace(self._rig, prepared=on_sent, target=cloud.target, launcher=launcher)
         candidate: Candidate = artifact.read_manifest(tail).candidate
@@ -261,36 +260,6 @@ class _Quiet(Console):
 
     def verdict(self, result: Result, study: StudyFolder) -> None:
         self.say(f"{study.name}: {sentence(result)}")
-
-
-@dataclass(frozen=True)
-class _Sent(Dataset):
-    """What a head sent of the samples, all of it: as `_write_samples` wrote it."""
-
-    folder: Path
-
-    def load(self, role: Role) -> ArraySamples | None:
-        file = self.folder / f"{role}.npz"
-        if not file.exists():
-            return None
-        with np.load(file) as kept:
-            arrays = dict(kept)
-        return ArraySamples(arrays, arrays.pop(LABEL))
-
-
-def _write_samples(dataset: Dataset, head: Path | None, names: tuple[str, ...], out: Path) -> None:
-    """Called in a worker."""
-    loaded = None if head is None else artifact.load(head)
-    for role in ROLES:
-        samples = dataset.load(role)
-        if samples is None or not len(samples):
-            continue
-        kept = []
-        for inputs, labels in batches(samples, 1 if loaded is None else loaded.batch_size):
-            arrays = inputs if loaded is None else dict(zip(names, loaded.answer(inputs), strict=True))
-            kept.append({**arrays, LABEL: labels})
-        stacked = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]}
-        np.savez(out / f"{role}.npz", **stacked)  # type: ignore[arg-type] # numpy's own options have other names
 
 
 def without(overrides: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
