@@ -93,6 +93,13 @@ def scheduled(module: Any, records: Path, *, prepack: bool) -> Any:
     return transform.Sequential([do.MetaScheduleApplyDatabase(str(records)), *laid_out])(module)
 
 
+def flop_of(task: Any) -> float:
+    """The operations on floating-point numbers in one call of a task's module, by TVM's estimate."""
+    from tvm.s_tir.analysis import estimate_tir_flops
+
+    return float(estimate_tir_flops(task))
+
+
 def for_gpu(module: Any) -> Any:
     """The graph with loops as TVM has them for any GPU, none of them tuned."""
     from tvm.s_tir import dlight

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.plugins.backends.tvm_lowering import flop_of
 from tuner.plugins.backends.tvm_records import FAILED_S, RECORDS
 from tuner.plugins.backends.tvm_tuning import ROUND
 from tuner.tables import Table
@@ -38,8 +39,6 @@ class TunedTask:
 def tuned_tasks(tasks: Sequence[Any], database: Any, work: Path, peak: float | None) -> list[TunedTask]:
     """The tasks whose records lie in the folder `work`, those first that take most of the graph's time. `peak` is the
     target's, FLOP/s."""
-    from tvm.s_tir.analysis import estimate_tir_flops
-
     workloads, records = (_lines(work / name) for name in RECORDS)
     numbers = {str(line[0]): number for number, line in enumerate(workloads)}
     found = []
@@ -47,7 +46,7 @@ def tuned_tasks(tasks: Sequence[Any], database: Any, work: Path, peak: float | N
         module = task.dispatched[0]
         number = numbers.get(str(database.commit_workload(module).as_json()[0]))
         seconds = [max(map(float, record[1][1])) for record in records if record[0] == number]
-        flop = float(estimate_tir_flops(module))
+        flop = flop_of(module)
         found.append(_found(str(task.task_name), int(task.weight), flop, seconds, peak))
     return sorted(found, key=lambda task: -task.graph_ms)
 
