@@ -1,0 +1,170 @@
+"""This tuner against what an expert gets by hand: int8 with NNCF's accuracy control, run by OpenVINO, and with ONNX
+Runtime's own tools, each at its best batch size and number of sessions, at the same loss.
+
+    python -m benchmarks.expert [--models ocr_direction,nudenet] [--minutes 5]
+
+The models are those of `benchmarks.real` that are ONNX files. The experts' scripts have as many samples as the tuner,
+and their time is told. Loss is measured by likeness.py, which knows nothing of the tuner, on the same samples for all;
+speed by contender.py, in turns. Leave the machine alone meanwhile. Results are kept in benchmarks/results/expert.json,
+model by model. Neural Compressor is not among them yet.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import ROOT, each_kept, studied
+from benchmarks.expert.likeness import likeness
+from benchmarks.real.__main__ import LIMITS
+from benchmarks.real.models import REAL
+
+LIMIT = 0.01
+EXPERTS = {"nncf": ("nncf_control", "model.xml", "openvino"), "onnxruntime": ("ort_tools", "model.onnx", "onnxruntime")}
+BATCHES = (1, 2, 4, 8, 16, 32)
+ROUNDS, TURN_S = 6, 1.5
+MOST_S = 1800.0  # of an expert's script
+BUNDLED = ("minilm", "efficientnet_lite0")  # no ONNX file
+Shape = tuple[int, int]  # batch size, sessions
+
+
+def main() -> None:
+    files = [name for name in REAL if name not in BUNDLED]
+    parser = argparse.ArgumentParser(prog="benchmarks.expert")
+    parser.add_argument("--models", default=",".join(files), help=f"some of {','.join(files)}")
+    parser.add_argument("--minutes", type=float, default=5, help="of searching, for each model")
+    arguments = parser.parse_args()
+    each_kept("expert", arguments.models.split(","), partial(compared, arguments.minutes))
+
+
+def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
+    """What each took, and how many samples a second the tuner's champion answers for one of theirs."""
+    arguments = REAL[name](folder)
+    (model,) = (argument.partition("=")[2] for argument in arguments if argument.startswith("model.path="))
+    data = shared(folder)
+    start = time.monotonic()
+    result = studied("expert", folder, [*arguments, *LIMITS, f"timeout_s={60 * minutes:g}"])
+    seconds = {"tuner": round(time.monotonic() - start)}
+    sides = {"tuner": ("tuner", folder / "out/expert/champion"), "float": ("onnxruntime", Path(model))}
+    failed: dict[str, str] = {}
+    for expert, (script, made, kind) in EXPERTS.items():
+        out = folder / expert
+        out.mkdir()
+        start = time.monotonic()
+        command = [sys.executable, "-m", f"benchmarks.expert.{script}", model, str(data), str(out), str(LIMIT)]
+        with (folder / f"{expert}.log").open("w") as log:
+            try:
+                subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True, timeout=MOST_S)
+                sides[expert] = kind, out / made
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                failed[expert] = f"{error}: {(folder / f'{expert}.log').read_text().strip().splitlines()[-1][:200]}"
+        seconds[expert] = round(time.monotonic() - start)
+    return {
+        "seconds": seconds,
+        "champion": result["champion"]["label"],
+        "verdict": result["verdict"],
+        "failed": failed,
+        **raced(sides, data, folder),
+    }
+
+
+def shared(folder: Path) -> Path:
+    """The samples as the experts take them: the last fifth calibrates, as many as the tuner holds out."""
+    arrays = np.load(folder / "eval.npz")
+    parts: dict[str, Any] = {}
+    for name in arrays.files:
+        array, cut = arrays[name], 4 * len(arrays[name]) // 5
+        parts |= {f"evaluation:{name}": array[:cut], f"calibration:{name}": array[cut:]}
+    np.savez(folder / "shared.npz", **parts)
+    return folder / "shared.npz"
+
+
+def raced(sides: dict[str, tuple[str, Path]], data: Path, folder: Path) -> dict[str, Any]:
+    """Everyone's loss and, in turns, samples a second at their best shape."""
+    with contextlib.ExitStack() as stack:
+        contenders = {name: stack.enter_context(contender(*side, data)) for name, side in sides.items()}
+        shapes = {name: best_shape(each) for name, each in contenders.items()}
+        losses = {name: loss(contenders, name, shapes, folder) for name in contenders if name != "float"}
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        for turn in range(ROUNDS):
+            for name in sorted(contenders, reverse=bool(turn % 2)):
+                rates[name].append(timed(contenders[name], shapes[name], TURN_S))
+    ratios = {
+        name: sorted(mine / theirs for mine, theirs in zip(rates["tuner"], rates[name], strict=True))
+        for name in rates
+        if name != "tuner"
+    }
+    return {
+        "loss": losses,
+        "shape": shapes,
+        "samples_per_s": {name: round(statistics.median(values), 1) for name, values in rates.items()},
+        "tuner_over": {name: round(statistics.median(values), 2) for name, values in ratios.items()},
+        "tuner_over_range": {name: [round(values[0], 2), round(values[-1], 2)] for name, values in ratios.items()},
+    }
+
+
+def best_shape(each: "subprocess.Popen[str]") -> Shape:
+    """What is prescribed, else the fastest of all batch sizes and one session or one a core."""
+    prescribed = asked(each, "shape")
+    if prescribed is not None:
+        return tuple(prescribed)
+    cores = len(os.sched_getaffinity(0))
+    found = {(b, s): timed(each, (b, s), 0.7) for b in BATCHES for s in sorted({1, cores})}
+    return max(found, key=lambda shape: found[shape])
+
+
+def loss(contenders: "dict[str, subprocess.Popen[str]]", name: str, shapes: dict[str, Shape], folder: Path) -> float:
+    """How unlike the float model's its answers are. Batches need not divide the samples: of both the first are used."""
+    answers = {}
+    for side, batch in (("float", shapes["float"][0]), (name, shapes[name][0])):
+        out = folder / f"answers-{side}.npz"
+        asked(contenders[side], f"answers {batch} {out}")
+        with np.load(out) as kept:
+            answers[side] = [kept[array] for array in kept.files]
+    count = min(len(outputs[0]) for outputs in answers.values())
+    mine, right = ([[output[i : i + 1] for output in answers[side]] for i in range(count)] for side in (name, "float"))
+    return round(1 - likeness(mine, right), 4)
+
+
+def timed(each: "subprocess.Popen[str]", shape: Shape, seconds: float) -> float:
+    answer = asked(each, f"time {shape[0]} {shape[1]} {seconds}")
+    return 0.0 if isinstance(answer, dict) else float(answer)
+
+
+def asked(each: "subprocess.Popen[str]", command: str) -> Any:
+    assert each.stdin is not None
+    each.stdin.write(command + "\n")
+    each.stdin.flush()
+    return answered(each)
+
+
+def answered(each: "subprocess.Popen[str]") -> Any:
+    assert each.stdout is not None
+    return json.loads(each.stdout.readline())
+
+
+@contextlib.contextmanager
+def contender(kind: str, file: Path, data: Path) -> Iterator["subprocess.Popen[str]"]:
+    cores = len(os.sched_getaffinity(0))
+    command = [sys.executable, "-m", "benchmarks.expert.contender", kind, str(file), str(data), str(cores)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        answered(process)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()
