@@ -212,9 +212,10 @@ def test_detections_as_many_as_there_are_come_whole_one_sample_at_a_time(tmp_pat
         assert len(deployed.run({"x": row[None]})[0]) == (row > 0).sum()
 
 
-def test_an_old_opset_is_raised_to_what_quantizers_take(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", ["n", -1])  # the latter as Paddle exports it
+def test_an_old_opset_is_raised_to_what_quantizers_take(batch: str | int, tmp_path: Path) -> None:
     node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=1)  # it means something else since opset 13
-    user = user_graph(tmp_path / "user.onnx", [node], {"x": ["n", 2, 3]}, {"y": ["n", 2, 3]})
+    user = user_graph(tmp_path / "user.onnx", [node], {"x": [batch, 2, 3]}, {"y": [batch, 2, 3]})
     proto = onnx.load(str(user))
     proto.opset_import[0].version = 11
     onnx.save(proto, str(user))

@@ -165,7 +165,8 @@ def declared_inputs(proto: Any) -> dict[str, GraphInput]:
     inputs = {}
     for value in real_inputs(proto):
         tensor = value.type.tensor_type
-        dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim]
+        # Paddle writes -1 for what is free
+        dims = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or None for dim in tensor.shape.dim]
         shape = tuple(dims) if tensor.HasField("shape") else None
         inputs[value.name] = GraphInput(value.name, shape, tensor_dtype_to_np_dtype(tensor.elem_type).name)
     return inputs
