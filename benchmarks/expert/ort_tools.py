@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.qdq_loss_debug import (
@@ -26,6 +27,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from benchmarks.expert.likeness import likeness
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+OPSET = 17  # before 13 there is no scale for each channel
 LOOKED_AT = 8  # samples, of whose activations the difference is taken
 
 
@@ -39,8 +41,12 @@ class Reader(CalibrationDataReader):
 
 def main(model: str, data: str, out: str, limit: str) -> None:
     folder, arrays = Path(out), np.load(data)
-    prepared = folder / "prepared.onnx"
-    quant_pre_process(model, prepared, skip_symbolic_shape=True)
+    raised, prepared = folder / "raised.onnx", folder / "prepared.onnx"
+    proto = onnx.load(model)
+    if min(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")) < OPSET:
+        proto = onnx.version_converter.convert_version(proto, OPSET)
+    onnx.save(proto, raised)
+    quant_pre_process(raised, prepared, skip_symbolic_shape=True)
     names = [node.name for node in onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).get_inputs()]
 
     def samples(role: str) -> list[dict[str, Any]]:
