@@ -95,6 +95,7 @@ class OnnxStaticInt8(Transform):
             prepared = Path(scratch) / "prepared.onnx"
             # folds BatchNorm and constants; symbolic shapes add nothing here and fail on some models
             quant_pre_process(model.path, prepared, skip_symbolic_shape=True)
+            _flatten_biases(prepared)
             work = _Quantizing(prepared, batches, target.cores)
             if self.max_error is None:
                 work.quantize(self, out / model.path.name)
@@ -104,6 +105,18 @@ class OnnxStaticInt8(Transform):
         graph = onnx.load(str(out / model.path.name)).graph
         if not any(node.op_type == "QuantizeLinear" for node in graph.node):
             raise CandidateError("unsupported_op", "static int8 found no operator to quantize in this model")
+
+
+def _flatten_biases(file: Path) -> None:
+    """Biases of a Gemm as rows of numbers, where they are matrices of one row: ONNX Runtime's tools know no others."""
+    import onnx
+
+    proto = onnx.load(str(file))
+    biases = {node.input[2] for node in proto.graph.node if node.op_type == "Gemm" and len(node.input) > 2}
+    for constant in proto.graph.initializer:
+        if constant.name in biases and len(constant.dims) == 2 and constant.dims[0] == 1:
+            constant.dims[:] = constant.dims[1:]
+    onnx.save(proto, str(file))
 
 
 def _climbed(

@@ -22,10 +22,11 @@ from tuner.testing.workbench import applied, need
 LAYERS = {"first", "second", "third"}
 
 
-@pytest.fixture(scope="module", params=["MatMul", "Gemm"])
+@pytest.fixture(scope="module", params=["MatMul", "Gemm", "Gemm with a matrix of one row"])
 def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Three layers: the first makes one channel a hundred times as large, the second makes it small again. A Gemm has a
     bias, too, which is quantized by another rule."""
+    rank = 2 if "row" in request.param else 1
     random, scale = np.random.default_rng(0), np.array([100.0] + [1.0] * 15)
     layers = {
         "first": random.normal(size=(64, 16)) * scale,
@@ -36,8 +37,8 @@ def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     nodes = [helper.make_node("Flatten", ["image"], ["flat"], "flatten")]
     flowing = "flat"
     for name in layers:
-        taken = [flowing, f"{name}_weights", f"{name}_bias"][: 3 if request.param == "Gemm" else 2]
-        nodes.append(helper.make_node(request.param, taken, [f"{name}_out"], name))
+        taken = [flowing, f"{name}_weights", f"{name}_bias"][: 2 if request.param == "MatMul" else 3]
+        nodes.append(helper.make_node(request.param.split()[0], taken, [f"{name}_out"], name))
         flowing = f"{name}_out"
     graph = helper.make_graph(
         nodes,
@@ -45,7 +46,10 @@ def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info("third_out", TensorProto.FLOAT, ["batch", 4])],
         [numpy_helper.from_array(array.astype(np.float32), f"{name}_weights") for name, array in layers.items()]
-        + [numpy_helper.from_array(np.ones(a.shape[1], np.float32), f"{name}_bias") for name, a in layers.items()],
+        + [
+            numpy_helper.from_array(np.ones((1, a.shape[1])[-rank:], np.float32), f"{name}_bias")
+            for name, a in layers.items()
+        ],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(proto, folder / ONNX.file)
