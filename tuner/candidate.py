@@ -1,6 +1,6 @@
 """One point of the search space: transforms, then a backend, at a batch size, in some replicas."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,11 @@ class Candidate:
     @property
     def uncompressed(self) -> bool:
         return not self.transforms
+
+    @property
+    def unquantized(self) -> "Candidate":
+        """The same without what quantizes; itself, where nothing does."""
+        return replace(self, transforms=tuple(t for t in self.transforms if not t.quantizes))
 
     @property
     def slow(self) -> bool:

@@ -1,7 +1,11 @@
 """Where the time of a call goes, by a runtime's own clock: operator by operator."""
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
+
+Kind = Literal["layer", "conversion", "other"]
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,13 @@ class OperatorTime:
     """
 
     name: str
-    kind: Literal["layer", "conversion", "other"]
+    kind: Kind
     computes_in: str
     ms: float
+
+
+def kind_of(operator: str, layers: str, conversions: Collection[str]) -> Kind:
+    """Of an operator by what its runtime calls it: `layers` is a pattern of theirs, `conversions` are names."""
+    if operator in conversions:
+        return "conversion"
+    return "layer" if re.search(layers, operator) else "other"

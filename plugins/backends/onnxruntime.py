@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, Layout, copy
 from tuner.model import Form, Model
-from tuner.operators import OperatorTime
+from tuner.operators import OperatorTime, kind_of
 from tuner.plugin import Backend, Native, Session, later, missing
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
@@ -176,11 +176,7 @@ def run(inputs):
 def _operator_time(name: str, events: Sequence[Mapping[str, Any]]) -> OperatorTime:
     """Of what the profiler noted of each call of that node."""
     operator = events[0]["args"]["op_name"]
-    kind: Literal["layer", "conversion", "other"] = "other"
-    if operator in _CONVERSIONS:
-        kind = "conversion"
-    elif re.search(r"Conv|MatMul|Gemm", operator):
-        kind = "layer"
+    kind = kind_of(operator, r"Conv|MatMul|Gemm", _CONVERSIONS)
     quantized = re.match(r"QLinear|QGemm|QAttention|Dynamic", operator) or "Integer" in operator
     kept = {dtype for tensor in events[0]["args"]["input_type_shape"] for dtype in tensor}
     computes_in = "int8" if quantized or (kind == "other" and kept & {"uint8", "int8"}) else "f32"

@@ -1,6 +1,5 @@
 """OpenVINO: Intel's compiler and runtime for CPUs; it uses AVX-512 and AMX where the processor has them."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +11,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.model import Form, Model
-from tuner.operators import OperatorTime
+from tuner.operators import OperatorTime, kind_of
 from tuner.plugin import Backend, Native, Precision, Session, later, missing
 from tuner.system.said import last_line
 from tuner.target import Target
@@ -137,11 +136,7 @@ def _sums_ms(request: Any, calls: int) -> list[float]:
 
 def _operator_time(info: Any, ms: float) -> OperatorTime:
     """Of a node, with what it takes of a call."""
-    kind: Literal["layer", "conversion", "other"] = "other"
-    if info.node_type in _CONVERSIONS:
-        kind = "conversion"
-    elif re.search(r"Convolution|Deconvolution|FullyConnected|MatMul|Attention", info.node_type):
-        kind = "layer"
+    kind = kind_of(info.node_type, r"Convolution|Deconvolution|FullyConnected|MatMul|Attention", _CONVERSIONS)
     arithmetic = info.exec_type.rpartition("_")[2].lower()
     computes_in = "int8" if arithmetic in ("i8", "u8") else arithmetic
     name = info.node_name.removesuffix("/DequantizationMultiply").removesuffix("/WithoutBiases")

@@ -77,7 +77,7 @@ def read(arguments: Sequence[str]) -> Asked:
     cloud = [o for o in edge if not re.match(r"[+~]*target[.=]", o)]
     cloud += [f"target{key.removeprefix(_CLOUD)}={value}" for key, value in own.items() if key.startswith(_CLOUD)]
     requests = compose.request(edge), _cloud_request(cloud)
-    _require(requests[0], overrides)
+    _require(requests[0])
     lines = {"edge": tuple(edge), "cloud": tuple(cloud)}
     return Asked(*requests, lines, link, int(cuts), tuple(map(masked, arguments)))
 
@@ -117,7 +117,8 @@ def _with_defaults(overrides: Sequence[str]) -> list[str]:
     given = [override.partition("=")[0].lstrip("+~") for override in overrides]
 
     def said(key: str) -> bool:
-        return any(name == key or name.startswith(f"{key}.") for name in given if key != "search_space" or name == key)
+        fields_too = key != "search_space"  # a field of that is one of whichever space is chosen
+        return any(name == key or (fields_too and name.startswith(f"{key}.")) for name in given)
 
     return [*overrides, *(f"{key}={value}" for key, value in _DEFAULTS.items() if not said(key.lstrip("+")))]
 
@@ -130,7 +131,7 @@ def _cloud_request(overrides: Sequence[str]) -> Request:
         raise RequestError(re.sub(r"\btarget(?=[.=:])(?!\.cloud)", _CLOUD, str(error))) from error
 
 
-def _require(request: Request, overrides: Sequence[str]) -> None:
+def _require(request: Request) -> None:
     """Refuses what a split does not do. Raises RequestError."""
     goal, model = request.goal, request.workload.model
     if goal.objective != "latency":

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +155,7 @@ def about_int8(
     done = {o.candidate: o for o in outcomes if o.state == "complete"}
     slower = []
     for candidate, outcome in done.items():
-        unquantized = replace(candidate, transforms=tuple(t for t in candidate.transforms if not t.quantizes))
+        unquantized = candidate.unquantized
         plain = done.get(unquantized)
         mine, theirs = outcome.measurement.throughput_normalised, plain and plain.measurement.throughput_normalised
         if candidate in raced and unquantized in raced:

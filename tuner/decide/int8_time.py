@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
@@ -31,14 +31,14 @@ class Int8Time:
         """Where the time goes, in words that follow a label and a ratio."""
         whole, now = _ms(self.before), _ms(self.after)
         was, layers = _of(self.before, "layer"), _of(self.after, "layer")
-        parts = [f"by the runtime's own clock its layers take {_percent(_ms(was) / whole)} % of the float model's time"]
+        share = f"by the runtime's own clock its layers take {_percent(_ms(was) / whole)} % of the float model's time"
         floats = [layer for layer in layers if layer.computes_in != "int8"]
         if len(floats) == len(layers):
-            return f"{parts[0]}, and none of them has become int8: its runtime has no such kernel for them"
+            return f"{share}, and none of them has become int8: its runtime has no such kernel for them"
         speed = f"and run {_ms(was) / _ms(layers):.2f}× as fast quantized"
         kept = f" ({len(floats)} of {len(layers)} still compute in float)" if floats else ""
         gained = max(0.0, _ms(_of(self.after, "conversion")) - _ms(_of(self.before, "conversion")))
-        return f"{parts[0]} {speed}{kept}; conversions between add {_percent(gained / now)} % to the quantized call"
+        return f"{share} {speed}{kept}; conversions between add {_percent(gained / now)} % to the quantized call"
 
     def table(self) -> Table:
         """The layers, the longest first, then the rest. Those of one name stand beside one another; where names differ,
@@ -78,9 +78,8 @@ def int8_time(rig: Rig, candidate: Candidate) -> Int8Time | None:
     clock of its own."""
     if type(candidate.backend).operator_times is Backend.operator_times:
         return None
-    plain = replace(candidate, transforms=tuple(t for t in candidate.transforms if not t.quantizes))
     try:
-        before, after = _operator_times(rig, plain), _operator_times(rig, candidate)
+        before, after = _operator_times(rig, candidate.unquantized), _operator_times(rig, candidate)
     except CandidateError:  # the log has why, and the study has its verdict without
         return None
     known = all(_ms(_of(times, "layer")) > 0 for times in (before, after))  # by a clock that is fine enough

@@ -152,7 +152,10 @@ class Search:
 
     def _go_on_from(self, outcome: Outcome) -> None:
         """What is more careful comes next, where it lost too much."""
-        careful = more_careful(self._space, outcome.candidate) if feedback.lost(outcome, self._goal) else None
+        if not feedback.lost(outcome, self._goal):
+            return
+        self._lost.add(outcome.candidate.transforms)
+        careful = more_careful(self._space, outcome.candidate)
         known = {other.candidate for _, other in self.outcomes()} | self._asked
         if careful is not None and careful not in known:
             queue(self._study, self._space.locate(careful))

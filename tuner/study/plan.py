@@ -45,9 +45,11 @@ class Plan:
     def next_untried(self, tried: Collection[Candidate], waits: Callable[[Candidate], bool]) -> Params | None:
         """A point that is not among those tried, which is untried no more, and waits for no other; None where none is
         left."""
-        self.untried = [point for point in self.untried if point[1] not in tried]
-        for n, (params, candidate) in reversed(list(enumerate(self.untried))):
-            if not waits(candidate):
+        for n in reversed(range(len(self.untried))):
+            params, candidate = self.untried[n]
+            if candidate in tried:
+                del self.untried[n]
+            elif not waits(candidate):
                 del self.untried[n]
                 return params
         return None
