@@ -15,7 +15,7 @@ from tuner import metrics
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval, no_better, value_interval, with_accuracy
 from tuner.evaluate.settling import settle
-from tuner.judging import Judging, Scores
+from tuner.judging import Bar, Judging, Scores
 from tuner.measurement import Measurement
 from tuner.metrics import Truth, metric
 
@@ -454,3 +454,49 @@ def test_small_batches_are_judged_together_and_come_to_the_same(size: int) -> No
     assert scores.samples is not None
     assert np.array_equal(scores.samples[:600], (outputs.sum(axis=1) > labels).astype(float))
     assert sum(SIZES) == 613 and len(SIZES) <= 3 + 3 and SIZES[-1] == 4
+
+
+@metric(within=(0, 1))
+def as_it_says(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Any:
+    return outputs[0][:, 0]
+
+
+@given(
+    right=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=400),
+    worse=st.floats(0, 1),
+    most_lost=st.floats(0, 0.3),
+    seed=st.integers(0, 99),
+)
+def test_scoring_ends_early_only_where_the_rest_cannot_mend_it(
+    right: list[float], worse: float, most_lost: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    known = np.array(right)
+    scored = np.where(random.random(len(known)) < worse, random.random(len(known)), known)
+    bar = Bar(known, most_lost)
+
+    def batches() -> Any:
+        for start in range(0, len(known), 32):
+            some = scored[start : start + 32]
+            yield [np.stack([some, np.arange(start, start + len(some))], 1)], np.zeros(len(some))
+
+    first = Judging(here("as_it_says"), bar=bar).scores(batches()).samples
+    assert first is not None and np.array_equal(first, scored[: len(first)])
+    if len(first) < len(known):
+        assert len(first) % 64 == 0
+        best = np.append(first, np.ones(len(known) - len(first)))
+        assert known.mean() - best.mean() > most_lost, "at the best"
+        measured = with_accuracy(
+            Measurement(), metrics.find(here("as_it_says")), Scores.of(first), Scores.of(known), most_lost
+        )
+        assert measured.accuracy_samples == len(first) and measured.accuracy_drop_ci95 is None
+        assert measured.accuracy_drop is not None and measured.accuracy_drop > most_lost
+    else:
+        assert len(known) <= 64 or not bar.missed(
+            metrics.find(here("as_it_says")), scored[: (len(known) - 1) // 64 * 64]
+        )
+
+
+def test_nothing_is_certain_of_a_metric_without_a_best() -> None:
+    assert not Bar(np.ones(100), 0.01).missed(metrics.find(here("counting")), np.zeros(64))
+    assert Bar(np.ones(100), 0.01).missed(metrics.find(here("as_it_says")), np.zeros(64))

@@ -22,7 +22,7 @@ from tuner.measurement import Interval, Measurement
 
 PERCENTILES = (50, 90, 95, 99)
 NOTHING = "–"  # stands where nothing was measured
-ABOUT = "≈ "  # stands before what a few calls showed
+ABOUT = "≈ "  # stands before what a few calls or samples showed
 PROBE = "probe_"  # begins the names of such metrics
 _PERCENTILE = re.compile(r"p(\d+|{percentile})_")
 _LEAST = 1e-12  # a score is a logarithm: what is wanted least of all may be as little as nothing
@@ -38,8 +38,9 @@ class Figure:
     candidates are compared by, where that is not the value itself. `metric` is its name in MLflow, if another: one
     with `{percentile}` is recorded at each of `PERCENTILES`.
 
-    `timed` says that it comes of timed calls. Where only a few were made (`Measurement.probed`), its text is marked and
-    its metric has a name of its own.
+    `timed` says that it comes of timed calls, `judged` that it comes of samples. Where few were enough to refuse a
+    candidate (`Measurement.probed`, `Measurement.accuracy_samples`), its text is marked and its metric has a name of
+    its own.
 
     `limit` and `objective` say what it may be. As a limit it is an upper one where less is better, else a lower one;
     it lies `between` two numbers, ends included, or is anything above 0. An excess counts in units of the limit, or of
@@ -60,6 +61,7 @@ class Figure:
     compared: Callable[[Measurement], float | None] | None = None
     metric: str = ""
     timed: bool = False
+    judged: bool = False
     limit: bool = True
     objective: bool = True
     between: tuple[float, float] | None = None
@@ -76,13 +78,17 @@ class Figure:
         return None if self.ends is None else self.ends(measurement)
 
     def text(self, measurement: Measurement, percentile: int) -> str:
-        """Its value as tables have it, marked where it is by a few calls."""
+        """Its value as tables have it, marked where it is rough."""
         value = self.value(measurement, percentile)
         return printed(value, self.form) if value is None else self.about(measurement) + printed(value, self.form)
 
+    def rough(self, measurement: Measurement) -> bool:
+        """Whether it is by a few calls or samples only."""
+        return (self.timed and measurement.probed) or (self.judged and measurement.accuracy_samples is not None)
+
     def about(self, measurement: Measurement) -> str:
-        """The mark before its value where that is by a few calls."""
-        return ABOUT if self.timed and measurement.probed else ""
+        """The mark before its value where that is rough."""
+        return ABOUT if self.rough(measurement) else ""
 
     def titled(self, percentile: int) -> str:
         return self.title.format(percentile=percentile)
@@ -125,7 +131,7 @@ class Figure:
 
     def metrics(self, measurement: Measurement) -> dict[str, float]:
         """What MLflow records of it."""
-        if self.timed and measurement.probed:  # what a few calls showed is the same at every percentile
+        if self.rough(measurement):  # what a few calls showed is the same at every percentile
             value, name = self.value(measurement, PERCENTILES[0]), _PERCENTILE.sub("", self.metric or self.name)
             return {} if value is None else {PROBE + name: value}
         at = {self.recorded(q): self.value(measurement, q) for q in PERCENTILES}
@@ -159,11 +165,11 @@ TABLE = (
     ),
     Figure(
         "accuracy", "accuracy", better="more", form=".4f", read=lambda m, _: m.accuracy, ends=lambda m: m.accuracy_ci95,
-        limit=False, objective=False,
+        judged=True, limit=False, objective=False,
     ),
     Figure(
         "accuracy_drop", "accuracy drop", "drop", form="+.4f", read=lambda m, _: m.accuracy_drop,
-        ends=lambda m: m.accuracy_drop_ci95, objective=False, between=(0, math.inf),
+        ends=lambda m: m.accuracy_drop_ci95, judged=True, objective=False, between=(0, math.inf),
         point=0.01,  # of a limit that is smaller, one point of accuracy is the unit
         basis="sample by sample against the float model",
     ),

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tuner.system.code import authored
 
 RESAMPLES = 400  # of the samples, for a metric that gives one number for all of them
 _TOGETHER = 256  # samples
+_LOOKED_AFTER = 64  # samples, where scoring may end early
 _LEAST_RESAMPLES, _RESAMPLING_S = 50, 20.0  # so many at least, however long that takes
 Labels = NDArray[Any] | Truth
 Batch = tuple[Sequence[NDArray[Any]], Labels]
@@ -27,7 +28,8 @@ Answers = Iterable[Batch]
 class Scores:
     """How good an artifact's answers are: the `value` of the metric over all samples.
 
-    Where that is a mean, `samples` has the score of every sample, in order. Else `resampled` has the value on samples
+    Where that is a mean, `samples` has the score of every sample, in order; fewer, where the first were enough to tell
+    (`Bar`), and the value is theirs. Else `resampled` has the value on samples
     drawn with replacement, the same draws for every artifact.
     """
 
@@ -49,6 +51,25 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """What ends an evaluation early. `float_scores` are those of the float model, of every sample, and `most_lost` is
+    how much less than their mean is enough."""
+
+    float_scores: NDArray[Any]
+    most_lost: float
+
+    def missed(self, metric: Metric, scores: NDArray[Any]) -> bool:
+        """Whether more is lost for certain, whatever the samples score that are not among these, the first ones. Where
+        nobody knows the best that a sample may score, nothing is certain."""
+        if metric.within is None:
+            return False
+        best = max(metric.within) if metric.better == "more" else min(metric.within)
+        known, rest = self.float_scores[: len(scores)], self.float_scores[len(scores) :]
+        least_lost = metric.lost(scores, known).sum() + metric.lost(best, rest).sum()
+        return bool(len(rest) and least_lost > self.most_lost * len(self.float_scores))
+
+
+@dataclass(frozen=True)
 class Judging:
     """A metric as it judges the candidates of one study: what the float model's answers settle before it begins.
 
@@ -56,6 +77,7 @@ class Judging:
     float model's has infinities, which are then by design; None before that is known. `guess` is the value that a model
     reaches without looking at its input, None where nobody knows. `truth` is the folder of the float model's outputs,
     where the metric tells how like them others are. `of` is what the output is called, where there are several.
+    Scoring ends before the last sample where the `bar` is missed.
     """
 
     metric: str
@@ -64,6 +86,7 @@ class Judging:
     guess: float | None = None
     truth: Path | None = None
     of: str = ""
+    bar: Bar | None = field(default=None, compare=False)
 
     @property
     def title(self) -> str:
@@ -72,7 +95,8 @@ class Judging:
         return f"{name} with the float model" if self.truth is not None else name
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "truth": None if self.truth is None else str(self.truth)}
+        named = {name: value for name, value in vars(self).items() if name != "bar"}
+        return {**named, "truth": None if self.truth is None else str(self.truth)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Judging":
@@ -100,11 +124,12 @@ class Judging:
             resampled = None if value.ndim else self._resampled(metric, outputs, labels, resamples)
             scores = Scores.of(value) if value.ndim else Scores(float(value), resampled=resampled)
         else:
-            scores = Scores.of(
-                np.concatenate(
-                    [self._of_batch(metric, seen.read_from(outputs), labels) for outputs, labels in _together(batches)]
-                )
-            )
+            scored = np.empty(0)
+            for outputs, labels in _together(batches, _TOGETHER if self.bar is None else _LOOKED_AFTER):
+                scored = np.append(scored, self._of_batch(metric, seen.read_from(outputs), labels))
+                if self.bar is not None and not seen.constant and self.bar.missed(metric, scored):
+                    break
+            scores = Scores.of(scored)
         if seen.constant:
             raise CandidateError("numerics", "it gives the same outputs for every evaluation sample")
         return scores
@@ -215,8 +240,8 @@ class _Seen:
         return self._samples > 1 and not (self._varying & self._read if self._read else self._varying)
 
 
-def _together(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Batches of few samples as one of `_TOGETHER` or more, in their order: a call of a metric costs as much as it does
+def _together(batches: Iterable[Batch], least: int) -> Iterator[Batch]:
+    """Batches of few samples as one of `least` or more, in their order: a call of a metric costs as much as it does
     for a hundred samples. Where an output does not count the samples, or anything differs in shape, they stay apart."""
     waiting: list[Batch] = []
     samples, shapes = 0, None
@@ -224,14 +249,17 @@ def _together(batches: Iterable[Batch]) -> Iterator[Batch]:
         count, right = _count(labels), labels if isinstance(labels, Truth) else [labels]
         counted = all(output.ndim and len(output) == count for output in outputs)
         shaped = [array.shape[1:] for array in (*outputs, *right) if array is not None] if counted else None
-        if waiting and (shaped != shapes or samples >= _TOGETHER):
+        if waiting and shaped != shapes:
             yield _joined(waiting)
             waiting, samples = [], 0
-        if counted:
-            waiting.append((outputs, labels))
-            samples, shapes = samples + count, shaped
-        else:
+        if not counted:
             yield outputs, labels
+            continue
+        waiting.append((outputs, labels))
+        samples, shapes = samples + count, shaped
+        if samples >= least:
+            yield _joined(waiting)
+            waiting, samples = [], 0
     if waiting:
         yield _joined(waiting)
 

@@ -31,7 +31,8 @@ class Measurement:
     `cpu_ms` the process CPU time a call. `timing_precise` tells whether timing ended because its interval was
     narrow enough, or at its time limit. `energy_j` is the machine's energy a sample, where it is exposed.
     `accuracy_drop` is against the float model on the same samples, with its paired interval; `samples_to_certify`
-    is how many samples would settle it. `more` is by name what a task or a plugin yields beyond that
+    is how many samples would settle it. `accuracy_samples` is how many samples accuracy is of, where so few were enough
+    to refuse a candidate; None is all. `more` is by name what a task or a plugin yields beyond that
     (`tuner.figures`). `probed` says that what was timed is a few calls: enough to refuse a candidate, no more.
     """
 
@@ -47,6 +48,7 @@ class Measurement:
     accuracy_ci95: Interval | None = None
     accuracy_drop_ci95: Interval | None = None
     samples_to_certify: int | None = None
+    accuracy_samples: int | None = None
     size_mb: float | None = None
     memory_mb: float | None = None
     energy_j: float | None = None

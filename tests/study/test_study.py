@@ -254,6 +254,11 @@ def test_what_loses_accuracy_is_never_compiled(place: Path) -> None:
     stopped = [run for run in study.runs(place)[1] if run.data.tags["state"] == "stopped_early"]
     assert all(run.info.status == "FINISHED" for run in stopped)
     assert not any("seconds_compile" in run.data.metrics for run in stopped)
+    # 64 of 120 samples were enough, and nobody takes their accuracy for that of all
+    trials = json.loads((place / "out/linear-cpu-001/trials.json").read_text())
+    assert {t["measurement"]["accuracy_samples"] for t in trials if t["stopped_by"] == "accuracy_drop"} == {64}
+    assert all({"probe_accuracy", "probe_accuracy_drop"} <= run.data.metrics.keys() for run in stopped)
+    assert not any("accuracy" in run.data.metrics for run in stopped)
 
 
 def test_ties_go_to_what_is_not_compressed(place: Path) -> None:

@@ -15,7 +15,13 @@ def with_accuracy(
     measured: Measurement, metric: Metric, scores: Scores, float_scores: Scores, limit: float | None
 ) -> Measurement:
     """With the accuracy that these scores are, and what is lost against the float model's on the same samples. `limit`
-    is the drop that is allowed, if one is declared."""
+    is the drop that is allowed, if one is declared. Where fewer samples were scored, for those lost too much, it is
+    theirs and has no interval: nobody chose how many."""
+    if scores.samples is not None and float_scores.samples is not None:
+        scored = len(scores.samples)
+        if scored < len(float_scores.samples):
+            lost = metric.lost(scores.value, float(float_scores.samples[:scored].mean()))
+            return replace(measured, accuracy=scores.value, accuracy_drop=lost, accuracy_samples=scored)
     return replace(
         measured,
         accuracy=scores.value,

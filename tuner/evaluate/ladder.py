@@ -18,7 +18,7 @@ from tuner.candidate import Candidate
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig, size_mb
 from tuner.goal import Goal
-from tuner.judging import Scores
+from tuner.judging import Bar, Scores
 from tuner.measure import host
 from tuner.measure.scenario import figures
 from tuner.measure.statistics import RESAMPLES
@@ -167,14 +167,20 @@ class Ladder:
 
     def _score(self, transforms: tuple[Transform, ...]) -> None:
         """The accuracy after those transforms, on the reference backend; what was known before was of a draft."""
-        scores = self._reference.scores_after(transforms, self._deadline, self._log)
+        scores = self._reference.scores_after(transforms, self._deadline, self._log, self._bar())
         self.measured = self._with_accuracy(Measurement(), scores)
 
     def _score_artifact(self, artifact: Path, worker: Worker) -> None:
+        bar = self._bar()
         scores = self._rig.kept_scores(
-            {"artifact": artifact.name}, lambda: self._rig.scores_in(worker, self._deadline), self._deadline
+            {"artifact": artifact.name}, lambda: self._rig.scores_in(worker, self._deadline, bar), self._deadline, bar
         )
         self.measured = self._with_accuracy(self.measured, scores)
+
+    def _bar(self) -> Bar | None:
+        """How much may be lost for now."""
+        limit = self._goal.limits.get("accuracy_drop")
+        return None if limit is None or self._lost_at else self._reference.bar(limit)
 
     def _with_accuracy(self, measured: Measurement, scores: Scores) -> Measurement:
         return self._reference.with_accuracy(measured, scores, self._goal.limits.get("accuracy_drop"))

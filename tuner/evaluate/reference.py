@@ -11,7 +11,7 @@ import numpy as np
 from tuner.candidate import Candidate
 from tuner.evaluate.accuracy import with_accuracy
 from tuner.evaluate.rig import Rig
-from tuner.judging import Scores
+from tuner.judging import Bar, Scores
 from tuner.measure import host, timing
 from tuner.measure.timing import Timing, device_lock
 from tuner.measurement import Measurement
@@ -105,9 +105,17 @@ class Reference:
             self._running(deadline)
         return self._first_ms
 
-    def scores_after(self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path) -> Scores:
-        """The evaluation scores of the model after those transforms, on the reference backend of its form. `log` is
-        that of the workers it takes. Raises CandidateError."""
+    def bar(self, most_lost: float | None) -> Bar | None:
+        """What ends an evaluation once more than that is lost for certain; None where nothing does."""
+        if most_lost is None or self.scores.samples is None:
+            return None
+        return Bar(self.scores.samples, most_lost)
+
+    def scores_after(
+        self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path, bar: Bar | None = None
+    ) -> Scores:
+        """The evaluation scores of the model after those transforms, on the reference backend of its form; the first,
+        where they miss the bar. `log` is that of the workers it takes. Raises CandidateError."""
         rig = self._rig
         builder = rig.builder(log)
         model = builder.transformed(transforms, deadline)
@@ -116,9 +124,9 @@ class Reference:
         def score() -> Scores:
             artifact = builder.compile(model, checked, deadline)
             with rig.hosting(artifact, checked, deadline, log) as worker:
-                return rig.scores_in(worker, deadline)
+                return rig.scores_in(worker, deadline, bar)
 
-        return rig.kept_scores(scored_as(rig, model, checked), score, deadline)
+        return rig.kept_scores(scored_as(rig, model, checked), score, deadline, bar)
 
     def timed_beside(self, worker: Worker, limit_s: float, deadline: Deadline) -> Beside:
         """Times the artifact that the worker hosts in turns with the reference, for `limit_s` at the most.

@@ -14,7 +14,7 @@ from tuner.candidate import Candidate
 from tuner.catalog import files, values
 from tuner.device import Device
 from tuner.errors import CandidateError
-from tuner.judging import Scores
+from tuner.judging import Bar, Scores
 from tuner.measure import host
 from tuner.model import Form
 from tuner.system.code import source_digest
@@ -98,19 +98,22 @@ class Rig:
         with self.hosting(artifact, candidate, deadline, log) as worker:
             return self.scores_in(worker, deadline)
 
-    def scores_in(self, worker: Worker, deadline: Deadline) -> Scores:
-        """The evaluation scores of the artifact that the worker hosts. Raises CandidateError."""
-        return worker.run_for(deadline.left_s(), host.scores, self.prepared.workload)
+    def scores_in(self, worker: Worker, deadline: Deadline, bar: Bar | None = None) -> Scores:
+        """The evaluation scores of the artifact that the worker hosts; the first, where they miss the bar. Raises
+        CandidateError."""
+        return worker.run_for(deadline.left_s(), host.scores, self.prepared.workload, bar)
 
-    def kept_scores(self, of: dict[str, Any], score: Callable[[], Scores], deadline: Deadline) -> Scores:
-        """What `score` returned the first time for what `of` stands for, with these samples, task and metric."""
+    def kept_scores(
+        self, of: dict[str, Any], score: Callable[[], Scores], deadline: Deadline, bar: Bar | None = None
+    ) -> Scores:
+        """What `score` returned the first time for what `of` stands for, with these samples, task, metric and bar."""
         workload, judge = self.prepared.workload, self.prepared.workload.judge
         judged_by = {
             "dataset": self.prepared.source.dataset.key(),
             "metric": [judge.metric, source_digest(judge.metric)],
             "judged": judge.to_json(),
             "task": workload.task.key(),
-        }
+        } | ({} if bar is None else {"most_lost": bar.most_lost})
 
         def fill(out: Path) -> None:
             score().save(out / "scores.npz")

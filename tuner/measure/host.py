@@ -8,7 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Barrier
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tuner import artifact
 from tuner.dataset import Samples, batches, evaluation, shaped
 from tuner.device import Device
-from tuner.judging import Labels, Scores
+from tuner.judging import Bar, Labels, Scores
 from tuner.measure.stream import MOVES, Stream, Turn, copied, joined
 from tuner.operators import OperatorTime
 from tuner.plugin import Session
@@ -132,10 +132,12 @@ def energy_j() -> float | None:
     return used_j / (units * here.calls) if used_j is not None and moves > 1 else None
 
 
-def scores(workload: Workload) -> Scores:
-    """How good the artifact's answers to the evaluation samples are, as the task judges. Raises what it raises."""
+def scores(workload: Workload, bar: Bar | None = None) -> Scores:
+    """How good the artifact's answers to the evaluation samples are, as the task judges; no more than it takes to see
+    that the `bar` is missed. Raises what it raises."""
     here = hosted()
-    return here.task.scores(here.artifact, judged_samples(workload, here.artifact), workload.judge)
+    judging = replace(workload.judge, bar=bar)
+    return here.task.scores(here.artifact, judged_samples(workload, here.artifact), judging)
 
 
 def judged_samples(workload: Workload, loaded: artifact.Artifact) -> Iterator[tuple[Arrays, Labels]]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tuner.figures import ABOUT, figures, printed
+from tuner.figures import figures, printed
 from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.records import FindingRecord, TrialRecord
@@ -194,15 +194,16 @@ def setbacks(result: Result, trials: Sequence[TrialRecord]) -> list[Setback]:
             behind.append(trial.label)
             continue
         what = "stopped early" if trial.stopped_by else "over a limit"
-        over.setdefault((what, worst), []).append((goal.value(worst, trial.measurement) or math.nan, trial.label))
+        value = goal.value(worst, trial.measurement) or math.nan
+        about = figures()[worst].about(trial.measurement)
+        over.setdefault((what, worst), []).append((value, about, trial.label))
     reasons = [Setback(kind, why, tuple(labels)) for (kind, why), labels in sorted(failed.items())]
     for (what, name), several in sorted(over.items(), reverse=True):
         several.sort()
-        low, high = f"{several[0][0]:.3g}", f"{several[-1][0]:.3g}"
-        about = ABOUT if what == "stopped early" and figures()[name].timed else ""
-        values = about + (low if low == high else f"{low} to {high}")
-        why = f"{name} {values}, where {goal.limits[name]:g} is the limit"
-        reasons.append(Setback(what, why, tuple(label for _, label in several)))
+        (low, about, _), (high, about_high, _) = several[0], several[-1]
+        ends = list(dict.fromkeys((f"{about}{low:.3g}", f"{about_high}{high:.3g}")))
+        why = f"{name} {' to '.join(ends)}, where {goal.limits[name]:g} is the limit"
+        reasons.append(Setback(what, why, tuple(label for *_, label in several)))
     if behind:
         reasons.append(Setback("stopped early", "a few calls showed it far behind the best by then", tuple(behind)))
     return [*reasons, *(Setback("left out", why, (label,)) for label, why in result.left_out.items())]

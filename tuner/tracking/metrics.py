@@ -37,9 +37,9 @@ def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, fl
 
 def excess_metrics(measured: Measurement, goal: Goal) -> dict[str, float]:
     """By how much each limit is exceeded, in its unit."""
-    probed = {name for name, figure in figures().items() if figure.timed and measured.probed}
     return {
-        f"{PROBE if name in probed else ''}excess_{name}": value for name, value in goal.violations(measured).items()
+        f"{PROBE if figures()[name].rough(measured) else ''}excess_{name}": value
+        for name, value in goal.violations(measured).items()
     }
 
 
