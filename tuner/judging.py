@@ -125,8 +125,8 @@ class Judging:
             scores = Scores.of(value) if value.ndim else Scores(float(value), resampled=resampled)
         else:
             scored = np.empty(0)
-            for outputs, labels in _together(batches, _TOGETHER if self.bar is None else _LOOKED_AFTER):
-                scored = np.append(scored, self._of_batch(metric, seen.read_from(outputs), labels))
+            for some, right in _together(batches, _TOGETHER if self.bar is None else _LOOKED_AFTER):
+                scored = np.append(scored, self._of_batch(metric, seen.read_from(some), right))
                 if self.bar is not None and not seen.constant and self.bar.missed(metric, scored):
                     break
             scores = Scores.of(scored)

@@ -180,7 +180,7 @@ def setbacks(result: Result, trials: Sequence[TrialRecord]) -> list[Setback]:
     """What was tried and did not do, by reason, failures first; at the end what could not be tried here."""
     goal = result.goal
     failed: dict[tuple[str, str], list[str]] = {}
-    over: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    over: dict[tuple[str, str], list[tuple[float, str, str]]] = {}
     behind: list[str] = []
     for trial in trials:
         if failure := trial.failure:
