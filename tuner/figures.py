@@ -78,17 +78,14 @@ class Figure:
         return None if self.ends is None else self.ends(measurement)
 
     def text(self, measurement: Measurement, percentile: int) -> str:
-        """Its value as tables have it, marked where it is rough."""
+        """Its value as tables have it, marked where it is by a few calls or samples."""
         value = self.value(measurement, percentile)
         return printed(value, self.form) if value is None else self.about(measurement) + printed(value, self.form)
 
-    def rough(self, measurement: Measurement) -> bool:
-        """Whether it is by a few calls or samples only."""
-        return (self.timed and measurement.probed) or (self.judged and measurement.accuracy_samples is not None)
-
     def about(self, measurement: Measurement) -> str:
-        """The mark before its value where that is rough."""
-        return ABOUT if self.rough(measurement) else ""
+        """The mark before its value where that is by a few calls or samples only; else nothing."""
+        few = (self.timed and measurement.probed) or (self.judged and measurement.accuracy_samples is not None)
+        return ABOUT if few else ""
 
     def titled(self, percentile: int) -> str:
         return self.title.format(percentile=percentile)
@@ -131,7 +128,7 @@ class Figure:
 
     def metrics(self, measurement: Measurement) -> dict[str, float]:
         """What MLflow records of it."""
-        if self.rough(measurement):  # what a few calls showed is the same at every percentile
+        if self.about(measurement):  # what a few calls showed is the same at every percentile
             value, name = self.value(measurement, PERCENTILES[0]), _PERCENTILE.sub("", self.metric or self.name)
             return {} if value is None else {PROBE + name: value}
         at = {self.recorded(q): self.value(measurement, q) for q in PERCENTILES}

@@ -38,7 +38,7 @@ def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, fl
 def excess_metrics(measured: Measurement, goal: Goal) -> dict[str, float]:
     """By how much each limit is exceeded, in its unit."""
     return {
-        f"{PROBE if figures()[name].rough(measured) else ''}excess_{name}": value
+        f"{PROBE if figures()[name].about(measured) else ''}excess_{name}": value
         for name, value in goal.violations(measured).items()
     }
 
