@@ -20,7 +20,7 @@ VARIABLES = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # nobody waits a minute for a head that is gone
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "10000",  # a node that is slow is there; one that is gone refuses at once
     "RAY_health_check_failure_threshold": "3",
 }
 
