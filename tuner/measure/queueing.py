@@ -7,9 +7,8 @@ is found from the durations of calls that were measured anyway, in a fraction of
 
 The model is the bulk-service queue M/G(1,b)/r (of one replica: Bailey, J. Royal Statistical Society B 16, 1954;
 Neuts, Annals of Mathematical Statistics 38, 1967; of inference servers: Inoue, Performance Evaluation 147, 2021). Each
-of r replicas is a session with a fixed batch; whenever it is free it takes all that wait, at most a batch, and at least
-one query: nothing waits for a batch to fill. A short batch is padded, so a call takes as long whatever it holds, and
-its queries end together.
+of r replicas is a session with a fixed batch. Whether what waits goes to a free one, at most a batch, is asked of
+`tuner.measure.batching`, as `tune serve` does. Its queries end together.
 
 Assumed, and therefore optimistic where it fails:
 
@@ -18,6 +17,10 @@ Assumed, and therefore optimistic where it fails:
   On a machine that others load too, a session that has just been paused is preferred by the scheduler: short turns
   look better than sustained work.
 - Queries do not know of each other, none is refused, and the queue has no end.
+- The policy knows the rate and the mean call; a server estimates both from the last second and the last 200 calls.
+
+Assumed, and therefore pessimistic where it fails: a short batch is padded, and a call takes as long whatever it holds.
+A package with smaller recipes answers a short batch in less.
 
 Against LoadGen with calls that sleep 2 ms in batches of 8, median and mean batch agreed within a tenth and p95 and
 p99 mostly within a quarter. Announce a rate for a real session only once `tuner.measure.loadgen.server`
@@ -32,6 +35,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tuner.measure.batching import Pace
 
 _QUERIES = 20_000  # simulated at least, at every rate
 _CALLS = 16_000  # and at least: large batches need more queries for as many calls, …
@@ -58,19 +63,27 @@ class Served:
 
 
 def largest_rate(
-    service_ms: NDArray[Any], batch_size: int, limit_ms: float, percentile: float, seed: int = 0, *, replicas: int = 1
+    service_ms: NDArray[Any],
+    batch_size: int,
+    limit_ms: float,
+    percentile: float,
+    seed: int = 0,
+    *,
+    replicas: int = 1,
+    paced: bool = True,
 ) -> Served | None:
     """The largest rate at which that percentile of latency stays within the limit.
 
     `service_ms` are durations of calls with a whole batch, in the order they were measured. The rate is halved until
     the limit holds, then found between the two by bisection. Every rate meets the same arrivals, only denser, and the
     same calls, and all limits try the same rates: a wider limit never gets a lower rate. Seeds differ by some per cent,
-    by more where the limit is barely more than a call takes or cuts into a long tail.
+    by more where the limit is barely more than a call takes or cuts into a long tail. `paced` is False for servers
+    other than `tune serve`, whose replicas take what waits whenever they are free.
 
     None where a lone query misses the limit already, or where it holds only in a session that idles 99 % of its time.
     Raises ValueError where there is no call or one took no time.
     """
-    traffic = _Traffic(service_ms, batch_size, seed, replicas)
+    traffic = _Traffic(service_ms, batch_size, seed, replicas, paced)
     if np.percentile(traffic.measured_ms, percentile) > limit_ms:
         return None
 
@@ -95,27 +108,31 @@ def largest_rate(
     return served
 
 
-def at_rate(service_ms: NDArray[Any], batch_size: int, rate: float, seed: int = 0, *, replicas: int = 1) -> Served:
+def at_rate(
+    service_ms: NDArray[Any], batch_size: int, rate: float, seed: int = 0, *, replicas: int = 1, paced: bool = True
+) -> Served:
     """What queries get at a given rate, samples per second.
 
     At rates of `batch_size` times `replicas` over the mean call and more the queue grows without end: the latencies
-    then only tell how long was simulated. Raises ValueError as `largest_rate` does.
+    then only tell how long was simulated. `paced`, and what it raises, as of `largest_rate`.
     """
-    return _served(rate, *_Traffic(service_ms, batch_size, seed, replicas).at(rate))
+    return _served(rate, *_Traffic(service_ms, batch_size, seed, replicas, paced).at(rate))
 
 
 class _Traffic:
     """Arrivals and calls, drawn once, for any rate. Time runs in mean gaps between arrivals: a rate only stretches
     the calls, and the arrivals stay as they are."""
 
-    def __init__(self, service_ms: NDArray[Any], batch_size: int, seed: int, replicas: int) -> None:
+    def __init__(self, service_ms: NDArray[Any], batch_size: int, seed: int, replicas: int, paced: bool) -> None:
         self.measured_ms = np.asarray(service_ms, dtype=np.float64).ravel()
         if not len(self.measured_ms) or not (self.measured_ms > 0).all():
             raise ValueError("durations of calls must be more than 0 ms, and at least one")
-        self.capacity = replicas * batch_size / float(self.measured_ms.mean()) * 1e3
+        self._mean_s = float(self.measured_ms.mean()) / 1e3
+        self.capacity = replicas * batch_size / self._mean_s
         """Samples per second with every batch full: at this rate and beyond the queue grows without end."""
         self._batch_size = batch_size
         self._replicas = replicas
+        self._paced_for = replicas if paced else 1  # the pace of a single one never waits
         random = np.random.default_rng(seed)
         self._calls = min(_CALLS, _MOST_QUERIES // batch_size)
         self._arrivals = np.cumsum(random.exponential(size=max(_QUERIES, self._calls * batch_size)))
@@ -125,13 +142,20 @@ class _Traffic:
     def at(self, rate: float) -> tuple[NDArray[Any], float]:
         """The latencies of the queries in ms, in order of arrival, and the mean number in a call."""
         arrivals, most = self._arrival_list, self._batch_size
+        pace = Pace.of(most, self._paced_for, 1.0, rate * self._mean_s)  # in mean gaps
         ends: list[float] = []
         taken = [0]
         free = [0.0] * self._replicas  # when each is, a heap
-        first = 0
+        first, went = 0, -math.inf
         for service_s in self._service_s:
             start = max(free[0], arrivals[first])
-            first = bisect_right(arrivals, start, first, min(first + most, len(arrivals)))
+            last = min(first + most, len(arrivals))
+            upto = bisect_right(arrivals, start, first, last)
+            if (hold := pace.hold(upto - first, start - went)) > 0:
+                # asked at each arrival, it would say the same until as many wait as go at once
+                start = min(start + hold, arrivals[min(first + pace.fewest, last) - 1])
+                upto = bisect_right(arrivals, start, upto, last)
+            first, went = upto, start
             ends.append(start + rate * service_s)
             heapreplace(free, ends[-1])
             taken.append(first)

@@ -2,7 +2,7 @@
 
 `SingleStream`: calls one after the other; latency is that of a call with a whole batch, throughput batch size over
 the median call. `Offline`: the same calls, and latency does not matter. `Server`: single samples arrive at random
-(Poisson), are batched while the session is busy, and latency includes the wait; throughput is the largest rate at
+(Poisson), are batched as `tune serve` batches them, and latency includes the wait; throughput is the largest rate at
 which the limit holds (`tuner.measure.queueing`). Of several replicas, latency is that of each of their calls while all
 are busy, and throughput that of all together.
 """
