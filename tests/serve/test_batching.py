@@ -1,7 +1,8 @@
 """When a batch goes, and what the output cache keeps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.serve.batcher import Batcher, CallTime, Work
+from tests.serve import virtual
+from tuner.measure.queueing import at_rate
+from tuner.serve.batcher import Batcher, Work
 from tuner.serve.cache import Cache, key_of
+from tuner.serve.estimates import ArrivalRate, CallTime
 from tuner.serve.metrics import Metrics
 from tuner.serve.protocol import Refusal
 from tuner.serve.replica import Layout, room, views
 from tuner.testing.fakes import INPUTS
 
-CALL_S, LIMIT_S, SIZE = 0.01, 0.05, 8
+CALL_S, SIZE = 0.01, 8
 
 
 class Session:
@@ -35,21 +39,64 @@ class Session:
     async def call(self, layout: Layout, limit_s: float) -> list[Any]:
         self.sizes.append(layout[0][1][0])
         self.calling = True
-        await self.go.wait()
+        await self.answered()
         self.calling = False
         return [array.copy() for array in self.buffers(layout).values()]
+
+    async def answered(self) -> None:
+        await self.go.wait()
+
+
+class Prompt(Session):
+    """A call takes as long as it says."""
+
+    async def answered(self) -> None:
+        await asyncio.sleep(CALL_S)
 
 
 def work(identity: float, count: int = 1) -> Work:
     future = asyncio.get_running_loop().create_future()
-    return Work({"x": np.full((count, 4), identity, np.float32)}, INPUTS, count, future)
+    return Work({"x": np.full((count, 4), identity, np.float32)}, INPUTS, count, future, time.monotonic())
+
+
+def prompt(
+    test: Callable[[Batcher, list[Prompt]], Awaitable[None]], size: int, replicas: int = 2, smaller: int = 0
+) -> None:
+    """By a clock of its own, by which a call takes exactly as long as it says."""
+
+    async def run() -> None:
+        sessions = [Prompt() for _ in range(replicas)]
+        batcher = Batcher(sessions, size, (0,), CallTime(CALL_S), Metrics(size), smaller)  # type: ignore[arg-type]
+        batcher.run()
+        try:
+            await test(batcher, sessions)
+        finally:
+            await batcher.stop()
+
+    virtual.run(run())
+
+
+async def offered(batcher: Batcher, due: np.ndarray, counts: Mapping[float, int] | None = None) -> np.ndarray:
+    """The latency in s of requests that come at those times, of one sample where `counts` does not say."""
+    latency = np.zeros(len(due))
+
+    async def ask(number: int) -> None:
+        await batcher.submit(work(number, (counts or {}).get(due[number], 1)))
+        latency[number] = time.monotonic() - due[number]
+
+    tasks = []
+    for number, at in enumerate(due):
+        await asyncio.sleep(at - time.monotonic())
+        tasks.append(asyncio.create_task(ask(number)))
+    await asyncio.gather(*tasks)
+    return latency
 
 
 def batching(test: Callable[[Batcher, Session], Awaitable[None]], queue_s: float = 10.0) -> None:
     async def run() -> None:
         session = Session()
         batcher = Batcher([session], SIZE, (0,), CallTime(CALL_S), Metrics(SIZE))  # type: ignore[list-item]
-        batcher.limit_s, batcher.queue_s = LIMIT_S, queue_s
+        batcher.queue_s = queue_s
         batcher.run()
         try:
             await test(batcher, session)
@@ -89,30 +136,84 @@ def test_a_batch_forms_while_the_session_is_busy_and_each_gets_its_own(counts: l
     batching(test)
 
 
-def test_the_longest_wait_is_what_the_limit_leaves_after_a_call() -> None:
-    async def test(batcher: Batcher, session: Session) -> None:
-        busy = asyncio.create_task(batcher.submit(work(-1)))
-        while not session.sizes:
-            await asyncio.sleep(0)
-        gone = [asyncio.create_task(batcher.submit(work(0, SIZE))) for _ in range(60)]  # 4.8 samples during a call
-        await asyncio.sleep(0)
-        for task in gone:
-            task.cancel()
-        await asyncio.gather(*gone, return_exceptions=True)
-        lone = work(0)
-        waiting = [asyncio.create_task(batcher.submit(lone))]
-        await asyncio.sleep(0)
-        assert batcher.hold_s(lone.arrived) == pytest.approx(LIMIT_S - CALL_S)
-        assert batcher.hold_s(lone.arrived + LIMIT_S - CALL_S) <= 0
-        waiting += [asyncio.create_task(batcher.submit(work(i))) for i in range(4)]
-        await asyncio.sleep(0)
-        assert batcher.hold_s(lone.arrived) == 0  # as many as arrive during a call
-        batcher.wait_s = 0.002
-        assert batcher.hold_s(lone.arrived) == pytest.approx(0.002)
-        session.go.set()
-        await asyncio.gather(busy, *waiting)
+@pytest.mark.parametrize(("size", "load"), [(8, 0.3), (32, 0.7)])
+def test_what_comes_at_random_is_answered_as_the_simulation_promises(size: int, load: float) -> None:
+    rate = load * 2 * size / CALL_S
 
-    batching(test)
+    async def test(batcher: Batcher, sessions: list[Prompt]) -> None:
+        random = np.random.default_rng(0)
+        latency = await offered(batcher, np.cumsum(random.exponential(1 / rate, size=20_000)))
+        settled = latency[5_000:] * 1e3  # by then its rate is known
+        promised, at_once = (
+            at_rate(np.array([CALL_S * 1e3]), size, rate, 1, replicas=2, paced=p) for p in (True, False)
+        )
+        assert np.percentile(settled, 50) == pytest.approx(promised.p50, rel=0.03)
+        assert np.percentile(settled, 99) == pytest.approx(promised.p99, rel=0.03)
+        assert promised.p99 < 0.9 * at_once.p99
+        assert len(settled) / sum(len(session.sizes) for session in sessions) * 4 / 3 == pytest.approx(
+            promised.batch_fill, rel=0.03
+        )
+
+    prompt(test, size)
+
+
+BUSY = np.arange(1300) * 1.5e-3
+"""More than three samples come during the half call that two replicas are apart."""
+
+
+def test_who_comes_after_a_batch_went_waits_until_a_share_of_a_call_has_passed() -> None:
+    async def test(batcher: Batcher, sessions: list[Prompt]) -> None:
+        latency = await offered(batcher, np.array([*BUSY, 2.05, 2.1, 2.101]), {2.1: SIZE})
+        assert latency[len(BUSY)] == pytest.approx(CALL_S, rel=1e-3), "no batch went of late"
+        assert latency[-1] == pytest.approx(1.5 * CALL_S - 1e-3, rel=1e-3)
+
+    prompt(test, SIZE)
+
+
+@pytest.mark.parametrize(("replicas", "smaller"), [(1, 0), (2, 1)])
+def test_a_single_replica_and_a_batch_that_a_smaller_recipe_answers_wait_for_nobody(
+    replicas: int, smaller: int
+) -> None:
+    async def test(batcher: Batcher, sessions: list[Prompt]) -> None:
+        latency = await offered(batcher, np.array([*BUSY, 2.1, 2.101]), {2.1: SIZE})
+        free_s = CALL_S - 1e-3 if replicas == 1 else 0.0
+        assert latency[-1] == pytest.approx(free_s + CALL_S, rel=1e-3)
+
+    prompt(test, SIZE, replicas, smaller)
+
+
+def test_a_fixed_wait_is_as_long_as_it_says() -> None:
+    async def test(batcher: Batcher, sessions: list[Prompt]) -> None:
+        batcher.wait_s = 0.3
+        latency = await offered(batcher, np.array([0, 0.1, 2, *np.linspace(4, 4.1, SIZE)]))
+        assert latency == pytest.approx([0.31, 0.21, 0.31, *np.linspace(0.11, 0.01, SIZE)], rel=1e-3)
+
+    prompt(test, SIZE)
+
+
+@given(st.floats(0, 5), st.integers(1, 64))
+def test_the_rate_of_arrivals_is_that_of_the_last_second_or_of_the_last_ten_calls(call_s: float, count: int) -> None:
+    known, over_s = ArrivalRate(call_s, 0.0), max(1.0, 10 * call_s)
+    assert known.at(5.0) == 0
+    known.add(count, 5.0)
+    assert known.at(5.0) == pytest.approx(count / over_s)
+    assert known.at(5.0 + 20 * over_s) == pytest.approx(0, abs=1e-6)
+    start, gap_s = 5.0 + 20 * over_s, over_s / 100
+    for number in range(1, 1001):
+        known.add(count, start + number * gap_s)
+    assert known.at(start + 1000 * gap_s) == pytest.approx(count / gap_s, rel=0.01)
+
+
+def test_how_long_a_call_takes_is_what_the_study_measured_until_it_was_observed() -> None:
+    call_time = CallTime(1.0)
+    assert call_time.mean_s == 1.0
+    for _ in range(20):
+        call_time.add(2.0)
+    assert call_time.mean_s == 1.5
+    for _ in range(200):
+        call_time.add(3.0)
+    assert call_time.mean_s == 3.0
+    assert CallTime(None).mean_s == 0
 
 
 def test_who_goes_leaves_the_queue_and_who_would_wait_too_long_is_refused() -> None:

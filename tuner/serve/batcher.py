@@ -1,9 +1,5 @@
-"""Dynamic batching that adapts: requests wait for one another only as long as it pays, and the declared limit leaves.
-
-A batch forms while every replica is busy. When one is free, it goes at once if it is full, or holds at least what
-arrives during a call: with fewer in each call the replicas would fall behind. Otherwise it waits for more, until its
-oldest request has waited as long as the limit leaves after a call. How long a call takes is what the study measured,
-until enough calls have been observed. So a lone request waits for nobody, and under load batches fill.
+"""Dynamic batching in front of the replicas. A batch forms while every one of them is busy; when one is free,
+`tuner.measure.batching` says whether what waits goes, as it does in the simulation that promised a rate.
 
 A request is accepted only if the latency predicted for it, queue and call, is within what is allowed.
 """
@@ -24,15 +20,13 @@ from numpy.typing import NDArray
 
 from tuner import artifact
 from tuner.errors import CandidateError
+from tuner.measure.batching import Pace
+from tuner.serve.estimates import ArrivalRate, CallTime
 from tuner.serve.metrics import Metrics
 from tuner.serve.protocol import Refusal
 from tuner.serve.replica import Layout, Replica
 from tuner.tensors import Arrays, TensorSpec
 
-_OBSERVED = 200  # calls that tell how long the next takes
-_FEWEST = 20  # until there are as many, the study's figure counts too
-_SLOWEST = 95  # of a hundred calls: what the longest wait must leave room for
-_RATE_S = 1.0  # the rate of arrivals is that of about the last second
 _HANG_S = 10.0
 _HANG_CALLS = 50.0  # a call that takes as long as so many, and longer than that many seconds, hangs
 _START_S = 300.0
@@ -57,26 +51,10 @@ class Work:
         return [(spec.name, spec.full(count), spec.dtype) for spec in self.specs]
 
 
-class CallTime:
-    """How long a call with a batch takes, s: as measured by the study, corrected by what is observed."""
-
-    def __init__(self, measured_s: float | None) -> None:
-        self._observed: deque[float] = deque([] if measured_s is None else [measured_s] * _FEWEST, maxlen=_OBSERVED)
-        self._seen = 0
-        self.mean_s = self.slow_s = measured_s or 0.0
-
-    def add(self, seconds: float) -> None:
-        self._observed.append(seconds)
-        self._seen += 1
-        if self._seen <= _FEWEST or self._seen % _FEWEST == 0:  # a percentile for each call would cost as much as some
-            self.mean_s = float(np.mean(self._observed))
-            self.slow_s = float(np.percentile(self._observed, _SLOWEST))
-
-
 class Batcher:
-    """The queue in front of the replicas, on one event loop. `limit_s` is the declared limit, None where there is none;
-    `wait_s` fixes the longest wait; `queue_s` is the longest predicted latency of a request that is accepted. Calls of
-    up to `smaller` samples are answered by a smaller batch, and tell nothing of how long a whole one takes."""
+    """The queue in front of the replicas, on one event loop. `wait_s` fixes the longest wait, None leaves it to `Pace`;
+    `queue_s` is the longest predicted latency of a request that is accepted. Calls of up to `smaller` samples are
+    answered by a smaller recipe, and tell nothing of how long a whole batch takes."""
 
     def __init__(
         self,
@@ -87,15 +65,14 @@ class Batcher:
         metrics: Metrics,
         smaller: int = 0,
     ) -> None:
-        self.limit_s: float | None = None
         self.wait_s: float | None = None
         self.queue_s = math.inf
         self._replicas, self._size, self._axes = replicas, batch_size, axes
         self._call_time, self._metrics, self._smaller = call_time, metrics, smaller
         self._queue: deque[Work] = deque()
         self._news = asyncio.Event()
-        self._rate = 0.0
-        self._last = time.monotonic()
+        self._rate = ArrivalRate(call_time.mean_s, time.monotonic())
+        self._went = -math.inf  # when the last whole call began
         self._ready: set[Replica] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -122,14 +99,12 @@ class Batcher:
 
         Cancelled, it leaves the queue; what is being computed already is thrown away.
         """
-        now = time.monotonic()
-        elapsed, self._last = now - self._last, now
-        self._rate = self._rate * math.exp(-elapsed / _RATE_S) + work.count / _RATE_S
         predicted = self.predicted_s(work.count)
         self._metrics.predicted.set(predicted)
         if predicted > self.queue_s:
             wait_s = max(1, math.ceil(predicted - self.queue_s))
             raise Refusal(503, f"the queue is full: an answer would take {predicted * 1e3:.0f} ms", wait_s)
+        self._rate.add(work.count, time.monotonic())
         self._queue.append(work)
         self._changed()
         try:
@@ -203,20 +178,22 @@ class Batcher:
             return math.inf
         first = self._queue[0]
         waiting = sum(work.count for work in self._queue)
-        if waiting >= self._size or first.attempts:
+        if waiting >= self._size or self._goes_alone(first):
             return 0.0
         if self.wait_s is not None:
-            return first.arrived + self.wait_s - now
-        if waiting >= self._rate * self._call_time.mean_s / max(1, len(self._ready)):
-            return 0.0
-        limit_s = 2 * self._call_time.slow_s if self.limit_s is None else self.limit_s
-        return first.arrived + limit_s - self._call_time.slow_s - now
+            return max(0.0, first.arrived + self.wait_s - now)
+        rate, call_s = self._rate.at(now), self._call_time.mean_s
+        return Pace.of(self._size, len(self._ready), rate, call_s, self._smaller).hold(waiting, now - self._went)
+
+    def _goes_alone(self, work: Work) -> bool:
+        """A replica died of its batch, or nobody can share its call."""
+        return work.attempts > 0 or None in (*self._axes, *(spec.batch_axis for spec in work.specs))
 
     def _taken(self) -> list[Work]:
         """The oldest request, and those behind it that can share its call."""
         first = self._queue.popleft()
         batch, count = [first], first.count
-        if not first.attempts and None not in (*self._axes, *(spec.batch_axis for spec in first.specs)):
+        if not self._goes_alone(first):
             for work in list(self._queue):
                 if count + work.count <= self._size and work.specs == first.specs and not work.attempts:
                     batch.append(work)
@@ -225,6 +202,8 @@ class Batcher:
                     break
             taken = {id(work) for work in batch}
             self._queue = deque(work for work in self._queue if id(work) not in taken)
+        if count > self._smaller:
+            self._went = time.monotonic()
         self._changed()
         return batch
 
@@ -239,7 +218,7 @@ class Batcher:
             for spec in work.specs:
                 artifact.cut(buffers[spec.name], spec.batch_axis, row, row + work.count)[...] = work.inputs[spec.name]
             row += work.count
-        outputs = await replica.call(layout, max(_HANG_S, _HANG_CALLS * self._call_time.slow_s))
+        outputs = await replica.call(layout, max(_HANG_S, _HANG_CALLS * self._call_time.mean_s))
         seconds = time.monotonic() - start
         if count > self._smaller:
             self._call_time.add(seconds)

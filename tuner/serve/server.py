@@ -22,8 +22,9 @@ from tuner import artifact
 from tuner.errors import CandidateError, RequestError
 from tuner.pool import Pool
 from tuner.serve.app import App
-from tuner.serve.batcher import Batcher, CallTime
+from tuner.serve.batcher import Batcher
 from tuner.serve.cache import Cache
+from tuner.serve.estimates import CallTime
 from tuner.serve.metrics import Metrics
 from tuner.serve.model import Model
 from tuner.serve.replica import Replica
@@ -68,10 +69,8 @@ async def _serve(folder: Path, name: str, settings: Settings, key: str | None, l
         smaller = max((size for size, _ in manifest.smaller), default=0)
         call_time = CallTime(measured_s)
         batcher = Batcher(replicas, candidate.batch_size, deployed.outputs, call_time, metrics, smaller)
-        limit_ms = settings.latency_ms or facts.get("goal", {}).get("latency_ms")
-        batcher.limit_s = None if limit_ms is None else limit_ms / 1e3
         batcher.wait_s = None if settings.wait_ms is None else settings.wait_ms / 1e3
-        batcher.queue_s = _queue_s(settings, batcher.limit_s)
+        batcher.queue_s = _queue_s(settings, settings.latency_ms or facts.get("goal", {}).get("latency_ms"))
         cache = Cache(settings.cache_mb * _MB, settings.cache_s) if settings.cache_mb else None
         limits = Limits(_body_bytes(settings, deployed), settings.timeout_s, key, settings.quiet)
         model = Model(name, deployed, loaded.outputs, f"inference_tuner_{candidate.backend.label}")
@@ -87,10 +86,10 @@ async def _serve(folder: Path, name: str, settings: Settings, key: str | None, l
             await batcher.stop()
 
 
-def _queue_s(settings: Settings, limit_s: float | None) -> float:
+def _queue_s(settings: Settings, limit_ms: float | None) -> float:
     if settings.queue_ms is not None:
         return settings.queue_ms / 1e3
-    return _QUEUE_S if limit_s is None else _QUEUE_LIMITS * limit_s
+    return _QUEUE_S if limit_ms is None else _QUEUE_LIMITS * limit_ms / 1e3
 
 
 def _body_bytes(settings: Settings, deployed: artifact.Artifact) -> int:

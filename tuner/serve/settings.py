@@ -11,9 +11,9 @@ KEY_VARIABLE = "TUNE_API_KEY"
 
 @dataclass(frozen=True)
 class Settings:
-    """`latency_ms` is the limit that batching keeps within (None: that of the study, if it had one), `queue_ms` the
-    longest predicted latency of a request that is accepted, `wait_ms` a fixed longest wait of a batch that is not full
-    in place of one that adapts.
+    """`latency_ms` is the declared limit (None: that of the study, if it had one), `queue_ms` the longest predicted
+    latency of a request that is accepted (None: twice the limit), `wait_ms` a fixed longest wait of a batch that is not
+    full in place of one that adapts.
 
     `grpc_port` is where it answers over gRPC too. `timeout_s` limits a whole request, the reading of its body too;
     `body_mb` its size (None: what a whole batch takes as JSON). `cache_mb` and `cache_s` bound the output cache, which
