@@ -51,13 +51,14 @@ class Sleeping(Session):
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sleeping:
-    """Hosted in this process, whose working directory is empty."""
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Sleeping:
+    """Hosted in this process, whose working directory is empty; one replica, or as many as the parameter says."""
     monkeypatch.chdir(tmp_path)
     slow = Sleeping()
     pool = [{"x": np.arange(BATCH, dtype=np.float32)[:, None] + 10 * i} for i in range(3)]
     cpu = Target("cpu", "cpu", threads=1)
-    deployed = artifact.Artifact(Candidate((), Null(CALL_MS), BATCH), cpu, (TensorSpec("x", (1,), "float32"),), slow)
+    candidate = Candidate((), Null(CALL_MS), BATCH, replicas=getattr(request, "param", 1))
+    deployed = artifact.Artifact(candidate, cpu, (TensorSpec("x", (1,), "float32"),), slow)
     hosted = host.Hosted(deployed, cpu.hardware, Call(), [[batch] for batch in pool])
     monkeypatch.setattr(loadgen, "hosted", lambda: hosted)
     return slow
@@ -106,6 +107,7 @@ def test_offline_fills_its_batches(session: Sleeping) -> None:
 
 
 @needs_loadgen
+@pytest.mark.parametrize("session", [1, 2], indirect=True)
 def test_a_server_gets_as_many_samples_as_that_rate_makes(session: Sleeping) -> None:
     session.sleeps = False
     rate = 0.7 * BATCH / CALL_MS * 1e3

@@ -13,19 +13,22 @@ a percentile that is within its limit in a run that is not valid was just not sh
 """
 
 import json
+import math
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.measure.batching import Pace
 from tuner.measure.host import Hosted, hosted
 from tuner.tensors import Arrays
 
@@ -94,13 +97,14 @@ def offline(seconds: float) -> LoadgenResult:
 def server(rate: float, limit_ms: float, percentile: float, seconds: float, seed: int = 0) -> LoadgenResult:
     """Poisson arrivals of single samples at `rate` a second, for that long, in front of dynamic batching.
 
-    A thread for each replica takes whatever is queued, at most a batch, pads it, calls the session and answers.
+    A thread for each replica takes what is queued, at most a batch, when `tune serve` would (`tuner.measure.batching`),
+    pads it, calls the session and answers.
     `valid` tells whether that percentile of latency is within the limit, with early stopping's confidence. At a rate
     that the session cannot serve, it takes as long as answering every query does.
     """
     system = _System(hosted())
-    system.probe()
-    with _batching(system) as issue:
+    pace = Pace.of(system.batch_size, system.replicas, rate, system.probe())
+    with _batching(system, pace) as issue:
         return _run(
             "Server",
             issue,
@@ -171,10 +175,11 @@ class _System:
 
 
 @contextmanager
-def _batching(system: _System) -> Iterator[Callable[[Sequence[Any]], None]]:
-    """Dynamic batching with no added wait: what to give queries to, while a thread for each replica answers them."""
+def _batching(system: _System, pace: Pace) -> Iterator[Callable[[Sequence[Any]], None]]:
+    """Dynamic batching: what to give queries to, while a thread for each replica answers them."""
     queue: SimpleQueue[Any] = SimpleQueue()
     taking = threading.Lock()
+    went = -math.inf  # when the last batch did
 
     def issue(queries: Sequence[Any]) -> None:
         for query in queries:
@@ -185,11 +190,17 @@ def _batching(system: _System) -> Iterator[Callable[[Sequence[Any]], None]]:
             system.answer_batch(batch)
 
     def taken() -> list[Any]:
-        """What waits, at most a batch, at least one; nothing at the end, which comes once every query is answered."""
+        """At most a batch, at least one; nothing at the end, which comes once every query is answered."""
+        nonlocal went
         with taking:
             batch = [queue.get()]
-            while batch[-1] is not None and len(batch) < system.batch_size and not queue.empty():
-                batch.append(queue.get())
+            while batch[-1] is not None and len(batch) < system.batch_size:
+                hold_s = pace.hold(len(batch) + queue.qsize(), time.monotonic() - went)
+                try:
+                    batch.append(queue.get(hold_s > 0, hold_s))
+                except Empty:
+                    break
+            went = time.monotonic()
         return [query for query in batch if query is not None]
 
     threads = [threading.Thread(target=serve, name="batching", daemon=True) for _ in range(system.replicas)]
