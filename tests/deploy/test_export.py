@@ -288,6 +288,17 @@ def test_the_replicas_for_a_rate_are_told_by_themselves(
     assert "5 replicas, one of them to spare; each holds 5,000 (as --held says)" in capsys.readouterr().out
 
 
+def test_servers_whose_replicas_do_not_keep_apart_are_promised_what_those_hold(
+    champions: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for form in ("docker", "triton"):
+        export(champions["onnxruntime"], form, tmp_path / form, "--rate", "1000", "--latency-ms", "3.2")
+        (held,) = re.findall(r"each holds ([\d,]+) ", capsys.readouterr().out)
+        told.append(int(held.replace(",", "")))
+    assert told[0] > 2 * told[1]
+
+
 def test_an_artifact_of_a_version_before_is_exported_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused
 ) -> None:

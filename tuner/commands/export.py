@@ -25,7 +25,9 @@ def run(arguments: Sequence[str]) -> ExitCode:
             f"--format must be given: {', '.join(formats())}; with --rate R alone, how many hold it is told"
         )
     chosen = None if options.format is None else format_called(options.format)
-    wanted = Wanted(options.rate, options.held, options.latency_ms, options.cores, options.image, tuple(options.code))
+    served = chosen is None or chosen.by_tune_serve
+    modules = tuple(options.code)
+    wanted = Wanted(options.rate, options.held, options.latency_ms, options.cores, options.image, modules, served)
     with located(rest) as (artifact, name):
         deployment = Deployment.of(artifact, options.name or name, wanted)
         lines = [] if options.rate is None else [deployment.capacity.sentence(options.rate)]

@@ -1,7 +1,7 @@
 """How many queries a deployed artifact holds, and how many such are needed for a rate.
 
 From how long its calls took when it was measured, by the model of `tuner.measure.queueing`: queries of one sample come
-at random, and whenever a session is free it takes those that wait. What a server does besides (reading requests,
+at random, and go to a free session when `tune serve` would send them. What a server does besides (reading requests,
 writing answers) is not in it.
 """
 
@@ -61,9 +61,10 @@ class Capacity:
         )
 
 
-def capacity(calls: Calls, limit_ms: float) -> Capacity:
-    """Raises RequestError where a query misses the limit whatever the rate."""
-    served = largest_rate(calls.ms, calls.batch_size, limit_ms, PERCENTILE, replicas=calls.sessions)
+def capacity(calls: Calls, limit_ms: float, paced: bool = True) -> Capacity:
+    """`paced` is False where another server than `tune serve` calls the sessions, whenever they are free. Raises
+    RequestError where a query misses the limit whatever the rate."""
+    served = largest_rate(calls.ms, calls.batch_size, limit_ms, PERCENTILE, replicas=calls.sessions, paced=paced)
     if served is None:
         raise RequestError(
             f"p99 within {limit_ms:g} ms holds at no rate: a call takes {calls.p99_ms:.3g} ms at p99, and who comes "

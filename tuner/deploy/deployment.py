@@ -27,7 +27,8 @@ _LONGEST_NAME = 50  # Kubernetes adds to it, and has 63
 class Wanted:
     """What is asked of a deployment: samples per second, those that one replica `held` where that was measured, the
     limit in ms from a query's arrival to its answer (p99; of the study where it is None), the cores of a replica where
-    its manifest does not tell, the container's image, and modules of one's own that the model needs."""
+    its manifest does not tell, the container's image, modules of one's own that the model needs, and whether
+    `tune serve` will answer."""
 
     rate: float | None = None
     held: float | None = None
@@ -35,6 +36,7 @@ class Wanted:
     cores: int | None = None
     image: str | None = None
     modules: Sequence[str] = ()
+    by_tune_serve: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Deployment:
             raise RequestError("no limit on latency is known, the study had none: give --latency-ms N")
         if self.wanted.held is not None:
             return Capacity(self.wanted.held, self.limit_ms, "as --held says")
-        return capacity(self.calls, self.limit_ms)
+        return capacity(self.calls, self.limit_ms, self.wanted.by_tune_serve)
 
     def require_one_shape(self, what: str) -> None:
         """Raises RequestError where its inputs are of several lengths, each compiled for itself."""

@@ -16,6 +16,8 @@ class Format(ABC):
     family: ClassVar[str] = "tuner.deploy.formats"
     name: ClassVar[str]
     """As `--format` has it."""
+    by_tune_serve: ClassVar[bool] = False
+    """Whether `tune serve` answers there."""
 
     @abstractmethod
     def write(self, deployment: Deployment, out: Path) -> list[str]:

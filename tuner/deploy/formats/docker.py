@@ -34,6 +34,7 @@ CMD {command}
 
 class Docker(Format):
     name: ClassVar[str] = "docker"
+    by_tune_serve: ClassVar[bool] = True
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         candidate = deployment.manifest.candidate

@@ -12,6 +12,7 @@ from tuner.deploy.formats.kubernetes import bounds, container, doubted
 
 class KServe(Format):
     name: ClassVar[str] = "kserve"
+    by_tune_serve: ClassVar[bool] = True
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         held = deployment.capacity

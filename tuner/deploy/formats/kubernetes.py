@@ -19,6 +19,7 @@ _LEAST = 2  # without a rate: one, and one to spare
 
 class Kubernetes(Format):
     name: ClassVar[str] = "kubernetes"
+    by_tune_serve: ClassVar[bool] = True
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         held = deployment.capacity

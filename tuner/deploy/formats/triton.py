@@ -85,8 +85,8 @@ def _config(deployment: Deployment, native: Native | None) -> Iterator[str]:
 
 
 def _batching(deployment: Deployment) -> Iterator[str]:
-    """A batch forms while the instances are busy, as in the model that the capacity is told by; who cannot be answered
-    within the limit any more is refused."""
+    """A batch forms while the instances are busy and nobody waits besides, as in the model that tells the capacity; who
+    cannot be answered within the limit any more is refused."""
     yield "dynamic_batching {"
     yield f"  preferred_batch_size: [ {deployment.batch_size} ]"
     yield "  max_queue_delay_microseconds: 0"
