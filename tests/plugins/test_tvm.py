@@ -288,7 +288,7 @@ def test_what_was_found_of_each_task_is_told(tuned: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", TUNING[1:], ids=str)
+@pytest.mark.parametrize("choice", [TUNING[1] | TUNING[2], TUNING[3] | TUNING[4]], ids=str)
 def test_a_choice_of_tuning_tunes_every_task_and_keeps_its_own_records(
     cnn: Path, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
