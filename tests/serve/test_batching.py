@@ -50,8 +50,10 @@ class Session:
 class Prompt(Session):
     """A call takes as long as it says."""
 
+    call_s = CALL_S
+
     async def answered(self) -> None:
-        await asyncio.sleep(CALL_S)
+        await asyncio.sleep(self.call_s)
 
 
 def work(identity: float, count: int = 1) -> Work:
@@ -233,6 +235,22 @@ def test_who_goes_leaves_the_queue_and_who_would_wait_too_long_is_refused() -> N
         assert session.sizes == [SIZE, SIZE, 1]
 
     batching(test, queue_s=3.5 * CALL_S)
+
+
+def test_a_server_that_stalled_once_answers_again() -> None:
+    """One call of a second makes the mean call longer than what may be waited for; only calls tell that it is over."""
+
+    async def test(batcher: Batcher, sessions: list[Prompt]) -> None:
+        batcher.queue_s = 3.5 * CALL_S
+        sessions[0].call_s = 100 * CALL_S
+        await batcher.submit(work(0))
+        sessions[0].call_s = CALL_S
+        assert batcher.predicted_s(1) > batcher.queue_s
+        for number in range(220):
+            assert (await batcher.submit(work(number)))[0][0, 0] == number
+        assert batcher.predicted_s(1) == pytest.approx(CALL_S)
+
+    prompt(test, SIZE, replicas=1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20), st.floats(0, 3)), max_size=30))

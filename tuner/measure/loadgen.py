@@ -98,7 +98,7 @@ def server(rate: float, limit_ms: float, percentile: float, seconds: float, seed
     """Poisson arrivals of single samples at `rate` a second, for that long, in front of dynamic batching.
 
     A thread for each replica takes what is queued, at most a batch, when `tune serve` would (`tuner.measure.batching`),
-    pads it, calls the session and answers.
+    pads it, calls the session and answers. How long a call takes it is told by a few, while other replicas are idle.
     `valid` tells whether that percentile of latency is within the limit, with early stopping's confidence. At a rate
     that the session cannot serve, it takes as long as answering every query does.
     """

@@ -95,13 +95,14 @@ class Batcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def submit(self, work: Work) -> list[NDArray[Any]]:
-        """The outputs for these samples. Raises Refusal where they would wait too long, or no replica is left.
+        """The outputs for these samples. Raises Refusal where they would wait too long for others.
 
         Cancelled, it leaves the queue; what is being computed already is thrown away.
         """
         predicted = self.predicted_s(work.count)
         self._metrics.predicted.set(predicted)
-        if predicted > self.queue_s:
+        # where nobody is before it, it goes: only calls tell that they are no longer slow
+        if predicted > self.queue_s and (self._queue or len(self._busy()) >= len(self._ready)):
             wait_s = max(1, math.ceil(predicted - self.queue_s))
             raise Refusal(503, f"the queue is full: an answer would take {predicted * 1e3:.0f} ms", wait_s)
         self._rate.add(work.count, time.monotonic())

@@ -38,8 +38,8 @@ _MB = 1e6
 _START_S = 600.0
 _JSON_BYTES = 32  # of a number, at most, and as much for a header of each request
 _SMALLEST_BODY = 65_536
-_QUEUE_LIMITS = 2.0  # a request may be foretold to take as long as so many latency limits
-_QUEUE_S = 1.0  # where the study declared none
+_QUEUE_LIMITS = 2.0  # a request may be foretold to take as long as so many latency limits, …
+_QUEUE_S = 1.0  # … and where the study declared none, so long, or as long as so many calls
 _CONNECTIONS = 2048
 
 
@@ -70,7 +70,8 @@ async def _serve(folder: Path, name: str, settings: Settings, key: str | None, l
         call_time = CallTime(measured_s)
         batcher = Batcher(replicas, candidate.batch_size, deployed.outputs, call_time, metrics, smaller)
         batcher.wait_s = None if settings.wait_ms is None else settings.wait_ms / 1e3
-        batcher.queue_s = _queue_s(settings, settings.latency_ms or facts.get("goal", {}).get("latency_ms"))
+        limit_ms = settings.latency_ms or facts.get("goal", {}).get("latency_ms")
+        batcher.queue_s = _queue_s(settings, limit_ms, call_time.mean_s)
         cache = Cache(settings.cache_mb * _MB, settings.cache_s) if settings.cache_mb else None
         limits = Limits(_body_bytes(settings, deployed), settings.timeout_s, key, settings.quiet)
         model = Model(name, deployed, loaded.outputs, f"inference_tuner_{candidate.backend.label}")
@@ -86,10 +87,10 @@ async def _serve(folder: Path, name: str, settings: Settings, key: str | None, l
             await batcher.stop()
 
 
-def _queue_s(settings: Settings, limit_ms: float | None) -> float:
+def _queue_s(settings: Settings, limit_ms: float | None, call_s: float) -> float:
     if settings.queue_ms is not None:
         return settings.queue_ms / 1e3
-    return _QUEUE_S if limit_ms is None else _QUEUE_LIMITS * limit_ms / 1e3
+    return max(_QUEUE_S, _QUEUE_LIMITS * call_s) if limit_ms is None else _QUEUE_LIMITS * limit_ms / 1e3
 
 
 def _body_bytes(settings: Settings, deployed: artifact.Artifact) -> int:
