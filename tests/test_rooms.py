@@ -13,7 +13,7 @@ from tuner.model import Form
 
 NOUNS = {
     "artifact", "candidate", "catalog", "dataset", "device", "fidelity", "figures", "goal", "judging", "measurement",
-    "metrics", "model", "operators", "plugin", "pool", "proxy", "records", "result", "splits", "structured", "tables",
+    "metrics", "model", "operators", "plugin", "pool", "proxy", "records", "result", "roles", "structured", "tables",
     "target", "task", "tensors", "trial", "verdict", "workload",
 }  # fmt: skip
 GROUND = {"errors", "system"}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.dataset import Dataset, Role, Samples
 from tuner.errors import RequestError
-from tuner.splits import Split
+from tuner.roles import Split
 from tuner.tensors import Arrays, FreeSpec
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}

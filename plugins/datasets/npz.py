@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tuner.dataset import LABEL, ArraySamples, Role, unlabelled
 from tuner.errors import RequestError
-from tuner.splits import Split
+from tuner.roles import Split
 
 _NAME_LENGTHS = slice(26, 30)  # of a member's header in a zip file: of its name, and of what else is said
 _HEADER = 30

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tuner.dataset import LABEL, ArraySamples, Dataset, Role, Samples, unlabelled
 from tuner.errors import RequestError
-from tuner.splits import Split
+from tuner.roles import Split
 from tuner.system.said import first_line
 from tuner.system.spelling import nearest
 from tuner.tensors import Arrays, FreeSpec

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tuner.dataset import Dataset, Samples, evaluation
 from tuner.errors import RequestError
-from tuner.forms import batching
+from tuner.forms import batch_axis
 from tuner.forms.onnx import ONNX, save
 from tuner.forms.onnx_entry import let_in
 from tuner.forms.onnx_read import running, unknown_operators
@@ -132,8 +132,8 @@ class TensorFlowModel(ModelSource):
             given.append(answer(inputs))  # its outputs were put in the original's order
         tolerance = _ROUNDING_INT8 if original.quantized else _ROUNDING
         try:
-            batching.same(_joined(right), _joined(given), tolerance)
-        except batching.NotFree as error:
+            batch_axis.same(_joined(right), _joined(given), tolerance)
+        except batch_axis.NotFree as error:
             raise RequestError(
                 f"model.path={self.path}: its graph by tf2onnx answers otherwise than TensorFlow does; convert it "
                 "yourself and use model=onnx"
@@ -164,7 +164,7 @@ def _fed(original: Original, samples: Samples) -> Iterator[Arrays]:
     """Samples spread over all of them, in batches as the model takes them."""
     size = next((shape[0] for shape, _ in original.inputs.values() if shape and shape[0]), None)
     count = min(_COMPARED, len(samples))
-    rows = batching.rows(samples, count if size is None else -(-count // size) * size)
+    rows = batch_axis.rows(samples, count if size is None else -(-count // size) * size)
     for start in range(0, len(rows), size or count):
         part = rows[start : start + (size or count)]
         yield {name: np.stack([row[name] for row in part]) for name in original.inputs}

@@ -14,7 +14,7 @@ from tests import outside, study
 from tuner import artifact, catalog
 from tuner.build.routes import conversions
 from tuner.dataset import ArraySamples
-from tuner.forms import batching
+from tuner.forms import batch_axis
 from tuner.forms.onnx import ONNX
 from tuner.forms.openvino import OPENVINO
 from tuner.forms.torch import TORCH
@@ -223,7 +223,7 @@ def test_where_a_module_has_its_batch_is_tried(
         place = replace(model, form=ONNX, directory=tmp_path / "onnx")
         for count in (1, 3):
             (tmp_path / str(count)).mkdir()
-            batch = batching.stacked(model.inputs, batching.rows(ArraySamples(arrays, np.arange(9)), count))
+            batch = batch_axis.stacked(model.inputs, batch_axis.rows(ArraySamples(arrays, np.arange(9)), count))
             given = loaded(runner(ONNX), place, count, tmp_path / str(count)).run(batch)
             expected = torch.utils._pytree.tree_leaves(kind()(*map(torch.from_numpy, batch.values())))
             for one, other in zip(given, expected, strict=True):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import RequestError
-from tuner.forms import batching
-from tuner.forms.batching import Answer
+from tuner.forms import batch_axis
+from tuner.forms.batch_axis import Answer
 from tuner.system.said import first_line
 from tuner.tensors import Arrays, Shape, TensorSpec
 
@@ -53,7 +53,7 @@ def require_running(answer: Answer, shapes: Sequence[Shape], samples: Sequence[A
     """Raises RequestError where the model does not run on these samples at one of the lengths."""
     for shape in shapes:
         try:
-            answer(batching.stacked(shape.inputs, samples))
+            answer(batch_axis.stacked(shape.inputs, samples))
         except Exception as error:  # whatever a runtime says
             sizes = {spec.name: spec.shape for spec in shape.inputs}
             raise RequestError(f"model.axes: the model does not run at {sizes}: {first_line(error)}") from error

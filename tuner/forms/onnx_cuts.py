@@ -15,7 +15,7 @@ import numpy as np
 
 from tuner.dataset import Dataset, evaluation
 from tuner.errors import RequestError
-from tuner.forms import batching
+from tuner.forms import batch_axis
 from tuner.forms.onnx import BATCH, INLINE_BYTES, real_inputs, save
 from tuner.forms.onnx_read import running
 from tuner.forms.onnx_work import flops, inferred, shapes_of
@@ -196,8 +196,8 @@ def write(model: Model, dataset: Dataset, most: int, out: Path) -> Cuts:
     chosen = found.worthwhile(most)
     if most and not chosen:
         raise RequestError(_nothing(found))
-    samples = batching.rows(evaluation(dataset), 1)
-    given = batching.stacked(model.inputs, samples)
+    samples = batch_axis.rows(evaluation(dataset), 1)
+    given = batch_axis.stacked(model.inputs, samples)
     expected = running(model.path)(given)
     for number, cut in enumerate(chosen, 1):
         folder = out / str(number)
@@ -207,8 +207,8 @@ def write(model: Model, dataset: Dataset, most: int, out: Path) -> Cuts:
         sent = running(folder / HEAD)(given)
         answered = running(folder / TAIL)(dict(zip((spec.name for spec in cut.tensors), sent, strict=True)))
         try:
-            batching.same(expected, answered)
-        except batching.NotFree as error:
+            batch_axis.same(expected, answered)
+        except batch_axis.NotFree as error:
             raise RequestError(f"cut after {cut.name}, its two parts do not answer as the whole does") from error
     return replace(found, cuts=chosen)
 

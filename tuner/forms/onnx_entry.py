@@ -13,8 +13,8 @@ import numpy as np
 
 from tuner.dataset import Samples
 from tuner.errors import RequestError
-from tuner.forms import batching
-from tuner.forms.batching import Answer, NotFree
+from tuner.forms import batch_axis
+from tuner.forms.batch_axis import Answer, NotFree
 from tuner.forms.lengths import Axes, Lengths, require_running
 from tuner.forms.onnx import (
     BATCH,
@@ -56,7 +56,7 @@ def let_in(
     draw_in(proto, source, out.parent, where)
     former = former_identity(proto)
     graph_inputs = declared_inputs(proto)
-    sample = batching.rows(samples, 1)[0]
+    sample = batch_axis.rows(samples, 1)[0]
     specs = tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in sample.items())
     check_inputs(graph_inputs, specs)
     lengths = Lengths.of({name: each.dims or () for name, each in graph_inputs.items()}, axes or {})
@@ -107,14 +107,14 @@ class _Trials:
         said = ""
         for specs in places:
             size = _fixed(self._proto, specs) or 1
-            asked = batching.rows(self._samples, size)
+            asked = batch_axis.rows(self._samples, size)
             graph = self._sized(self._proto, specs, size)
             try:
                 answer = self._running(graph)
-                outputs = answer(batching.stacked(specs, asked))
-                turned = answer(batching.stacked(specs, asked[::-1]))
-                alone = batching.rows(self._samples) if size == 1 else []
-                others = [[o.shape for o in answer(batching.stacked(specs, [row]))] for row in alone]
+                outputs = answer(batch_axis.stacked(specs, asked))
+                turned = answer(batch_axis.stacked(specs, asked[::-1]))
+                alone = batch_axis.rows(self._samples) if size == 1 else []
+                others = [[o.shape for o in answer(batch_axis.stacked(specs, [row]))] for row in alone]
             except Exception as error:
                 said = said or first_line(error, lines=2)
                 continue
@@ -122,7 +122,7 @@ class _Trials:
             layout = Layout.fixed(specs, [shapes, *others], size, refusal)
             again = [o if a is None else np.flip(o, a) for o, a in zip(turned, layout.outputs, strict=True)]
             try:
-                batching.same(outputs, again, **self._tolerance)
+                batch_axis.same(outputs, again, **self._tolerance)
             except NotFree:
                 said = said or refusal
                 continue
@@ -134,13 +134,13 @@ class _Trials:
         one of them."""
         shapes = self._lengths.shapes(layout.inputs)
         if shapes:
-            require_running(self._running(proto), shapes, batching.rows(self._samples, layout.size or 1))
+            require_running(self._running(proto), shapes, batch_axis.rows(self._samples, layout.size or 1))
         return replace(layout, shapes=shapes)
 
     def _graphs(self, specs: tuple[TensorSpec, ...]) -> Iterator[Any]:
         """The graph in what forms may do, best first."""
         whole = [spec.name for spec in specs if spec.batch_axis is None]
-        if len(whole) == len(specs) or not batching.alike(self._samples, whole):
+        if len(whole) == len(specs) or not batch_axis.alike(self._samples, whole):
             return
         modern = raised(self._proto)
         size = _fixed(self._proto, specs)
@@ -153,15 +153,15 @@ class _Trials:
     def _free(self, graph: Any, specs: tuple[TensorSpec, ...]) -> tuple[Any, Layout, list[tuple[int, ...]]]:
         """Raises NotFree where the batch is not free, and what a runtime raises."""
         free = self._sized(graph, specs, None)
-        samples = batching.rows(self._samples)
+        samples = batch_axis.rows(self._samples)
         answer = self._running(free)
-        axes = batching.output_axes(answer, specs, samples, **self._tolerance)
+        axes = batch_axis.output_axes(answer, specs, samples, **self._tolerance)
         if graph is not self._proto:
             size = _fixed(self._proto, specs) or 1
-            asked = batching.stacked(specs, batching.rows(self._samples, size))
+            asked = batch_axis.stacked(specs, batch_axis.rows(self._samples, size))
             before = self._running(self._sized(self._proto, specs, size))(asked)
-            batching.same(before, answer(asked), **self._tolerance)
-        shapes = [output.shape for output in answer(batching.stacked(specs, samples[:1]))]
+            batch_axis.same(before, answer(asked), **self._tolerance)
+        shapes = [output.shape for output in answer(batch_axis.stacked(specs, samples[:1]))]
         return free, Layout(specs, axes), shapes
 
     def _sized(self, proto: Any, specs: Sequence[TensorSpec], size: int | None) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tuner.dataset import Samples
 from tuner.errors import RequestError
-from tuner.forms import batching, lengths
+from tuner.forms import batch_axis, lengths
 from tuner.model import Form, Model
 from tuner.plugin import Precision, Session, missing
 from tuner.target import Target
@@ -44,11 +44,11 @@ class TorchForm(Form):
         What does not run at all is told when the reference is."""
         import torch
 
-        asked, cpu = batching.rows(samples), Target("cpu", "cpu")
+        asked, cpu = batch_axis.rows(samples), Target("cpu", "cpu")
         call = loaded(model.path, model.inputs, "f32", cpu)
         session = TorchSession(call, [spec.name for spec in model.inputs], "f32", cpu)
         with torch.random.fork_rng(devices=[]):
-            model = batching.placed(model, session.run, asked)
+            model = batch_axis.placed(model, session.run, asked)
             shapes = lengths.Lengths.by_size(model.inputs, lengths.kept(model.directory)).shapes(model.inputs)
             lengths.require_running(session.run, shapes, asked[: model.batch_size])
         return replace(model, shapes=shapes)
