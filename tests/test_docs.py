@@ -1,12 +1,14 @@
 """The pages: their links lead somewhere, and what they say of the rooms is so."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.study import ROOT
-from tests.test_rooms import MAY_KNOW
+from tests.test_rooms import MAY_KNOW, modules
+from tuner.cli import HELP
 
 PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
 ROOMS = {folder.name for folder in (ROOT / "tuner").iterdir() if (folder / "__init__.py").exists()}
@@ -57,3 +59,24 @@ def test_the_drawing_of_the_rooms_is_as_their_imports_may_be() -> None:
     arrows = [(one, other) for one, other in re.findall(r"(\w+) --> (\w+)", drawing) if other != "ground"]
     assert {room for arrow in arrows for room in arrow} == ROOMS | {"nouns", "errors", "plugins"}
     assert not [(one, other) for one, other in arrows if other not in MAY_KNOW[one]]
+
+
+def test_concepts_has_every_doubt() -> None:
+    calls = [
+        node for _, file in modules() for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)
+    ]
+    raised = [
+        call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Doubt" and call.args
+    ]
+    names = {name.value for name in raised if isinstance(name, ast.Constant)}
+    _, _, table = (ROOT / "docs/concepts.md").read_text().partition("\nA doubt:\n")
+    listed = re.findall(r"^\| `(\w+)` \|", table.partition("\nA finding:\n")[0], flags=re.MULTILINE)
+    assert len(listed) == len(set(listed)) and set(listed) == names
+
+
+@pytest.mark.parametrize("group", ["target", "model", "dataset", "search_space", "sampler", "executor", "tracking"])
+def test_help_has_every_yaml(group: str) -> None:
+    folder = ROOT / ("search_spaces" if group == "search_space" else f"conf/{group}")
+    entry = re.search(rf"^  {group} .*\n(?:   .*\n)*", HELP, flags=re.MULTILINE)
+    assert entry is not None
+    assert {file.stem for file in folder.glob("*.yaml")} <= set(re.findall(r"\w+", entry.group()))

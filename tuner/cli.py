@@ -37,10 +37,11 @@ tune finds the fastest deployable artifact of a model within latency and accurac
 
 keys (all in conf/config.yaml; every one can be overridden as key=value)
   target          cpu, a10, a100, b200, h100, h200, l4, l40s, t4, rtx4090, jetson_orin, mi300x, tpu_v5e, intel_npu,
-                  snapdragon, graviton3, raspberry_pi5; target.threads=1 and so on set its fields
+                  snapdragon, graviton3, raspberry_pi5, board; target.threads=1 and so on set its fields
   model           digits_cnn, digits_resnet18, torch, onnx, sklearn, transformers, timm, keras, tflite, minilm,
                   efficientnet_lite0
-  dataset         digits, digits_distorted, npz, csv, parquet, jsonl, huggingface, image_folder, function, texts, random
+  dataset         digits, digits_distorted, npz, csv, parquet, jsonl, huggingface, image_folder, function, texts,
+                  random, docstrings, photographs
   search_space    default, quick, careful, compilers, gpu   what is combined with what
   latency_ms      limit on one call with a whole batch, at latency_percentile (95)
   accuracy_drop   limit on what is lost against the float model (0.01)
