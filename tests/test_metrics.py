@@ -15,6 +15,7 @@ from tuner import metrics
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval, no_better, value_interval, with_accuracy
 from tuner.evaluate.settling import settle
+from tuner.goal import Goal
 from tuner.judging import Bar, Judging, Scores
 from tuner.measurement import Measurement
 from tuner.metrics import Truth, metric
@@ -251,7 +252,7 @@ def nothing(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Any:
     [
         ("words", "could not judge the outputs"),
         ("one_a_batch", 'one number for a batch; .*over="set"'),
-        ("one_too_many", r"shape \(201,\); it must be one score for each of 200"),
+        ("one_too_many", r"shape \(65,\); it must be one score for each of 64"),
         ("raising", "KeyError: 'no such thing'"),
         ("not_a_number", "gives NaN or infinity"),
         ("endless", "gives NaN or infinity"),
@@ -453,7 +454,7 @@ def test_small_batches_are_judged_together_and_come_to_the_same(size: int) -> No
     scores = Judging("tests.test_metrics:counting").scores(batches())
     assert scores.samples is not None
     assert np.array_equal(scores.samples[:600], (outputs.sum(axis=1) > labels).astype(float))
-    assert sum(SIZES) == 613 and len(SIZES) <= 3 + 3 and SIZES[-1] == 4
+    assert sum(SIZES) == 613 and len(SIZES) <= 10 + 3 and SIZES[-1] == 4
 
 
 @metric(within=(0, 1))
@@ -473,7 +474,7 @@ def test_scoring_ends_early_only_where_the_rest_cannot_mend_it(
     random = np.random.default_rng(seed)
     known = np.array(right)
     scored = np.where(random.random(len(known)) < worse, random.random(len(known)), known)
-    bar = Bar(known, most_lost)
+    bar, bounded = Bar(known, most_lost), metrics.find(here("as_it_says"))
 
     def batches() -> Any:
         for start in range(0, len(known), 32):
@@ -486,17 +487,19 @@ def test_scoring_ends_early_only_where_the_rest_cannot_mend_it(
         assert len(first) % 64 == 0
         best = np.append(first, np.ones(len(known) - len(first)))
         assert known.mean() - best.mean() > most_lost, "at the best"
-        measured = with_accuracy(
-            Measurement(), metrics.find(here("as_it_says")), Scores.of(first), Scores.of(known), most_lost
-        )
-        assert measured.accuracy_samples == len(first) and measured.accuracy_drop_ci95 is None
-        assert measured.accuracy_drop is not None and measured.accuracy_drop > most_lost
+        whole = with_accuracy(Measurement(), bounded, Scores.of(scored), Scores.of(known), most_lost)
+        told = with_accuracy(whole, bounded, Scores.of(first), Scores.of(known), most_lost)
+        assert told == Measurement(accuracy_drop=known.mean() - best.mean(), accuracy_samples=len(first))
+        assert told.accuracy_drop is not None and most_lost < told.accuracy_drop <= (whole.accuracy_drop or 0) + 1e-9
+        assert not Goal({"accuracy_drop": 1.0}).feasible(told), "of all samples nothing is known"
+        assert with_accuracy(told, bounded, Scores.of(scored), Scores.of(known), most_lost) == whole
     else:
-        assert len(known) <= 64 or not bar.missed(
-            metrics.find(here("as_it_says")), scored[: (len(known) - 1) // 64 * 64]
-        )
+        assert len(known) <= 64 or not bar.missed(bounded, scored[: (len(known) - 1) // 64 * 64])
 
 
-def test_nothing_is_certain_of_a_metric_without_a_best() -> None:
-    assert not Bar(np.ones(100), 0.01).missed(metrics.find(here("counting")), np.zeros(64))
-    assert Bar(np.ones(100), 0.01).missed(metrics.find(here("as_it_says")), np.zeros(64))
+def test_nothing_is_certain_where_the_best_is_not_known_or_not_kept_to() -> None:
+    bar = Bar(np.ones(100), 0.01)
+    assert bar.missed(metrics.find(here("as_it_says")), np.zeros(64))
+    assert not bar.missed(metrics.find(here("counting")), np.zeros(64)), "no best"
+    assert not bar.missed(metrics.find(here("as_it_says")), np.append(np.zeros(63), 1.5)), "a better one than the best"
+    assert not Bar(np.full(100, 5.0), 0.01).missed(metrics.find(here("as_it_says")), np.zeros(64)), "weighted ones"

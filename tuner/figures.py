@@ -22,8 +22,9 @@ from tuner.measurement import Interval, Measurement
 
 PERCENTILES = (50, 90, 95, 99)
 NOTHING = "–"  # stands where nothing was measured
-ABOUT = "≈ "  # stands before what a few calls or samples showed
-PROBE = "probe_"  # begins the names of such metrics
+_WHOLE = ("", "")
+_PROBED = ("≈ ", "probe_")  # stands before what a few calls showed, and begins the names of such metrics
+_AT_LEAST = ("≥ ", "least_")  # the same of what the first samples showed
 _PERCENTILE = re.compile(r"p(\d+|{percentile})_")
 _LEAST = 1e-12  # a score is a logarithm: what is wanted least of all may be as little as nothing
 
@@ -39,8 +40,8 @@ class Figure:
     with `{percentile}` is recorded at each of `PERCENTILES`.
 
     `timed` says that it comes of timed calls, `judged` that it comes of samples. Where few were enough to refuse a
-    candidate (`Measurement.probed`, `Measurement.accuracy_samples`), its text is marked and its metric has a name of
-    its own.
+    candidate (`Measurement.probed`, `Measurement.accuracy_samples`), its text is marked (≈, or ≥ for what is lost at
+    the least) and its metric has a name of its own.
 
     `limit` and `objective` say what it may be. As a limit it is an upper one where less is better, else a lower one;
     it lies `between` two numbers, ends included, or is anything above 0. An excess counts in units of the limit, or of
@@ -80,12 +81,14 @@ class Figure:
     def text(self, measurement: Measurement, percentile: int) -> str:
         """Its value as tables have it, marked where it is by a few calls or samples."""
         value = self.value(measurement, percentile)
-        return printed(value, self.form) if value is None else self.about(measurement) + printed(value, self.form)
+        mark, _ = self.marks(measurement)
+        return printed(value, self.form) if value is None else mark + printed(value, self.form)
 
-    def about(self, measurement: Measurement) -> str:
-        """The mark before its value where that is by a few calls or samples only; else nothing."""
-        few = (self.timed and measurement.probed) or (self.judged and measurement.accuracy_samples is not None)
-        return ABOUT if few else ""
+    def marks(self, measurement: Measurement) -> tuple[str, str]:
+        """What stands before its value, and before its name in MLflow, where it is by a few calls or samples."""
+        if self.timed and measurement.probed:
+            return _PROBED
+        return _AT_LEAST if self.judged and measurement.accuracy_samples is not None else _WHOLE
 
     def titled(self, percentile: int) -> str:
         return self.title.format(percentile=percentile)
@@ -128,9 +131,10 @@ class Figure:
 
     def metrics(self, measurement: Measurement) -> dict[str, float]:
         """What MLflow records of it."""
-        if self.about(measurement):  # what a few calls showed is the same at every percentile
+        _, prefix = self.marks(measurement)
+        if prefix:  # what a few calls showed is the same at every percentile
             value, name = self.value(measurement, PERCENTILES[0]), _PERCENTILE.sub("", self.metric or self.name)
-            return {} if value is None else {PROBE + name: value}
+            return {} if value is None else {prefix + name: value}
         at = {self.recorded(q): self.value(measurement, q) for q in PERCENTILES}
         return {metric: value for metric, value in at.items() if value is not None}
 
@@ -162,7 +166,7 @@ TABLE = (
     ),
     Figure(
         "accuracy", "accuracy", better="more", form=".4f", read=lambda m, _: m.accuracy, ends=lambda m: m.accuracy_ci95,
-        judged=True, limit=False, objective=False,
+        limit=False, objective=False,
     ),
     Figure(
         "accuracy_drop", "accuracy drop", "drop", form="+.4f", read=lambda m, _: m.accuracy_drop,

@@ -84,7 +84,7 @@ class Goal:
     def feasible(self, measurement: Measurement) -> bool:
         """Every declared limit was measured and holds."""
         excess = self.violations(measurement)
-        return excess.keys() == self.limits.keys() and all(value <= 0 for value in excess.values())
+        return self._whole(measurement, excess) and all(value <= 0 for value in excess.values())
 
     def certified(self, measurement: Measurement) -> bool:
         """Feasible, and at the bad end of each 95 % interval too."""
@@ -96,11 +96,16 @@ class Goal:
         )
 
     def miss(self, measurement: Measurement) -> float:
-        """How far from feasible, for ordering: the sum of the excesses; infinite where a limit was not measured."""
+        """How far from feasible, for ordering: the sum of the excesses; infinite where a limit was not measured, or not
+        on all samples."""
         excess = self.violations(measurement)
-        if excess.keys() != self.limits.keys():
+        if not self._whole(measurement, excess):
             return math.inf
         return sum(max(0.0, value) for value in excess.values())
+
+    def _whole(self, measurement: Measurement, excess: Mapping[str, float]) -> bool:
+        """Whether everything that is limited was measured."""
+        return excess.keys() == self.limits.keys() and measurement.accuracy_samples is None
 
     def score(self, measurement: Measurement) -> float | None:
         """Larger is better, and equal ratios are equal steps (a logarithm); None where not measured."""

@@ -1,5 +1,6 @@
 """What an evaluation comes to: a metric applied to what an artifact answers for every evaluation sample."""
 
+import math
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from tuner.errors import CandidateError, RequestError
 from tuner.metrics import Metric, Truth, find, short
 from tuner.system.code import authored
+from tuner.system.digests import digest
 
 RESAMPLES = 400  # of the samples, for a metric that gives one number for all of them
-_TOGETHER = 256  # samples
-_LOOKED_AFTER = 64  # samples, where scoring may end early
+_TOGETHER = 64  # samples, after which scoring may end
 _LEAST_RESAMPLES, _RESAMPLING_S = 50, 20.0  # so many at least, however long that takes
 Labels = NDArray[Any] | Truth
 Batch = tuple[Sequence[NDArray[Any]], Labels]
@@ -28,8 +29,8 @@ Answers = Iterable[Batch]
 class Scores:
     """How good an artifact's answers are: the `value` of the metric over all samples.
 
-    Where that is a mean, `samples` has the score of every sample, in order; fewer, where the first were enough to tell
-    (`Bar`), and the value is theirs. Else `resampled` has the value on samples
+    Where that is a mean, `samples` has the score of every sample, in order; only of the first, where those were enough
+    to tell (`Bar`), and the value is theirs. Else `resampled` has the value on samples
     drawn with replacement, the same draws for every artifact.
     """
 
@@ -52,21 +53,31 @@ class Scores:
 
 @dataclass(frozen=True)
 class Bar:
-    """What ends an evaluation early. `float_scores` are those of the float model, of every sample, and `most_lost` is
-    how much less than their mean is enough."""
+    """What ends an evaluation early: that more than `most_lost` is lost against the mean of the float model's scores,
+    `float_scores`, which are of every sample."""
 
     float_scores: NDArray[Any]
     most_lost: float
 
+    def key(self) -> dict[str, Any]:
+        """What decides where an evaluation ends, as JSON."""
+        return {"most_lost": self.most_lost, "float_scores": digest(self.float_scores.tolist())}
+
     def missed(self, metric: Metric, scores: NDArray[Any]) -> bool:
-        """Whether more is lost for certain, whatever the samples score that are not among these, the first ones. Where
-        nobody knows the best that a sample may score, nothing is certain."""
-        if metric.within is None:
-            return False
-        best = max(metric.within) if metric.better == "more" else min(metric.within)
-        known, rest = self.float_scores[: len(scores)], self.float_scores[len(scores) :]
-        least_lost = metric.lost(scores, known).sum() + metric.lost(best, rest).sum()
-        return bool(len(rest) and least_lost > self.most_lost * len(self.float_scores))
+        """Whether that is certain from these scores, those of the first samples, and there are others."""
+        return len(scores) < len(self.float_scores) and least_lost(metric, scores, self.float_scores) > self.most_lost
+
+
+def least_lost(metric: Metric, scores: NDArray[Any], float_scores: NDArray[Any]) -> float:
+    """What is lost over all samples, of which the first have these scores, if no other can have a better one.
+
+    Minus infinity where nobody knows the best that a sample may score, or one has a better one.
+    """
+    low, high = metric.within or (-math.inf, math.inf)
+    if not all((low <= known).all() and (known <= high).all() for known in (scores, float_scores)):
+        return -math.inf
+    rest = np.full(len(float_scores) - len(scores), high if metric.better == "more" else low)
+    return float(metric.lost(np.append(scores, rest), float_scores).mean())
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class Judging:
             scores = Scores.of(value) if value.ndim else Scores(float(value), resampled=resampled)
         else:
             scored = np.empty(0)
-            for some, right in _together(batches, _TOGETHER if self.bar is None else _LOOKED_AFTER):
+            for some, right in _together(batches):
                 scored = np.append(scored, self._of_batch(metric, seen.read_from(some), right))
                 if self.bar is not None and not seen.constant and self.bar.missed(metric, scored):
                     break
@@ -240,8 +251,8 @@ class _Seen:
         return self._samples > 1 and not (self._varying & self._read if self._read else self._varying)
 
 
-def _together(batches: Iterable[Batch], least: int) -> Iterator[Batch]:
-    """Batches of few samples as one of `least` or more, in their order: a call of a metric costs as much as it does
+def _together(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of few samples as one of `_TOGETHER` or more, in their order: a call of a metric costs as much as it does
     for a hundred samples. Where an output does not count the samples, or anything differs in shape, they stay apart."""
     waiting: list[Batch] = []
     samples, shapes = 0, None
@@ -257,7 +268,7 @@ def _together(batches: Iterable[Batch], least: int) -> Iterator[Batch]:
             continue
         waiting.append((outputs, labels))
         samples, shapes = samples + count, shaped
-        if samples >= least:
+        if samples >= _TOGETHER:
             yield _joined(waiting)
             waiting, samples = [], 0
     if waiting:

@@ -31,9 +31,10 @@ class Measurement:
     `cpu_ms` the process CPU time a call. `timing_precise` tells whether timing ended because its interval was
     narrow enough, or at its time limit. `energy_j` is the machine's energy a sample, where it is exposed.
     `accuracy_drop` is against the float model on the same samples, with its paired interval; `samples_to_certify`
-    is how many samples would settle it. `accuracy_samples` is how many samples accuracy is of, where so few were enough
-    to refuse a candidate; None is all. `more` is by name what a task or a plugin yields beyond that
-    (`tuner.figures`). `probed` says that what was timed is a few calls: enough to refuse a candidate, no more.
+    is how many samples would settle it. `accuracy_samples` is how many samples were scored, where so few were enough to
+    refuse a candidate: `accuracy_drop` is then what is lost at the least; None is all. `more` is by name what a task or
+    a plugin yields beyond that (`tuner.figures`). `probed` says that what was timed is a few calls: enough to refuse a
+    candidate, no more.
     """
 
     latency_ms: Latency | None = None

@@ -35,8 +35,9 @@ class Metric:
     number for all of them. `against` "float" the labels are the float model's own outputs (`Truth`).
 
     `single` metrics judge `outputs[0]`, and are given the one that suits them. `guess` is what an answer that never
-    looks at its input reaches with those labels, and `within` are the least and the greatest value, where there are.
-    Scores of a `graded` one lie anywhere between; of another, nothing but 0 and 1 is right or wrong.
+    looks at its input reaches with those labels, and `within` are the least and the greatest that a sample may score,
+    and so the value, where there are. Scores of a `graded` one lie anywhere between; of another, nothing but 0 and 1
+    is right or wrong.
     """
 
     function: Function

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
 from tuner.evaluate.accuracy import no_better
-from tuner.figures import figures
 from tuner.goal import Goal
 from tuner.judging import Judging
 from tuner.measure.statistics import Interval, right_or_wrong, samples_to_certify
@@ -192,14 +191,12 @@ def about_quantized(outcomes: Sequence[Outcome], goal: Goal) -> Iterator[Doubt]:
     """That int8, as it comes, keeps the accuracy limit nowhere: there is more to be had than was tried."""
     limit = goal.limits.get("accuracy_drop")
     alone = [o for o in outcomes if o.candidate.transforms and all(t.usual for t in o.candidate.transforms)]
-    lost = [(o.measurement.accuracy_drop, n) for n, o in enumerate(alone) if o.measurement.accuracy_drop is not None]
+    lost = [o.measurement.accuracy_drop for o in alone if o.measurement.accuracy_drop is not None]
     careful = any(t.quantizes and not t.usual for o in outcomes for t in o.candidate.transforms)
-    if limit is not None and lost and min(lost)[0] > limit and not careful:
-        least, place = min(lost)
-        about = figures()["accuracy_drop"].about(alone[place].measurement)
+    if limit is not None and lost and min(lost) > limit and not careful:
         yield Doubt(
             "int8_loses",
-            f"quantized as it comes, the model loses {about}{least:.4f} or more (accuracy_drop={limit:g}); "
+            f"quantized as it comes, the model loses {min(lost):.4f} or more (accuracy_drop={limit:g}); "
             "search_space=careful leaves those layers in float that lose most, and so does the default with more time",
         )
 

@@ -1,27 +1,28 @@
 """The accuracy of an artifact from its scores, and what is lost against the float model's."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from tuner.judging import Judging, Scores
+from tuner.judging import Judging, Scores, least_lost
 from tuner.measure.statistics import Interval, drop_interval, resampled_interval, samples_to_certify, score_interval
 from tuner.measurement import Measurement
 from tuner.metrics import Metric
+
+_OF_ACCURACY = [field.name for field in fields(Measurement) if field.name.startswith(("accuracy", "samples_to"))]
 
 
 def with_accuracy(
     measured: Measurement, metric: Metric, scores: Scores, float_scores: Scores, limit: float | None
 ) -> Measurement:
     """With the accuracy that these scores are, and what is lost against the float model's on the same samples. `limit`
-    is the drop that is allowed, if one is declared. Where fewer samples were scored, for those lost too much, it is
-    theirs and has no interval: nobody chose how many."""
-    if scores.samples is not None and float_scores.samples is not None:
-        scored = len(scores.samples)
-        if scored < len(float_scores.samples):
-            lost = metric.lost(scores.value, float(float_scores.samples[:scored].mean()))
-            return replace(measured, accuracy=scores.value, accuracy_drop=lost, accuracy_samples=scored)
+    is the drop that is allowed, if one is declared. Where only the first samples were scored, for those lost too
+    much, it is told what is lost at the least, and nothing else: in which order samples come is no chance."""
+    first, every = scores.samples, float_scores.samples
+    if first is not None and every is not None and len(first) < len(every):
+        known = Measurement(accuracy_drop=least_lost(metric, first, every), accuracy_samples=len(first))
+        return replace(measured, **{name: getattr(known, name) for name in _OF_ACCURACY})
     return replace(
         measured,
         accuracy=scores.value,
@@ -29,6 +30,7 @@ def with_accuracy(
         accuracy_ci95=value_interval(metric, scores),
         accuracy_drop_ci95=lost_interval(metric, scores, float_scores),
         samples_to_certify=None if limit is None else needed(metric, scores, float_scores, limit),
+        accuracy_samples=None,
     )
 
 

@@ -167,7 +167,9 @@ class Ladder:
 
     def _score(self, transforms: tuple[Transform, ...]) -> None:
         """The accuracy after those transforms, on the reference backend; what was known before was of a draft."""
-        scores = self._reference.scores_after(transforms, self._deadline, self._log, self._bar())
+        scores = self._reference.scores_after(
+            transforms, self._deadline, self._log, self._bar() if transforms else None
+        )
         self.measured = self._with_accuracy(Measurement(), scores)
 
     def _score_artifact(self, artifact: Path, worker: Worker) -> None:

@@ -19,6 +19,7 @@ from tuner.model import Model
 from tuner.plugin import Backend, Transform
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
+from tuner.task import Call
 
 CHECK_BATCH = 32  # samples in a call where only the scores are wanted
 _UNDISTURBED = 25  # the percentile of its calls that tells the machine's speed, not its other users
@@ -107,9 +108,10 @@ class Reference:
 
     def bar(self, most_lost: float | None) -> Bar | None:
         """What ends an evaluation once more than that is lost for certain; None where nothing does."""
-        if most_lost is None or self.scores.samples is None:
+        workload, scores = self._rig.prepared.workload, self.scores.samples
+        if most_lost is None or scores is None or workload.judge.function.within is None:
             return None
-        return Bar(self.scores.samples, most_lost)
+        return Bar(scores, most_lost) if workload.task == Call() else None  # another may make more of the scores
 
     def scores_after(
         self, transforms: tuple[Transform, ...], deadline: Deadline, log: Path, bar: Bar | None = None

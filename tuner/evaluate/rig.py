@@ -113,7 +113,8 @@ class Rig:
             "metric": [judge.metric, source_digest(judge.metric)],
             "judged": judge.to_json(),
             "task": workload.task.key(),
-        } | ({} if bar is None else {"most_lost": bar.most_lost})
+            **({} if bar is None else {"bar": bar.key()}),
+        }
 
         def fill(out: Path) -> None:
             score().save(out / "scores.npz")

@@ -41,6 +41,8 @@ def front(result: Result, trials: Trials, against: str) -> str:
     goal = result.goal
     figure, axes = _figure()
     done = [(t, t.measurement) for t in trials if t.state == "complete"]
+    if against == "accuracy_drop":  # what is lost at the least has no place
+        done = [(t, measured) for t, measured in done if measured.accuracy_samples is None]
     for colour, name in zip(_PALETTE * 3, dict.fromkeys(backend(t) for t, _ in done), strict=False):
         mine = [(_place(m, goal, against), goal.feasible(m)) for t, m in done if backend(t) == name]
         _dots(axes, [place for place, feasible in mine if feasible], colour, filled=True)

@@ -59,7 +59,7 @@ def limits(goal: Goal) -> str:
 def breaches(goal: Goal, measured: Measurement) -> list[str]:
     """The limits that are broken, each with what was measured."""
     return [
-        f"{name} {figures()[name].about(measured)}{goal.value(name, measured):.4g} instead of {goal.limits[name]:g}"
+        f"{name} {figures()[name].marks(measured)[0]}{goal.value(name, measured):.4g} instead of {goal.limits[name]:g}"
         for name, excess in goal.violations(measured).items()
         if excess > 0
     ]
@@ -195,13 +195,12 @@ def setbacks(result: Result, trials: Sequence[TrialRecord]) -> list[Setback]:
             continue
         what = "stopped early" if trial.stopped_by else "over a limit"
         value = goal.value(worst, trial.measurement) or math.nan
-        about = figures()[worst].about(trial.measurement)
-        over.setdefault((what, worst), []).append((value, about, trial.label))
+        mark, _ = figures()[worst].marks(trial.measurement)
+        over.setdefault((what, worst), []).append((value, mark, trial.label))
     reasons = [Setback(kind, why, tuple(labels)) for (kind, why), labels in sorted(failed.items())]
     for (what, name), several in sorted(over.items(), reverse=True):
         several.sort()
-        (low, about, _), (high, about_high, _) = several[0], several[-1]
-        ends = list(dict.fromkeys((f"{about}{low:.3g}", f"{about_high}{high:.3g}")))
+        ends = list(dict.fromkeys(f"{mark}{value:.3g}" for value, mark, _ in (several[0], several[-1])))
         why = f"{name} {' to '.join(ends)}, where {goal.limits[name]:g} is the limit"
         reasons.append(Setback(what, why, tuple(label for *_, label in several)))
     if behind:

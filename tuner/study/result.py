@@ -103,7 +103,8 @@ def _tables_of(session: Session, verdict: Verdict) -> list[Table]:
 
 def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     """Those that no other beats in both the objective and accuracy, the best by the objective first."""
-    done = [(o, lost) for o in outcomes if o.state == "complete" and (lost := o.measurement.accuracy_drop) is not None]
+    whole = [o for o in outcomes if o.state == "complete" and o.measurement.accuracy_samples is None]
+    done = [(o, lost) for o in whole if (lost := o.measurement.accuracy_drop) is not None]
     done.sort(key=lambda pair: (-(goal.score(pair[0].measurement) or -math.inf), pair[1]))
     least, unbeaten = math.inf, []
     for outcome, lost in done:

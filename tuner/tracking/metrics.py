@@ -3,7 +3,7 @@
 from typing import Any
 
 from tuner.candidate import Candidate
-from tuner.figures import PROBE, figures
+from tuner.figures import figures
 from tuner.goal import Goal
 from tuner.measurement import Measurement
 from tuner.plugin import encode
@@ -38,8 +38,7 @@ def measurement_metrics(measured: Measurement, prefix: str = "") -> dict[str, fl
 def excess_metrics(measured: Measurement, goal: Goal) -> dict[str, float]:
     """By how much each limit is exceeded, in its unit."""
     return {
-        f"{PROBE if figures()[name].about(measured) else ''}excess_{name}": value
-        for name, value in goal.violations(measured).items()
+        f"{figures()[name].marks(measured)[1]}excess_{name}": value for name, value in goal.violations(measured).items()
     }
 
 
