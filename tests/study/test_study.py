@@ -193,7 +193,7 @@ def test_without_labels_the_float_model_is_the_truth_and_the_verdict_says_so(
     assert "how like the float model's own outputs" in capsys.readouterr().out
     trials = json.loads((place / "out/linear-cpu-001/trials.json").read_text())
     lost = {trial["label"]: trial["measurement"]["accuracy_drop"] for trial in trials}
-    assert min(lost.values()) == pytest.approx(0) and max(lost.values()) > 0.5
+    assert min(lost.values()) == pytest.approx(0) and max(lost.values()) > 0.25, "at the least: 64 of 120 were scored"
 
 
 @pytest.mark.slow
