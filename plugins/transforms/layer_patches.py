@@ -1,13 +1,17 @@
 """What the weights of a layer meet: an ONNX Conv, Gemm or MatMul as products of rows of weights with patches of its
 input."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Range = tuple[float, float]
+"""The least and the greatest."""
+Seen = Callable[[Any, Sequence[str]], Iterable[Mapping[str, Array]]]
+"""The tensors of those names in that graph, for one batch of samples after the other."""
 LAYERS = ("Conv", "Gemm", "MatMul")
 
 
@@ -71,3 +75,14 @@ def _padding(
     count = len(sizes)
     given = [0] * 2 * count if how == b"VALID" else attributes.get("pads") or [0] * 2 * count
     return [(given[n], given[n + count]) for n in range(count)]
+
+
+def ends_of(seen: Iterable[Mapping[str, Array]], axis: int) -> dict[str, tuple[Array, Array]]:
+    """The least and the greatest of each channel, by the tensor's name; channels are that axis."""
+    ends: dict[str, tuple[Array, Array]] = {}
+    for tensors in seen:
+        for name, tensor in tensors.items():
+            flat = np.moveaxis(tensor, axis, -1).reshape(-1, tensor.shape[axis])
+            low, high = ends.get(name, (flat[0], flat[0]))
+            ends[name] = np.minimum(low, flat.min(0)), np.maximum(high, flat.max(0))
+    return ends

@@ -9,19 +9,15 @@ al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correctio
 seen). Both are right for a layer whatever others do, so any layer may still stay in float.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.forms.onnx_constants import array, attributes, sole, stored
-from tuner.plugins.transforms.layer_patches import LAYERS, patches, rows, weights_of
+from tuner.plugins.transforms.layer_patches import LAYERS, Array, Seen, patches, rows, weights_of
 
-Array = NDArray[Any]
-Seen = Callable[[Sequence[str]], Iterable[Mapping[str, Array]]]
-"""The tensors of those names in the float graph, for one sample after the other."""
 _PLACES = 32  # of each sample, at which a layer is looked at
 _DAMPING = 0.01  # of the mean square of the inputs, added to each: GPTQ's own
 _BLOCK = 64  # columns, after which all others are made up
@@ -30,11 +26,12 @@ _AT_ONCE = 2**26  # numbers of moments that are held at a time
 
 def learned(plain: Any, whole: Any, seen: Seen) -> dict[str, Array]:
     """The numbers of the initializers of the quantized graph `whole` that should be others, by name: weights, and
-    biases where a layer has one. `plain` is the float graph that it was made of."""
+    biases where a layer has one. `plain` is the float graph that it was made of, and
+    `seen` looks at it."""
     better: dict[str, Array] = {}
     for some in _chunks(_layers(plain, whole)):
         random = np.random.default_rng(0)
-        for tensors in seen(sorted({layer.given for layer in some})):
+        for tensors in seen(plain, sorted({layer.given for layer in some})):
             for layer in some:
                 layer.look(tensors[layer.given], random)
         for layer in some:

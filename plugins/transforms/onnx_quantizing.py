@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from tuner.fidelity import Outputs, unlikeness
 from tuner.forms.onnx_constants import put
+from tuner.plugins.transforms.layer_patches import Range, Seen
 from tuner.plugins.transforms.learned_rounding import learned
 from tuner.plugins.transforms.onnx_layer import alone
-from tuner.plugins.transforms.onnx_ranges import Range, Ranges
-from tuner.plugins.transforms.smoothing import smoothed
+from tuner.plugins.transforms.onnx_ranges import Ranges
 from tuner.system.machine import saturates_int8
 from tuner.tensors import Arrays
 
@@ -43,7 +43,7 @@ def prepare(model: Path, out: Path) -> None:
 
 @dataclass(frozen=True)
 class Quantizing:
-    """The quantization of the graph `prepared`, by `ranges` and those of tensors that were new in it, `more`.
+    """The quantization of the graph `prepared`, by `ranges`, and `more` of tensors that were rewritten in it.
 
     `samples` are those that it learns from. `better` are numbers of the quantized graph's initializers that are others
     than the tools make them."""
@@ -111,15 +111,15 @@ class Quantizing:
         session = self._session(graph)
         return [session.run(None, batch) for batch in judged]
 
-    def smoothed(self) -> "Quantizing | None":
-        """That of the graph after SmoothQuant; None where there is nothing to smooth."""
+    def rewritten(self, how: Callable[[Any, Seen], tuple[Any, dict[str, Range]] | None]) -> "Quantizing | None":
+        """That of another graph, which is the same in float (`equalised`, `smoothed`); None where there is none."""
         import onnx
 
-        found = smoothed(onnx.load(str(self.prepared)), partial(self._seen, self.ranges.batches))
+        found = how(onnx.load(str(self.prepared)), partial(self._seen, self.ranges.batches))
         if found is None:
             return None
-        onnx.save(found[0], str(out := self.prepared.with_name("smoothed.onnx")))
-        return replace(self, prepared=out, more=found[1])
+        onnx.save(found[0], str(out := self.prepared.with_name(f"{how.__name__}.onnx")))
+        return replace(self, prepared=out, more={**self.more, **found[1]})
 
     def learned(self, plugin: "OnnxStaticInt8") -> "Quantizing":
         """With weights and biases learned for what the plugin quantizes."""
@@ -136,11 +136,11 @@ class Quantizing:
         self.quantize(plugin, self._trial)
         return onnx.load(str(self.prepared)), onnx.load(str(self._trial))
 
-    def _seen(self, batches: Sequence[Arrays], names: Sequence[str]) -> Iterator[Arrays]:
-        """Those tensors of the graph before it is quantized, for one batch after the other."""
+    def _seen(self, batches: Sequence[Arrays], graph: Any, names: Sequence[str]) -> Iterator[Arrays]:
         import onnx
 
-        proto = onnx.load(str(self.prepared))
+        proto = onnx.ModelProto()
+        proto.CopyFrom(graph)
         del proto.graph.output[:]
         proto.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
         onnx.save(proto, str(told := self.prepared.with_name("told.onnx")))

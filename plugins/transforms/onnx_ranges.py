@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.plugins.transforms.layer_patches import Range
 from tuner.tensors import Arrays
 
-Range = tuple[float, float]
-"""The least and the greatest."""
 _PARTS = np.linspace(1, 0.2, 41).tolist()  # of a range, that may be enough
 
 
@@ -25,7 +24,8 @@ class Ranges:
 
     def file(self, kind: str, operators: Sequence[str] | None, more: Mapping[str, Range]) -> Path:
         """Where they stand as ONNX Runtime's tools read them: those of what the operators take and give (None: all),
-        and `more`, of tensors that the graph has not."""
+        and `more`, of tensors that the graph
+        has not or that were others in it."""
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 

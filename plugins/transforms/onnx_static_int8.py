@@ -15,9 +15,11 @@ from tuner.fidelity import unlikeness
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model, fed
 from tuner.plugin import Quantized, Transform, later, missing
+from tuner.plugins.transforms.equalising import equalised
 from tuner.plugins.transforms.keep_float import kept_in_float
 from tuner.plugins.transforms.onnx_quantizing import Quantizing, prepare
 from tuner.plugins.transforms.onnx_ranges import Ranges
+from tuner.plugins.transforms.smoothing import smoothed
 from tuner.system.fields import AtLeast, Below
 from tuner.tables import Cell, Table
 from tuner.target import Target
@@ -43,9 +45,9 @@ class OnnxStaticInt8(Transform):
 
     `max_error` climbs a ladder until the outputs are so near those of the float model (`tuner.fidelity.unlikeness`, on
     32 of the calibration samples): these fields as they are, then `layers_only`, then the other ranges; with the best
-    of them SmoothQuant, then rounding and biases that are learned layer by layer, each kept where it helps; at last
-    layers that stay in float. Those that do most harm alone are the first; how many it takes is found by bisection. A
-    table tells what was tried.
+    of them cross-layer equalisation, SmoothQuant, rounding and biases that are learned layer by layer, each kept where
+    it helps; at last layers that stay in float. Those that do most harm alone are the first; how many it takes is found
+    by bisection. A table tells what was tried.
     """
 
     per_channel: bool = True
@@ -107,8 +109,13 @@ class OnnxStaticInt8(Transform):
 
 def _smooth(work: Quantizing, plugin: OnnxStaticInt8) -> tuple[Quantizing, OnnxStaticInt8] | None:
     """Without outliers all that occurs is the range to keep."""
-    smooth = work.smoothed()
+    smooth = work.rewritten(smoothed)
     return None if smooth is None else (smooth, replace(plugin, calibration="minmax"))
+
+
+def _equalise(work: Quantizing, plugin: OnnxStaticInt8) -> tuple[Quantizing, OnnxStaticInt8] | None:
+    equal = work.rewritten(equalised)
+    return None if equal is None else (equal, plugin)
 
 
 def _learn(work: Quantizing, plugin: OnnxStaticInt8) -> tuple[Quantizing, OnnxStaticInt8]:
@@ -116,6 +123,7 @@ def _learn(work: Quantizing, plugin: OnnxStaticInt8) -> tuple[Quantizing, OnnxSt
 
 
 _CHANGES: tuple[tuple[str, float, Callable[..., tuple[Quantizing, OnnxStaticInt8] | None]], ...] = (
+    ("equalised", 1.0, _equalise),
     ("SmoothQuant", 0.95, _smooth),  # which costs a multiplication at every call, and must gain a twentieth
     ("learned rounding", 1.0, _learn),
 )
@@ -135,23 +143,25 @@ class _Ladder:
         """What is near enough, and the layers that it leaves in float.
 
         Raises CandidateError where the error is above the bound even with a single layer quantized."""
-        work, lowest, best, told = self._work, math.inf, replace(plugin, layers_only=True), ""
+        work, lowest, best = self._work, math.inf, replace(plugin, layers_only=True)
+        changes: tuple[str, ...] = ()
         for rung in _rungs(plugin):
-            name = replace(rung, max_error=None).label
-            if (error := self._error(work, rung, name)) <= self._max_error:
+            if (error := self._error(work, rung)) <= self._max_error:
                 return work, rung, []
             if rung.layers_only and error < lowest:  # what else is rounded, no layer in float makes up for
-                lowest, best, told = error, rung, name
+                lowest, best = error, rung
         for change, worth, make in _CHANGES:
             if (changed := make(work, best)) is not None:
-                name = f"{told}, {change}"
-                if (error := self._error(*changed, name)) <= self._max_error:
+                if (error := self._error(*changed, (*changes, change))) <= self._max_error:
                     return *changed, []
                 if error < worth * lowest:
-                    lowest, told, (work, best) = error, name, changed
-        harm = work.harm(best, self._judged[:1], self._right[:1])
+                    lowest, changes, (work, best) = error, (*changes, change), changed
         kept = kept_in_float(
-            work.layers(), harm, lambda some: self._error(work, best, told, some), self._max_error, "static int8"
+            work.layers(),
+            work.harm(best, self._judged[:1], self._right[:1]),
+            lambda some: self._error(work, best, changes, some),
+            self._max_error,
+            "static int8",
         )
         return work, best, kept
 
@@ -160,10 +170,13 @@ class _Ladder:
         columns = "quantized", "error", "layers in float"
         return Table("How far int8 is from the float model, by what was tried", columns, tuple(self._rows))
 
-    def _error(self, work: Quantizing, plugin: OnnxStaticInt8, told: str, without: Sequence[str] = ()) -> float:
+    def _error(
+        self, work: Quantizing, plugin: OnnxStaticInt8, changes: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> float:
         trial = work.prepared.with_name("trial.onnx")
         work.quantize(plugin, trial, without)
         error = unlikeness(work.answers(trial, self._judged), self._right)
+        told = ", ".join((replace(plugin, max_error=None).label, *changes))
         self._rows.append((told, error if math.isfinite(error) else None, len(without)))
         return error
 

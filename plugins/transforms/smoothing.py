@@ -5,32 +5,26 @@ of a matrix product is divided by s, its weights are multiplied by it, channel b
 s = max|input|^0.5 / max|weights|^0.5.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.forms.onnx_constants import array, attributes, made, named, put, sole, stored
-from tuner.plugins.transforms.layer_patches import rows, weights_of
-from tuner.plugins.transforms.onnx_ranges import Range
-
-Array = NDArray[Any]
-Seen = Callable[[Sequence[str]], Iterable[Mapping[str, Array]]]
-"""The tensors of those names in the graph, for some samples after others."""
+from tuner.plugins.transforms.layer_patches import Array, Range, Seen, ends_of, rows, weights_of
 
 
 def smoothed(plain: Any, seen: Seen) -> tuple[Any, dict[str, Range]] | None:
     """The graph, in float as it was but for the last digits, and the range of each tensor that is new in it. None
-    where no matrix product has weights of its own."""
+    where no matrix product has weights of its own. `seen` looks at a graph."""
     constants, alone = stored(plain.graph), sole(plain.graph)
     groups: dict[str, list[int]] = {}
     for place, node in enumerate(plain.graph.node):
         is_product = node.op_type in ("MatMul", "Gemm") and not attributes(node).get("transA")
         if is_product and node.input[1] in alone and len(getattr(constants.get(node.input[1]), "dims", ())) == 2:
             groups.setdefault(node.input[0], []).append(place)
-    ends = _ends(groups, seen) if groups else {}
+    ends = ends_of(seen(plain, sorted(groups)), axis=-1) if groups else {}
     groups = {name: places for name, places in groups.items() if np.isfinite(ends[name]).all()}
     if not groups:
         return None
@@ -51,17 +45,6 @@ def smoothed(plain: Any, seen: Seen) -> tuple[Any, dict[str, Range]] | None:
         multiply = made("Mul", [name, factors], smooth)
         graph.graph.node.insert(list(graph.graph.node).index(products[0]), multiply)
     return graph, ranges
-
-
-def _ends(names: Iterable[str], seen: Seen) -> dict[str, tuple[Array, Array]]:
-    """The least and the greatest of each channel."""
-    ends: dict[str, tuple[Array, Array]] = {}
-    for tensors in seen(sorted(names)):
-        for name, tensor in tensors.items():
-            flat = tensor.reshape(-1, tensor.shape[-1])
-            low, high = ends.get(name, (flat[0], flat[0]))
-            ends[name] = np.minimum(low, flat.min(0)), np.maximum(high, flat.max(0))
-    return ends
 
 
 def _share(inputs: Array, weights: Iterable[Array]) -> Array:

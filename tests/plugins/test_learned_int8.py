@@ -16,11 +16,13 @@ from tuner.fidelity import unlikeness
 from tuner.forms.onnx import ONNX
 from tuner.forms.onnx_constants import array, attributes, stored
 from tuner.model import Model, fed
+from tuner.plugins.transforms.equalising import equalised
 from tuner.plugins.transforms.layer_patches import patches, rows, weights_of
 from tuner.plugins.transforms.learned_rounding import rounded_together
 from tuner.plugins.transforms.onnx_quantizing import Quantizing, prepare
 from tuner.plugins.transforms.onnx_ranges import Ranges
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
+from tuner.plugins.transforms.smoothing import smoothed
 from tuner.testing.networks import IMAGE, Patterns, Shelf
 
 Array = np.ndarray[Any, Any]
@@ -123,7 +125,7 @@ def test_what_is_learned_lowers_the_error_and_changes_no_operator(net: Model, tm
 
 def test_smooth_quant_leaves_the_float_graph_what_it_was(net: Model, tmp_path: Path) -> None:
     work = _work(net, tmp_path)
-    smooth = work.smoothed()
+    smooth = work.rewritten(smoothed)
     assert smooth is not None
     judged = list(fed(Patterns().load("evaluation"), net, 8))  # type: ignore[arg-type]
     for mine, true in zip(work.answers(smooth.prepared, judged), work.answers(work.prepared, judged), strict=True):
@@ -134,8 +136,34 @@ def test_smooth_quant_leaves_the_float_graph_what_it_was(net: Model, tmp_path: P
     assert factors.shape == (512,)
 
 
+def test_equalisation_leaves_the_float_graph_what_it_was_and_its_channels_alike(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first, deep, last = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)
+    with torch.no_grad():
+        first.weight *= torch.logspace(-2, 2, 8)[:, None, None, None]
+        deep.weight /= torch.logspace(-2, 2, 8)[:, None, None, None]
+    model = Shelf.of(nn.Sequential(first, nn.ReLU(), deep, last, nn.Flatten()), IMAGE, tmp_path / "net").take([ONNX])
+    work, plugin = _work(model, tmp_path), OnnxStaticInt8()
+    equal = work.rewritten(equalised)
+    assert equal is not None
+    judged = list(fed(Patterns().load("evaluation"), model, 8))  # type: ignore[arg-type]
+    right, errors = work.answers(work.prepared, judged), []
+    assert unlikeness(work.answers(equal.prepared, judged), right) < 1e-5
+    for number, which in enumerate((work, equal)):
+        out = tmp_path / f"{number}.onnx"
+        which.quantize(plugin, out)
+        errors.append(unlikeness(which.answers(out, judged), right))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_equalisation_does_nothing_where_something_else_stands_between(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3), nn.Flatten())
+    model = Shelf.of(module, IMAGE, tmp_path / "net").take([ONNX])
+    assert _work(model, tmp_path).rewritten(equalised) is None
+
+
 def test_smooth_quant_does_nothing_without_matrix_products(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
     model = Shelf.of(module, IMAGE, tmp_path / "net").take([ONNX])
-    assert _work(model, tmp_path).smoothed() is None
+    assert _work(model, tmp_path).rewritten(smoothed) is None
