@@ -1,6 +1,7 @@
-"""What quantizers leave in float."""
+"""What quantizers leave in float, and what they mend before."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from tuner.forms.onnx import ONNX
 from tuner.model import Model
 from tuner.plugins.transforms.nncf_int8 import NncfInt8
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
+from tuner.tables import read_tables
 from tuner.tensors import TensorSpec
 from tuner.testing.networks import IMAGE, Patterns, Shelf
 from tuner.testing.workbench import applied, need
@@ -22,27 +24,21 @@ from tuner.testing.workbench import applied, need
 LAYERS = {"first", "second", "third"}
 
 
-@pytest.fixture(scope="module", params=["MatMul", "Gemm", "Gemm with a matrix of one row"])
-def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Three layers: the first makes one channel a hundred times as large, the second makes it small again. A Gemm has a
-    bias, too, which is quantized by another rule."""
-    rank = 2 if "row" in request.param else 1
-    random, scale = np.random.default_rng(0), np.array([100.0] + [1.0] * 15)
-    layers = {
-        "first": random.normal(size=(64, 16)) * scale,
-        "second": random.normal(size=(16, 16)) / scale[:, None],
-        "third": random.normal(size=(16, 4)),
-    }
-    folder = tmp_path_factory.mktemp("uneven")
+Layers = dict[str, np.ndarray[Any, Any]]
+
+
+def _three(kind: str, layers: Layers, folder: Path) -> Model:
+    """Three layers in a row. A Gemm has a bias, too, which is quantized by another rule."""
+    rank = 2 if "row" in kind else 1
     nodes = [helper.make_node("Flatten", ["image"], ["flat"], "flatten")]
     flowing = "flat"
     for name in layers:
-        taken = [flowing, f"{name}_weights", f"{name}_bias"][: 2 if request.param == "MatMul" else 3]
-        nodes.append(helper.make_node(request.param.split()[0], taken, [f"{name}_out"], name))
+        taken = [flowing, f"{name}_weights", f"{name}_bias"][: 2 if kind == "MatMul" else 3]
+        nodes.append(helper.make_node(kind.split()[0], taken, [f"{name}_out"], name))
         flowing = f"{name}_out"
     graph = helper.make_graph(
         nodes,
-        "uneven",
+        "three",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info("third_out", TensorProto.FLOAT, ["batch", 4])],
         [numpy_helper.from_array(array.astype(np.float32), f"{name}_weights") for name, array in layers.items()]
@@ -54,6 +50,34 @@ def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(proto, folder / ONNX.file)
     return Model(ONNX, folder, (TensorSpec("image", (1, 8, 8), "float32"),))
+
+
+@pytest.fixture(params=["MatMul", "Gemm", "Gemm with a matrix of one row"])
+def uneven(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
+    """The first layer adds to all channels the same, a hundred times as large, and the second takes it away again: no
+    scale and no rounding makes up for it."""
+    random = np.random.default_rng(0)
+    second = random.normal(size=(16, 16))
+    layers = {
+        "first": random.normal(size=(64, 16)) + 100 * random.normal(size=(64, 1)),
+        "second": second - second.mean(0),
+        "third": random.normal(size=(16, 4)),
+    }
+    (folder := tmp_path / "uneven").mkdir()
+    return _three(request.param, layers, folder)
+
+
+@pytest.fixture(params=["MatMul", "Gemm"])
+def outlying(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
+    """The first layer makes one channel a hundred times as large, the second makes it small again."""
+    random, scale = np.random.default_rng(0), np.array([100.0] + [1.0] * 15)
+    layers = {
+        "first": random.normal(size=(64, 16)) * scale,
+        "second": random.normal(size=(16, 16)) / scale[:, None],
+        "third": random.normal(size=(16, 4)),
+    }
+    (folder := tmp_path / "outlying").mkdir()
+    return _three(request.param, layers, folder)
 
 
 def _error(model: Model, quantized: Model) -> float:
@@ -90,6 +114,21 @@ def test_what_is_near_enough_is_quantized_throughout(uneven: Model, tmp_path: Pa
 def test_where_no_layer_bears_int8_the_candidate_is_none(uneven: Model, tmp_path: Path) -> None:
     with pytest.raises(CandidateError, match=r"one layer alone has an error above 0\.001"):
         applied(OnnxStaticInt8(max_error=1e-3), uneven, tmp_path)
+
+
+def _tried(folder: Path) -> dict[str, float]:
+    """The errors that the table of the ladder tells, of what has no layer in float."""
+    (table,) = read_tables(folder / "stage0")
+    return {str(told): float(error) for told, error, in_float in table.rows if in_float == 0 and error is not None}
+
+
+def test_smooth_quant_moves_outliers_of_activations_into_weights(outlying: Model, tmp_path: Path) -> None:
+    careful = applied(OnnxStaticInt8(max_error=0.1), outlying, tmp_path)
+    tried = _tried(tmp_path)
+    smooth = next(error for told, error in tried.items() if "SmoothQuant" in told)
+    assert smooth <= 0.1 < 0.3 < min(error for told, error in tried.items() if "SmoothQuant" not in told)
+    assert _error(outlying, careful) < 0.15
+    assert _in_float(careful) == set()
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +173,8 @@ def test_nncf_is_told_of_attention(attending: Model, uneven: Model, tmp_path: Pa
             assert counts[True] != counts[False]
 
 
-def test_nncf_leaves_in_float_what_does_most_harm(uneven: Model, tmp_path: Path) -> None:
+def test_nncf_leaves_in_float_what_does_most_harm(outlying: Model, tmp_path: Path) -> None:
     need(NncfInt8())
-    everything, _ = _quantized(NncfInt8(), uneven, tmp_path / "all")
-    some, _ = _quantized(NncfInt8(max_error=0.1), uneven, tmp_path / "careful")
+    everything, _ = _quantized(NncfInt8(), outlying, tmp_path / "all")
+    some, _ = _quantized(NncfInt8(max_error=0.1), outlying, tmp_path / "careful")
     assert 0 < some < everything
