@@ -17,13 +17,16 @@ from tuner.plugins.transforms.layer_patches import Array, Range, Seen, ends_of, 
 
 def smoothed(plain: Any, seen: Seen) -> tuple[Any, dict[str, Range]] | None:
     """The graph, in float as it was but for the last digits, and the range of each tensor that is new in it. None
-    where no matrix product has weights of its own. `seen` looks at a graph."""
+    where few matrix products have weights of their own, fewer than there are convolutions. `seen` looks at a graph."""
     constants, alone = stored(plain.graph), sole(plain.graph)
     groups: dict[str, list[int]] = {}
     for place, node in enumerate(plain.graph.node):
         is_product = node.op_type in ("MatMul", "Gemm") and not attributes(node).get("transA")
         if is_product and node.input[1] in alone and len(getattr(constants.get(node.input[1]), "dims", ())) == 2:
             groups.setdefault(node.input[0], []).append(place)
+    convolutions = sum(node.op_type == "Conv" for node in plain.graph.node)
+    if sum(map(len, groups.values())) < convolutions:  # the classifier at the end of them is not worth a look
+        return None
     ends = ends_of(seen(plain, sorted(groups)), axis=-1) if groups else {}
     groups = {name: places for name, places in groups.items() if np.isfinite(ends[name]).all()}
     if not groups:

@@ -123,17 +123,22 @@ def test_what_is_learned_lowers_the_error_and_changes_no_operator(net: Model, tm
     assert operators[0] == operators[1]
 
 
-def test_smooth_quant_leaves_the_float_graph_what_it_was(net: Model, tmp_path: Path) -> None:
-    work = _work(net, tmp_path)
+def test_smooth_quant_leaves_the_float_graph_what_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+    model = Shelf.of(module, IMAGE, tmp_path / "net").take([ONNX])
+    work = _work(model, tmp_path)
     smooth = work.rewritten(smoothed)
     assert smooth is not None
-    judged = list(fed(Patterns().load("evaluation"), net, 8))  # type: ignore[arg-type]
+    judged = list(fed(Patterns().load("evaluation"), model, 8))  # type: ignore[arg-type]
     for mine, true in zip(work.answers(smooth.prepared, judged), work.answers(work.prepared, judged), strict=True):
         np.testing.assert_allclose(mine[0], true[0], rtol=1e-4, atol=1e-5)
-    assert [node.op_type for node in onnx.load(smooth.prepared).graph.node].count("Mul") == 1
-    (name,) = smooth.more
-    factors = array(stored(onnx.load(smooth.prepared).graph)[name.replace("_smooth", "_smoothing")])
-    assert factors.shape == (512,)
+    graph = onnx.load(smooth.prepared).graph
+    assert [node.op_type for node in graph.node].count("Mul") == len(smooth.more) == 2
+    assert {array(tensor).shape for name, tensor in stored(graph).items() if name.endswith("_smoothing")} == {
+        (64,),
+        (16,),
+    }
 
 
 def test_equalisation_leaves_the_float_graph_what_it_was_and_its_channels_alike(tmp_path: Path) -> None:
@@ -162,8 +167,8 @@ def test_equalisation_does_nothing_where_something_else_stands_between(tmp_path:
     assert _work(model, tmp_path).rewritten(equalised) is None
 
 
-def test_smooth_quant_does_nothing_without_matrix_products(tmp_path: Path) -> None:
+def test_smooth_quant_does_nothing_where_convolutions_are_more(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 4))
     model = Shelf.of(module, IMAGE, tmp_path / "net").take([ONNX])
     assert _work(model, tmp_path).rewritten(smoothed) is None
