@@ -27,8 +27,9 @@ def main() -> None:
             calls = worker.run(host.turn, SECONDS, 100).wall_ms
             single = worker.run(loadgen.single_stream, SECONDS)
             offline = worker.run(loadgen.offline, SECONDS)
+            call_s = float(np.mean(calls)) / 1e3
             rate = LOAD * BATCH / float(np.median(calls)) * 1e3
-            server = worker.run(loadgen.server, rate, LIMIT_MS, float(PERCENTILE), SECONDS)
+            server = worker.run(loadgen.server, rate, LIMIT_MS, float(PERCENTILE), SECONDS, call_s)
     simulated = queueing.at_rate(np.array([server.service_ms]), BATCH, rate)
     ratios = {
         "SingleStream p50": single.p50 / float(np.median(calls)),

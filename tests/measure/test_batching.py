@@ -8,42 +8,34 @@ from hypothesis import strategies as st
 from tuner.measure.batching import Pace
 
 sizes, replicas = st.integers(1, 64), st.integers(1, 8)
-rates, calls, times = st.floats(0, 1e4), st.floats(0, 10), st.floats(0, 100)
+calls, times = st.floats(0, 10), st.floats(0, 100)
 
 
-@given(sizes, rates, calls, times, st.integers(1, 64))
-def test_a_single_replica_takes_what_waits(size: int, rate: float, call: float, since: float, waiting: int) -> None:
-    assert Pace.of(size, 1, rate, call).hold(waiting, since) == 0
+@given(sizes, calls, times, st.integers(1, 64))
+def test_a_single_replica_takes_what_waits(size: int, call: float, since: float, waiting: int) -> None:
+    assert Pace.of(size, 1, call).hold(waiting, since) == 0
 
 
-@given(sizes, replicas, rates, calls, times, st.integers(0, 64))
+@given(sizes, replicas, calls, times, st.integers(0, 64))
 def test_whole_batches_small_ones_and_those_that_come_long_after_the_last_go_at_once(
-    size: int, count: int, rate: float, call: float, since: float, smaller: int
+    size: int, count: int, call: float, since: float, smaller: int
 ) -> None:
-    pace = Pace.of(size, count, rate, call, smaller)
+    pace = Pace.of(size, count, call, smaller)
     assert pace.hold(size, since) == 0
     assert pace.hold(1, call / count + since) == 0
-    assert pace.hold(1, math.inf) == 0, "nothing went before"
+    assert pace.hold(1, math.inf) == 0, "no replica is busy"
     assert all(pace.hold(waiting, since) == 0 for waiting in range(1, smaller + 1))
 
 
-@given(sizes, replicas, calls, times)
-def test_nobody_waits_where_less_than_one_comes_during_a_share(
-    size: int, count: int, call: float, since: float
-) -> None:
-    rate = 0.99 * count / call if call > 1e-3 else 1.0
-    assert Pace.of(size, count, rate, call).hold(1, since) == 0
+def test_less_than_a_batch_waits_for_the_end_of_the_share() -> None:
+    pace = Pace.of(8, 4, call=0.02)  # calls are 5 ms apart
+    assert [pace.hold(waiting, 0.002) for waiting in (1, 7, 8)] == [0.003, 0.003, 0]
 
 
-def test_less_than_comes_during_a_share_of_a_call_waits_for_the_end_of_the_share() -> None:
-    pace = Pace.of(8, 4, rate=700.0, call=0.02)  # 3.5 come in the 5 ms that calls are apart
-    assert [pace.hold(waiting, 0.002) for waiting in (1, 3, 4)] == [0.003, 0.003, 0]
-
-
-@given(sizes, replicas, rates, calls, times, st.integers(1, 64), st.floats(1, 1e3))
+@given(sizes, replicas, calls, times, st.integers(1, 64), st.floats(1, 1e3))
 def test_the_unit_of_time_is_no_matter(
-    size: int, count: int, rate: float, call: float, since: float, waiting: int, unit: float
+    size: int, count: int, call: float, since: float, waiting: int, unit: float
 ) -> None:
     unit = 2.0 ** round(math.log2(unit))  # of which products are exact
-    one, other = Pace.of(size, count, rate, call), Pace.of(size, count, rate / unit, call * unit)
+    one, other = Pace.of(size, count, call), Pace.of(size, count, call * unit)
     assert other.hold(waiting, since * unit) == one.hold(waiting, since) * unit

@@ -111,7 +111,7 @@ def test_offline_fills_its_batches(session: Sleeping) -> None:
 def test_a_server_gets_as_many_samples_as_that_rate_makes(session: Sleeping) -> None:
     session.sleeps = False
     rate = 0.7 * BATCH / CALL_MS * 1e3
-    found = loadgen.server(rate, 60_000, 90, 1.5)
+    found = loadgen.server(rate, 60_000, 90, 1.5, CALL_MS / 1e3)
     assert found.samples == pytest.approx(1.5 * rate, rel=0.2)
     assert 1 <= found.batch_fill <= BATCH
     assert found.valid, found.problem
@@ -120,7 +120,7 @@ def test_a_server_gets_as_many_samples_as_that_rate_makes(session: Sleeping) -> 
 
 @needs_loadgen
 def test_more_than_it_can_serve_is_not_valid(session: Sleeping) -> None:
-    found = loadgen.server(2 * BATCH / CALL_MS * 1e3, 2 * CALL_MS, 99, 0.3)
+    found = loadgen.server(2 * BATCH / CALL_MS * 1e3, 2 * CALL_MS, 99, 0.3, CALL_MS / 1e3)
     assert not found.valid
     assert "Reduce target QPS" in (found.problem or "")
     assert found.p99 > 10 * CALL_MS
@@ -132,7 +132,7 @@ def test_more_than_it_can_serve_is_not_valid(session: Sleeping) -> None:
 def test_a_session_that_fails_ends_the_run(session: Sleeping, after: int) -> None:
     session.fails_after = after
     with pytest.raises(ValueError, match="not a colour"):
-        loadgen.server(100, 100, 90, 0.5)
+        loadgen.server(100, 100, 90, 0.5, CALL_MS / 1e3)
 
 
 @needs_loadgen

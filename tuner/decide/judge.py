@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tuner.decide import choice, race
 from tuner.decide.contest import INCUMBENT, Contest, Incumbent, drift_during, raced_measurement
 from tuner.decide.loadgen_check import check
@@ -158,7 +160,7 @@ class Judge:
             return winner, None
         turns = [turn for turns in contest.race.turns(name) for turn in turns]
         deliver(self._rig, winner, folder, Raced(self._goal, turns, contest.race.evenness(name)))
-        measured, opinion = check(self._rig, winner, self._goal)
+        measured, opinion = check(self._rig, winner, self._goal, float(np.concatenate(turns).mean()) / 1e3)
         if not self._goal.feasible(measured):
             raise CandidateError("error", "LoadGen found it outside the limits")
         return Finding(winner.candidate, measured), opinion

@@ -19,13 +19,13 @@ _SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3)
 _QUERIES = 3500  # enough for LoadGen to judge a 99th percentile with a few late ones
 
 
-def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str, Any] | None]:
+def check(rig: Rig, winner: Finding, goal: Goal, call_s: float) -> tuple[Measurement, dict[str, Any] | None]:
     """The measurement, and what LoadGen says of it; None where it is not installed, the artifact keeps a clock of its
     own, or its calls are of several lengths. Where it could not run, what it says is the `problem`.
 
     One query at a time would leave replicas idle: what has several is driven Offline. In the Server scenario the
     simulated rate is a promise that only real arrivals can keep: it is lowered to the largest share of it at which the
-    limit held.
+    limit held. `call_s` is the mean call of the race.
     """
     measured = winner.measurement
     if loadgen.available() is not None:
@@ -41,7 +41,7 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
             worker.run_for(_LIMIT_S, host.warm_up, 1.0)
             seconds = _LONGER * rig.limits.measure_s
             if goal.scenario == "Server":
-                return _served(worker, goal, measured, seconds)
+                return _served(worker, goal, measured, seconds, call_s)
             alone = goal.scenario == "SingleStream" and winner.candidate.replicas == 1
             run = worker.run_for(
                 _LIMIT_S, loadgen.single_stream if alone else loadgen.offline, _LONGER * rig.limits.measure_s
@@ -51,7 +51,9 @@ def check(rig: Rig, winner: Finding, goal: Goal) -> tuple[Measurement, dict[str,
         return measured, {"problem": error.sentence}
 
 
-def _served(worker: Worker, goal: Goal, measured: Measurement, least_s: float) -> tuple[Measurement, dict[str, Any]]:
+def _served(
+    worker: Worker, goal: Goal, measured: Measurement, least_s: float, call_s: float
+) -> tuple[Measurement, dict[str, Any]]:
     """The rate and the latency under real arrivals, and LoadGen's run at the largest share of the simulated rate at
     which the limit held, or else at the least that was tried."""
     assert measured.throughput and measured.latency_ms
@@ -59,7 +61,7 @@ def _served(worker: Worker, goal: Goal, measured: Measurement, least_s: float) -
     for share in _SHARES:
         rate = share * measured.throughput
         seconds = max(least_s, _QUERIES / rate)
-        run = worker.run_for(_LIMIT_S, loadgen.server, rate, limit_ms, float(goal.percentile), seconds)
+        run = worker.run_for(_LIMIT_S, loadgen.server, rate, limit_ms, float(goal.percentile), seconds, call_s)
         if getattr(run, f"p{goal.percentile}") <= limit_ms:
             break
     latency = replace(measured.latency_ms, p50=run.p50, p90=run.p90, p95=run.p95, p99=run.p99)

@@ -94,16 +94,18 @@ def offline(seconds: float) -> LoadgenResult:
     )
 
 
-def server(rate: float, limit_ms: float, percentile: float, seconds: float, seed: int = 0) -> LoadgenResult:
+def server(
+    rate: float, limit_ms: float, percentile: float, seconds: float, call_s: float, seed: int = 0
+) -> LoadgenResult:
     """Poisson arrivals of single samples at `rate` a second, for that long, in front of dynamic batching.
 
     A thread for each replica takes what is queued, at most a batch, when `tune serve` would (`tuner.measure.batching`),
-    pads it, calls the session and answers. How long a call takes it is told by a few, while other replicas are idle.
+    pads it, calls the session and answers. `call_s` is how long a call takes on average while every replica is busy.
     `valid` tells whether that percentile of latency is within the limit, with early stopping's confidence. At a rate
     that the session cannot serve, it takes as long as answering every query does.
     """
     system = _System(hosted())
-    pace = Pace.of(system.batch_size, system.replicas, rate, system.probe())
+    pace = Pace.of(system.batch_size, system.replicas, call_s)
     with _batching(system, pace) as issue:
         return _run(
             "Server",
@@ -180,6 +182,7 @@ def _batching(system: _System, pace: Pace) -> Iterator[Callable[[Sequence[Any]],
     queue: SimpleQueue[Any] = SimpleQueue()
     taking = threading.Lock()
     went = -math.inf  # when the last batch did
+    calling: list[int] = []  # the sizes of the batches that are being answered, in no order
 
     def issue(queries: Sequence[Any]) -> None:
         for query in queries:
@@ -188,6 +191,7 @@ def _batching(system: _System, pace: Pace) -> Iterator[Callable[[Sequence[Any]],
     def serve() -> None:
         while batch := taken():
             system.answer_batch(batch)
+            calling.pop()
 
     def taken() -> list[Any]:
         """At most a batch, at least one; nothing at the end, which comes once every query is answered."""
@@ -195,12 +199,14 @@ def _batching(system: _System, pace: Pace) -> Iterator[Callable[[Sequence[Any]],
         with taking:
             batch = [queue.get()]
             while batch[-1] is not None and len(batch) < system.batch_size:
-                hold_s = pace.hold(len(batch) + queue.qsize(), time.monotonic() - went)
+                since_s = time.monotonic() - went if calling else math.inf
+                hold_s = pace.hold(len(batch) + queue.qsize(), since_s)
                 try:
                     batch.append(queue.get(hold_s > 0, hold_s))
                 except Empty:
                     break
             went = time.monotonic()
+            calling.append(len(batch))
         return [query for query in batch if query is not None]
 
     threads = [threading.Thread(target=serve, name="batching", daemon=True) for _ in range(system.replicas)]

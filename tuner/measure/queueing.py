@@ -17,7 +17,7 @@ Assumed, and therefore optimistic where it fails:
   On a machine that others load too, a session that has just been paused is preferred by the scheduler: short turns
   look better than sustained work.
 - Queries do not know of each other, none is refused, and the queue has no end.
-- The policy knows the rate and the mean call; a server estimates both from the last second and the last 200 calls.
+- The policy knows the mean call; a server estimates it from the last 200 calls.
 
 Assumed, and therefore pessimistic where it fails: a short batch is padded, and a call takes as long whatever it holds.
 A package with smaller recipes answers a short batch in less.
@@ -44,6 +44,7 @@ _MOST_QUERIES = 500_000  # … up to here
 _WARM = 10  # the first tenth of the queries finds an emptier queue than those that follow: not counted
 _FULLEST = 0.99  # a session busier than this never settles in so few calls: not promised
 _EMPTIEST = 0.01  # the lowest rate worth telling: this share of the session's time, with one query a call
+_SPARSE = 0.25  # as a share of the same; at lower rates so few meet that latency only grows with the rate
 _STEP = 1.01  # the rate is found to one per cent
 
 
@@ -72,15 +73,19 @@ def largest_rate(
     replicas: int = 1,
     paced: bool = True,
 ) -> Served | None:
-    """The largest rate at which that percentile of latency stays within the limit.
+    """The largest rate up to which that percentile of latency stays within the limit: at that rate, and at lower ones.
 
-    `service_ms` are durations of calls with a whole batch, in the order they were measured. The rate is halved until
-    the limit holds, then found between the two by bisection. Every rate meets the same arrivals, only denser, and the
-    same calls, and all limits try the same rates: a wider limit never gets a lower rate. Seeds differ by some per cent,
-    by more where the limit is barely more than a call takes or cuts into a long tail. `paced` is False for servers
-    other than `tune serve`, whose replicas take what waits whenever they are free.
+    Latency may be longer at a lower rate: replicas that never wait are slowest at a tenth to a half of their load. So
+    the rate is doubled for as long as the limit holds, from one at which few queries meet, or below it, and found
+    between the last two by bisection. Rates between those are not simulated: of `tune serve`'s replicas the percentile
+    may be a per cent above the limit there, of replicas that never wait some per cent.
 
-    None where a lone query misses the limit already, or where it holds only in a session that idles 99 % of its time.
+    `service_ms` are durations of calls with a whole batch, in the order they were measured. Every rate meets the same
+    arrivals, only denser, and the same calls, and all limits try the same rates: a wider limit never gets a lower rate.
+    Seeds differ by some per cent, by more where the limit is barely more than a call takes or cuts into a long tail.
+    `paced` is False for servers other than `tune serve`, whose replicas take what waits whenever they are free.
+
+    None where a lone query misses the limit already, or where it is missed in a session that idles 99 % of its time.
     Raises ValueError where there is no call or one took no time.
     """
     traffic = _Traffic(service_ms, batch_size, seed, replicas, paced)
@@ -91,16 +96,17 @@ def largest_rate(
         latency_ms, fill = traffic.at(rate)
         return _served(rate, latency_ms, fill) if np.percentile(latency_ms, percentile) <= limit_ms else None
 
-    rate = _FULLEST * traffic.capacity
-    served = within(rate)
-    if served:
-        return served
-    while not served:
+    fullest = _FULLEST * traffic.capacity
+    rate = fullest / 2 ** int(math.log2(_FULLEST * batch_size / _SPARSE))
+    while not (served := within(rate)):
         rate /= 2
         if rate < _EMPTIEST * traffic.capacity / batch_size:
             return None
-        served = within(rate)
     high = 2 * rate
+    while high <= fullest and (better := within(high)):
+        served, high = better, 2 * high
+    if high > fullest:
+        return served
     while high > _STEP * served.rate:
         rate = math.sqrt(served.rate * high)
         better = within(rate)
@@ -142,7 +148,7 @@ class _Traffic:
     def at(self, rate: float) -> tuple[NDArray[Any], float]:
         """The latencies of the queries in ms, in order of arrival, and the mean number in a call."""
         arrivals, most = self._arrival_list, self._batch_size
-        pace = Pace.of(most, self._paced_for, 1.0, rate * self._mean_s)  # in mean gaps
+        pace = Pace.of(most, self._paced_for, rate * self._mean_s)  # in mean gaps
         ends: list[float] = []
         taken = [0]
         free = [0.0] * self._replicas  # when each is, a heap
@@ -151,9 +157,10 @@ class _Traffic:
             start = max(free[0], arrivals[first])
             last = min(first + most, len(arrivals))
             upto = bisect_right(arrivals, start, first, last)
-            if (hold := pace.hold(upto - first, start - went)) > 0:
-                # asked at each arrival, it would say the same until as many wait as go at once
-                start = min(start + hold, arrivals[min(first + pace.fewest, last) - 1])
+            idle = max(free)  # from then on no replica is busy
+            if (hold := pace.hold(upto - first, start - went if start < idle else math.inf)) > 0:
+                # asked at each arrival, it would say the same until a batch is whole
+                start = min(start + hold, arrivals[last - 1], idle)
                 upto = bisect_right(arrivals, start, upto, last)
             first, went = upto, start
             ends.append(start + rate * service_s)

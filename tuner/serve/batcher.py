@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tuner import artifact
 from tuner.errors import CandidateError
 from tuner.measure.batching import Pace
-from tuner.serve.estimates import ArrivalRate, CallTime
+from tuner.serve.estimates import CallTime
 from tuner.serve.metrics import Metrics
 from tuner.serve.protocol import Refusal
 from tuner.serve.replica import Layout, Replica
@@ -71,7 +71,6 @@ class Batcher:
         self._call_time, self._metrics, self._smaller = call_time, metrics, smaller
         self._queue: deque[Work] = deque()
         self._news = asyncio.Event()
-        self._rate = ArrivalRate(call_time.mean_s, time.monotonic())
         self._went = -math.inf  # when the last whole call began
         self._ready: set[Replica] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,7 +104,6 @@ class Batcher:
         if predicted > self.queue_s and (self._queue or len(self._busy()) >= len(self._ready)):
             wait_s = max(1, math.ceil(predicted - self.queue_s))
             raise Refusal(503, f"the queue is full: an answer would take {predicted * 1e3:.0f} ms", wait_s)
-        self._rate.add(work.count, time.monotonic())
         self._queue.append(work)
         self._changed()
         try:
@@ -183,8 +181,8 @@ class Batcher:
             return 0.0
         if self.wait_s is not None:
             return max(0.0, first.arrived + self.wait_s - now)
-        rate, call_s = self._rate.at(now), self._call_time.mean_s
-        return Pace.of(self._size, len(self._ready), rate, call_s, self._smaller).hold(waiting, now - self._went)
+        pace = Pace.of(self._size, len(self._ready), self._call_time.mean_s, self._smaller)
+        return pace.hold(waiting, now - self._went if self._busy() else math.inf)
 
     def _goes_alone(self, work: Work) -> bool:
         """A replica died of its batch, or nobody can share its call."""
