@@ -45,9 +45,10 @@ def prepare(model: Path, out: Path) -> None:
 class Quantizing:
     """The quantization of the graph `prepared`, by `ranges`, and `more` of tensors that were rewritten in it.
 
-    `every` gives all calibration samples one by one, for many activations
-    of more do not fit into memory; `samples` are those that it learns from. `better` are numbers of the quantized graph's initializers that are others
-    than the tools make them."""
+    `every` gives all calibration samples one by one, for many activations of more do not fit into memory; `samples` are
+    those that it learns from. `better` are numbers of the quantized graph's initializers that are others than the tools
+    make them.
+    """
 
     prepared: Path
     ranges: Ranges
