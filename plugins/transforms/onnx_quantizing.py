@@ -1,6 +1,6 @@
 """The static quantization of one ONNX graph by ONNX Runtime's tools, several times over."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -45,11 +45,14 @@ def prepare(model: Path, out: Path) -> None:
 class Quantizing:
     """The quantization of the graph `prepared`, by `ranges`, and `more` of tensors that were rewritten in it.
 
-    `samples` are those that it learns from. `better` are numbers of the quantized graph's initializers that are others
-    than the tools make them."""
+    `every` gives all calibration samples one by one, for many activations of more do not fit into memory; `samples` are
+    those that it learns from. `better` are numbers of the quantized graph's initializers that are others than the tools
+    make them.
+    """
 
     prepared: Path
     ranges: Ranges
+    every: Callable[[], Iterable[Arrays]]
     samples: Sequence[Arrays]
     threads: int
     more: Mapping[str, Range] = field(default_factory=dict)
@@ -115,7 +118,7 @@ class Quantizing:
         """That of another graph, which is the same in float (`equalised`, `smoothed`); None where there is none."""
         import onnx
 
-        found = how(onnx.load(str(self.prepared)), partial(self._seen, self.ranges.batches))
+        found = how(onnx.load(str(self.prepared)), partial(self._seen, self.every()))
         if found is None:
             return None
         onnx.save(found[0], str(out := self.prepared.with_name(f"{how.__name__}.onnx")))
@@ -136,7 +139,7 @@ class Quantizing:
         self.quantize(plugin, self._trial)
         return onnx.load(str(self.prepared)), onnx.load(str(self._trial))
 
-    def _seen(self, batches: Sequence[Arrays], graph: Any, names: Sequence[str]) -> Iterator[Arrays]:
+    def _seen(self, batches: Iterable[Arrays], graph: Any, names: Sequence[str]) -> Iterator[Arrays]:
         import onnx
 
         proto = onnx.ModelProto()

@@ -18,7 +18,7 @@ class Ranges:
 
     def __init__(self, prepared: Path, batches: Sequence[Arrays]) -> None:
         self._prepared = prepared
-        self.batches = batches
+        self._batches = batches
         self._seen: dict[Any, Any] = {}
         self._found: dict[Any, dict[str, Any]] = {}
 
@@ -67,7 +67,7 @@ class Ranges:
                 calibrate_method=method,
                 extra_options={"symmetric": False},
             )
-            for batch in self.batches:  # one by one: all their activations do not fit into memory
+            for batch in self._batches:  # one by one: all their activations do not fit into memory
                 calibrator.collect_data(_reader([batch]))
             self._seen[key] = calibrator
         return self._seen[key]

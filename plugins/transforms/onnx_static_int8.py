@@ -90,12 +90,15 @@ class OnnxStaticInt8(Transform):
         batches = list(islice(fed(samples, model, size), _MOST_BATCHES))  # whole ones: histograms refuse a short one
         few = min(_FEW, len(samples))
         judged = list(islice(fed(samples, model, few), -(-_JUDGED // (model.batch_size or few))))
-        one_by_one = islice(fed(samples, model, 1), _BATCH_SIZE * _MOST_BATCHES)
-        last = deque(one_by_one, maxlen=-(-_LEARNED_FROM // (model.batch_size or 1)))
+
+        def every() -> Iterator[Arrays]:
+            return islice(fed(samples, model, 1), _BATCH_SIZE * _MOST_BATCHES)
+
+        last = deque(every(), maxlen=-(-_LEARNED_FROM // (model.batch_size or 1)))
         with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             prepare(model.path, prepared)
-            work = Quantizing(prepared, Ranges(prepared, batches), last, target.cores)
+            work = Quantizing(prepared, Ranges(prepared, batches), every, last, target.cores)
             if self.max_error is None:
                 found = work.quantize(self, out / model.path.name)
             else:

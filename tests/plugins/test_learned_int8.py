@@ -106,7 +106,7 @@ def _work(model: Model, folder: Path) -> Quantizing:
     samples = Patterns().load("calibration")
     assert samples is not None
     batches = list(fed(samples, model, 8))
-    return Quantizing(prepared, Ranges(prepared, batches), batches, 1)
+    return Quantizing(prepared, Ranges(prepared, batches), lambda: batches, batches, 1)
 
 
 def test_what_is_learned_lowers_the_error_and_changes_no_operator(net: Model, tmp_path: Path) -> None:
