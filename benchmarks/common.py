@@ -33,8 +33,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def prepared_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
-    """What that command line asks for, and a rig whose model is prepared and judged; its logs go to `scratch`."""
+def unjudged_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
+    """What that command line asks for, and a rig whose model is prepared; its logs go to `scratch`."""
     request = compose.request(overrides)
     request.cache_dir.mkdir(parents=True, exist_ok=True)
     store = Store(request.cache_dir)
@@ -42,7 +42,12 @@ def prepared_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
     float_model.mkdir(parents=True)
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     prepared = prepare(request.workload, store, float_model, launcher, lambda fraction, text: None)
-    rig = Rig(prepared, request.target, store, launcher, request.limits, scratch)
+    return request, Rig(prepared, request.target, store, launcher, request.limits, scratch)
+
+
+def prepared_rig(scratch: Path, *overrides: str) -> tuple[Request, Rig]:
+    """The same, and the model is judged."""
+    request, rig = unjudged_rig(scratch, *overrides)
     return request, settled(rig, request.reference, scratch / "float.log")
 
 

@@ -12,28 +12,22 @@ import argparse
 import logging
 import time
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import each_kept
+from benchmarks.common import each_kept, unjudged_rig
 from benchmarks.real.models import REAL
-from tuner.build.prepare import prepare
-from tuner.build.store import Store
-from tuner.dataset import Dataset, evaluation
+from tuner.dataset import evaluation
 from tuner.errors import CandidateError
-from tuner.fidelity import Outputs, unlikeness
+from tuner.fidelity import unlikeness
 from tuner.forms.onnx import ONNX
-from tuner.model import Model, fed
-from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
+from tuner.forms.onnx_read import running
+from tuner.model import fed
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
-from tuner.request import compose
-from tuner.system.launcher import Launcher
 from tuner.tables import read_tables
 from tuner.target import Target
-from tuner.tensors import Arrays
 
 MODELS = "efficientnet_lite0,ocr_direction,magika,minilm"
 HELD_OUT = 64  # samples
@@ -51,9 +45,12 @@ def main() -> None:
 
 
 def climbed(bounds: list[float], name: str, folder: Path) -> dict[str, Any]:
-    model, dataset = float_model(folder, REAL[name](folder))
+    _, rig = unjudged_rig(folder / "work", *REAL[name](folder), f"cache_dir={folder / 'cache'}")
+    source = rig.prepared.source
+    model = rig.builder(folder / "log").converted(source.model, (ONNX,), rig.deadline())
+    dataset = source.dataset
     held_out = list(islice(fed(evaluation(dataset), model, 8), HELD_OUT // 8))
-    right, figures = answers(model.path, held_out), dict[str, Any]()
+    right, figures = list(map(running(model.path), held_out)), dict[str, Any]()
     for bound in bounds:
         out, start = folder / f"{bound:g}", time.process_time()
         out.mkdir()
@@ -66,33 +63,11 @@ def climbed(bounds: list[float], name: str, folder: Path) -> dict[str, Any]:
         figures[f"{bound:g}"] = {
             "cpu_s": round(time.process_time() - start),
             "tried": [[told, round(float(error or "nan"), 4), layers] for told, error, layers in table.rows],
-            "held_out": round(unlikeness(answers(out / ONNX.file, held_out), right), 4),
+            "held_out": round(unlikeness(list(map(running(out / ONNX.file), held_out)), right), 4),
             "fused": fused(out / ONNX.file),
         }
         print(name, bound, figures[f"{bound:g}"], flush=True)
     return {"bounds": figures}
-
-
-def float_model(folder: Path, arguments: list[str]) -> tuple[Model, Dataset]:
-    """What that command line asks for, as ONNX, with its samples."""
-    request = compose.request([*arguments, f"out_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}"])
-    store, made, exported = Store(folder / "cache"), folder / "made", folder / "exported"
-    for place in (folder / "cache", made):
-        place.mkdir()
-    launcher = Launcher(request.limits.memory_mb, TARGET.environment, store.environments)
-    source = prepare(request.workload, store, made, launcher, lambda fraction, text: None).source
-    if source.model.form == ONNX:
-        return source.model, source.dataset
-    exported.mkdir()
-    TorchToOnnx().convert(source.model, exported)
-    return replace(source.model, form=ONNX, directory=exported), source.dataset
-
-
-def answers(graph: Path, batches: list[Arrays]) -> list[Outputs]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return [session.run(None, batch) for batch in batches]
 
 
 def fused(graph: Path) -> dict[str, int]:

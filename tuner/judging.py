@@ -30,8 +30,8 @@ class Scores:
     """How good an artifact's answers are: the `value` of the metric over all samples.
 
     Where that is a mean, `samples` has the score of every sample, in order; only of the first, where those were enough
-    to tell (`Bar`), and the value is theirs. Else `resampled` has the value on samples
-    drawn with replacement, the same draws for every artifact.
+    to tell (`Bar`), and the value is theirs. Else `resampled` has the value on samples drawn with replacement, the same
+    draws for every artifact.
     """
 
     value: float
@@ -61,7 +61,7 @@ class Bar:
 
     def key(self) -> dict[str, Any]:
         """What decides where an evaluation ends, as JSON."""
-        return {"most_lost": self.most_lost, "float_scores": digest(self.float_scores.tolist())}
+        return {"most_lost": self.most_lost, "float_scores": digest(self.float_scores.tobytes().hex())}
 
     def missed(self, metric: Metric, scores: NDArray[Any]) -> bool:
         """Whether that is certain from these scores, those of the first samples, and there are others."""
@@ -135,12 +135,12 @@ class Judging:
             resampled = None if value.ndim else self._resampled(metric, outputs, labels, resamples)
             scores = Scores.of(value) if value.ndim else Scores(float(value), resampled=resampled)
         else:
-            scored = np.empty(0)
+            parts = []
             for some, right in _together(batches):
-                scored = np.append(scored, self._of_batch(metric, seen.read_from(some), right))
-                if self.bar is not None and not seen.constant and self.bar.missed(metric, scored):
+                parts.append(self._of_batch(metric, seen.read_from(some), right))
+                if self.bar is not None and not seen.constant and self.bar.missed(metric, np.concatenate(parts)):
                     break
-            scores = Scores.of(scored)
+            scores = Scores.of(np.concatenate(parts))
         if seen.constant:
             raise CandidateError("numerics", "it gives the same outputs for every evaluation sample")
         return scores

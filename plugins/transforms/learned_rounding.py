@@ -26,8 +26,7 @@ _AT_ONCE = 2**26  # numbers of moments that are held at a time
 
 def learned(plain: Any, whole: Any, seen: Seen) -> dict[str, Array]:
     """The numbers of the initializers of the quantized graph `whole` that should be others, by name: weights, and
-    biases where a layer has one. `plain` is the float graph that it was made of, and
-    `seen` looks at it."""
+    biases where a layer has one. `plain` is the float graph that it was made of, and `seen` looks at it."""
     better: dict[str, Array] = {}
     for some in _chunks(_layers(plain, whole)):
         random = np.random.default_rng(0)
@@ -138,12 +137,13 @@ def _layers(plain: Any, whole: Any) -> Iterator[_Layer]:
         if node.input[0] not in rounded_constants:
             return None
         steps = array(rounded_constants[node.input[0]])
-        axis = attributes(node).get("axis", 1) if scale.size > 1 else 0
-        spread = scale.reshape([-1 if n == axis else 1 for n in range(steps.ndim)]) if scale.size > 1 else scale
+        if scale.size > 1:
+            axis = attributes(node).get("axis", 1)
+            scale = scale.reshape([-1 if n == axis else 1 for n in range(steps.ndim)])
         ends = np.iinfo(steps.dtype)
         furthest = int(np.abs(steps.astype(np.int64)).max(initial=0))  # fewer steps than the type has, on some machines
         low, high = (-furthest, furthest) if steps.dtype == np.int8 else (ends.min, ends.max)
-        return _Rounded(node.input[0], steps, np.broadcast_to(spread, steps.shape), low, high)
+        return _Rounded(node.input[0], steps, np.broadcast_to(scale, steps.shape), low, high)
 
     for node in plain.graph.node:
         if node.name not in quantized or len(node.input) < 2 or node.input[1] not in constants:
@@ -154,9 +154,9 @@ def _layers(plain: Any, whole: Any) -> Iterator[_Layer]:
             continue
         if node.op_type != "Conv" and weights.ndim > 2:
             continue
-        bias = None
-        if len(node.input) > 2 and node.input[2] in alone and attributes(node).get("beta", 1.0) == 1.0:
-            bias = read(taken[2], weights) if attributes(node).get("alpha", 1.0) == 1.0 else None
+        factors = {attributes(node).get(name, 1.0) for name in ("alpha", "beta")}
+        biased = len(node.input) > 2 and node.input[2] in alone and factors == {1.0}
+        bias = read(taken[2], weights) if biased else None
         yield _Layer(node, weights, rounded, given, bias)
 
 

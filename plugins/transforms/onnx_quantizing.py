@@ -71,7 +71,7 @@ class Quantizing:
         import onnx
 
         plain, whole = self._both(plugin)
-        trial = self._trial
+        trial = self.trial
 
         def error(layer: str) -> float:
             onnx.save(alone(layer, whole, plain), str(trial))
@@ -129,15 +129,16 @@ class Quantizing:
         return replace(self, better=learned(*self._both(plugin), partial(self._seen, self.samples)))
 
     @property
-    def _trial(self) -> Path:
+    def trial(self) -> Path:
+        """Where a graph stands that is only to be looked at."""
         return self.prepared.with_name("trial.onnx")
 
     def _both(self, plugin: "OnnxStaticInt8") -> tuple[Any, Any]:
         """The graph before it is quantized and after."""
         import onnx
 
-        self.quantize(plugin, self._trial)
-        return onnx.load(str(self.prepared)), onnx.load(str(self._trial))
+        self.quantize(plugin, self.trial)
+        return onnx.load(str(self.prepared)), onnx.load(str(self.trial))
 
     def _seen(self, batches: Iterable[Arrays], graph: Any, names: Sequence[str]) -> Iterator[Arrays]:
         import onnx

@@ -24,8 +24,7 @@ class Ranges:
 
     def file(self, kind: str, operators: Sequence[str] | None, more: Mapping[str, Range]) -> Path:
         """Where they stand as ONNX Runtime's tools read them: those of what the operators take and give (None: all),
-        and `more`, of tensors that the graph
-        has not or that were others in it."""
+        and `more`, of tensors that the graph has not or that were others in it."""
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 

@@ -176,9 +176,8 @@ class _Ladder:
     def _error(
         self, work: Quantizing, plugin: OnnxStaticInt8, changes: Sequence[str] = (), without: Sequence[str] = ()
     ) -> float:
-        trial = work.prepared.with_name("trial.onnx")
-        work.quantize(plugin, trial, without)
-        error = unlikeness(work.answers(trial, self._judged), self._right)
+        work.quantize(plugin, work.trial, without)
+        error = unlikeness(work.answers(work.trial, self._judged), self._right)
         told = ", ".join((replace(plugin, max_error=None).label, *changes))
         self._rows.append((told, error if math.isfinite(error) else None, len(without)))
         return error

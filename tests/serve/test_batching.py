@@ -1,8 +1,9 @@
 """When a batch goes, and what the output cache keeps."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,16 @@ def work(identity: float, count: int = 1) -> Work:
     return Work({"x": np.full((count, 4), identity, np.float32)}, INPUTS, count, future, time.monotonic())
 
 
+@contextlib.asynccontextmanager
+async def batching_to(sessions: Sequence[Session], size: int, smaller: int = 0) -> AsyncIterator[Batcher]:
+    batcher = Batcher(sessions, size, (0,), CallTime(CALL_S), Metrics(size), smaller)  # type: ignore[arg-type]
+    batcher.run()
+    try:
+        yield batcher
+    finally:
+        await batcher.stop()
+
+
 def prompt(
     test: Callable[[Batcher, list[Prompt]], Awaitable[None]], size: int, replicas: int = 2, smaller: int = 0
 ) -> None:
@@ -68,12 +79,8 @@ def prompt(
 
     async def run() -> None:
         sessions = [Prompt() for _ in range(replicas)]
-        batcher = Batcher(sessions, size, (0,), CallTime(CALL_S), Metrics(size), smaller)  # type: ignore[arg-type]
-        batcher.run()
-        try:
+        async with batching_to(sessions, size, smaller) as batcher:
             await test(batcher, sessions)
-        finally:
-            await batcher.stop()
 
     virtual.run(run())
 
@@ -97,13 +104,9 @@ async def offered(batcher: Batcher, due: np.ndarray, counts: Mapping[float, int]
 def batching(test: Callable[[Batcher, Session], Awaitable[None]], queue_s: float = 10.0) -> None:
     async def run() -> None:
         session = Session()
-        batcher = Batcher([session], SIZE, (0,), CallTime(CALL_S), Metrics(SIZE))  # type: ignore[list-item]
-        batcher.queue_s = queue_s
-        batcher.run()
-        try:
+        async with batching_to([session], SIZE) as batcher:
+            batcher.queue_s = queue_s
             await test(batcher, session)
-        finally:
-            await batcher.stop()
 
     asyncio.run(run())
 

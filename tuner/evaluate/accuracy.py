@@ -1,6 +1,6 @@
 """The accuracy of an artifact from its scores, and what is lost against the float model's."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -9,8 +9,6 @@ from tuner.judging import Judging, Scores, least_lost
 from tuner.measure.statistics import Interval, drop_interval, resampled_interval, samples_to_certify, score_interval
 from tuner.measurement import Measurement
 from tuner.metrics import Metric
-
-_OF_ACCURACY = [field.name for field in fields(Measurement) if field.name.startswith(("accuracy", "samples_to"))]
 
 
 def with_accuracy(
@@ -21,8 +19,15 @@ def with_accuracy(
     much, it is told what is lost at the least, and nothing else: in which order samples come is no chance."""
     first, every = scores.samples, float_scores.samples
     if first is not None and every is not None and len(first) < len(every):
-        known = Measurement(accuracy_drop=least_lost(metric, first, every), accuracy_samples=len(first))
-        return replace(measured, **{name: getattr(known, name) for name in _OF_ACCURACY})
+        return replace(
+            measured,
+            accuracy=None,
+            accuracy_drop=least_lost(metric, first, every),
+            accuracy_ci95=None,
+            accuracy_drop_ci95=None,
+            samples_to_certify=None,
+            accuracy_samples=len(first),
+        )
     return replace(
         measured,
         accuracy=scores.value,

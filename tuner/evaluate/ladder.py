@@ -167,9 +167,8 @@ class Ladder:
 
     def _score(self, transforms: tuple[Transform, ...]) -> None:
         """The accuracy after those transforms, on the reference backend; what was known before was of a draft."""
-        scores = self._reference.scores_after(
-            transforms, self._deadline, self._log, self._bar() if transforms else None
-        )
+        bar = self._bar() if transforms else None  # the float model's own scores miss none
+        scores = self._reference.scores_after(transforms, self._deadline, self._log, bar)
         self.measured = self._with_accuracy(Measurement(), scores)
 
     def _score_artifact(self, artifact: Path, worker: Worker) -> None:
@@ -181,8 +180,7 @@ class Ladder:
 
     def _bar(self) -> Bar | None:
         """How much may be lost for now."""
-        limit = self._goal.limits.get("accuracy_drop")
-        return None if limit is None or self._lost_at else self._reference.bar(limit)
+        return None if self._lost_at else self._reference.bar(self._goal.limits.get("accuracy_drop"))
 
     def _with_accuracy(self, measured: Measurement, scores: Scores) -> Measurement:
         return self._reference.with_accuracy(measured, scores, self._goal.limits.get("accuracy_drop"))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tuner.forms.onnx_constants import stored
 from tuner.model import Work
 from tuner.tensors import TensorSpec
 
@@ -93,7 +94,7 @@ def shapes_of(graph: Any) -> dict[str, tuple[int, ...] | None]:
 
 def _constants(graph: Any) -> dict[str, Any]:
     """The tensors stored in the graph, as initializers or as `Constant` nodes."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    tensors = stored(graph)
     for node in graph.node:
         if node.op_type == "Constant":
             for attribute in node.attribute:
