@@ -27,7 +27,7 @@ CALL_S, SIZE = 0.01, 8
 class Session:
     """In place of a process: it answers with what it was given, once it is told to."""
 
-    calling = False
+    calling = gone = False
 
     def __init__(self) -> None:
         self.go = asyncio.Event()

@@ -85,6 +85,11 @@ def test_whole_numbers_in_json_are_not_rounded(array: np.ndarray, flat: bool) ->
         ({"datatype": "INT8", "data": [200]}, "too large"),
         ({"datatype": "INT8", "data": [1.5]}, "must be INT8"),
         ({"datatype": "UINT8", "data": [-1]}, "too large"),
+        ({"datatype": "UINT64", "data": [-1]}, "must be UINT64"),
+        ({"datatype": "INT64", "data": [2**63]}, "too large"),
+        ({"data": [["1", {}]]}, "must be FP32"),
+        ({"shape": [0, 2**63 - 1], "data": []}, "larger than any array"),
+        ({"shape": [0, 2**64 - 1], "data": []}, "larger than any array"),
         ({"parameters": {"binary_data_size": 4}}, "binary_data_size"),
         ({"name": 3}, "needs a name"),
     ],
@@ -93,6 +98,25 @@ def test_no_value_is_cast(change: dict[str, Any], complaint: str) -> None:
     tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}
     with pytest.raises(Refusal, match=complaint):
         parsed(orjson.dumps({"inputs": [tensor | change]}), None)
+
+
+def test_a_text_among_numbers_is_not_given_room() -> None:
+    """NumPy would make each of the values as long as the longest: 40 GB."""
+    tensor = {"name": "x", "shape": [10**4], "datatype": "FP32", "data": ["a" * 10**6, *[""] * (10**4 - 1)]}
+    with pytest.raises(Refusal, match="must be FP32"):
+        parsed(orjson.dumps({"inputs": [tensor]}), None)
+
+
+def test_large_whole_numbers_stand_beside_small_ones() -> None:
+    tensor = {"name": "x", "shape": [2], "datatype": "UINT64", "data": [1, 2**64 - 1]}
+    assert parsed(orjson.dumps({"inputs": [tensor]}), None).inputs["x"].tolist() == [1, 2**64 - 1]
+
+
+def test_an_output_comes_as_the_request_says_unless_it_says_otherwise_itself() -> None:
+    wanted = [{"name": "a"}, {"name": "b", "parameters": {"binary_data": False}}]
+    for binary in (True, False):
+        request = {"inputs": [], "outputs": wanted, "parameters": {"binary_data_output": binary}}
+        assert parsed(orjson.dumps(request), None).outputs == (Wanted("a", binary), Wanted("b", False))
 
 
 def test_what_json_cannot_say_is_refused_not_told_as_null() -> None:

@@ -34,6 +34,7 @@ from tests.serve.test_protocol import REQUESTS, written
 from tests.study import Refused
 
 pytestmark = pytest.mark.xdist_group("serve")
+READY = "tune_serve_replicas_ready"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,7 @@ def told(response: requests.Response, statuses: set[int] | None = None) -> None:
         (None, {"content-encoding": "gzip"}, 415),
         (None, {HEADER_LENGTH: "99999999999999999999999"}, 400),
         (None, {HEADER_LENGTH: "-1"}, 400),
+        (None, {HEADER_LENGTH: "0" * 20 + "1" * 5000}, 400),
         (b"", {}, 400),
     ],
 )
@@ -173,7 +175,9 @@ def test_a_request_keeps_its_ids(tmp_path: Path) -> None:
     [
         (["--host", "0.0.0.0"], "TUNE_API_KEY"),
         (["--port", "x"], "port"),
-        (["--queue-ms", "0"], "--queue-ms 0 must be more than 0"),
+        (["--queue-ms", "0"], "--queue-ms 0 must be a number of more than 0"),
+        (["--drain-s", "inf"], "--drain-s inf must be a number"),
+        (["--tls-certificate", "nowhere", "--tls-key", "k"], "--tls-certificate nowhere and --tls-key k cannot"),
         (["--wait"], "no such option"),
         (["--tls-key", "k"], "belong together"),
     ],
@@ -223,9 +227,29 @@ def test_a_replica_that_is_killed_loses_no_request(tmp_path: Path) -> None:
         assert served.outcomes() == {"answered": 300}
         assert counts["tune_serve_samples_total"] == counts["tune_serve_received_total"] == 300
         end = time.monotonic() + 30
-        while served.counts()["tune_serve_replicas_ready"] < 2:
+        while served.counts()[READY] < 2:
             assert time.monotonic() < end
             time.sleep(0.05)
+
+
+def test_an_idle_replica_that_dies_is_begun_anew_before_anybody_asks(tmp_path: Path) -> None:
+    with serving(packaged(tmp_path / "artifact"), "--quiet") as served:
+        served.replicas()[0].kill()
+        end = time.monotonic() + 30
+        while (counts := served.counts())["tune_serve_replica_deaths_total"] < 1 or not counts[READY]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert asked(served, 7).status_code == 200
+        assert served.counts()["tune_serve_retried_total"] == 0
+
+
+def test_a_connection_that_sends_no_header_is_given_up(tmp_path: Path) -> None:
+    with serving(packaged(tmp_path / "artifact"), "--quiet", "--timeout-s", "0.5") as served:
+        host, port = served.address.removeprefix("http://").split(":")
+        silent, slow = (socket.create_connection((host, int(port)), timeout=20) for _ in range(2))
+        slow.sendall(b"POST /v2/models/model/infer HTTP/1.1\r\nHost: ")
+        assert silent.recv(1) == slow.recv(1) == b"", "closed"
+        assert asked(served, 7).status_code == 200
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _LIBRARIES = ("aiohttp", "orjson", "uvloop")
 _COLUMNS = ("requests/s", "answered", "p50 ms", "p95 ms", "p99 ms", "95 % interval", "sent late, p99 ms")
 _LATE = 0.1  # of the limit: a client that late measures itself
+_CLOSE = 1.1  # to the rate that was found: more than that, and a server is overloaded on purpose
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ async def _bench(url: str, wanted: _Wanted) -> ExitCode:
         load = Load(session, place, requests)
         runs: list[Run] = []
         form = "in bytes" if place.binary else "as JSON"
-        sent = f"{wanted.batch} samples a request, {len(requests)} requests that differ"
+        sent = f"{place.samples(wanted.batch)} samples a request, {len(requests)} requests that differ"
         terminal.line(f"{place.url}: {place.server}, tensors {form}, {sent}")
         alone_ms = await load.alone()
         terminal.line(f"a lone request takes {alone_ms:.3g} ms")
@@ -116,6 +117,13 @@ async def _bench(url: str, wanted: _Wanted) -> ExitCode:
     limit_ms = wanted.latency_ms
     if limit_ms is not None and any(each.client_ms > _LATE * limit_ms for each in runs):
         terminal.line("the client itself was late, which counts: the server may hold more; run it elsewhere", bad=True)
+    decided = [each.at_once for each in runs if held is None or each.rate <= _CLOSE * held.rate]
+    if (at_once := max(decided)) > wanted.connections:
+        terminal.line(
+            f"up to {at_once:,} requests were under way, and {wanted.connections} connections carry one each: the rest "
+            f"waited in the client, which counts; give connections={at_once}",
+            bad=True,
+        )
     if held is not None:
         low, high = held.interval
         within = f"{held.rate:,.0f} requests/s (95 % interval {low:,.0f} to {high:,.0f})"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tuner.champions.located import located
-from tuner.deploy.deployment import Deployment, Wanted
+from tuner.deploy.deployment import Batching, Deployment, Wanted
 from tuner.deploy.format import format_called, formats
 from tuner.errors import ExitCode, RequestError
 from tuner.system.files import folder
@@ -25,9 +25,9 @@ def run(arguments: Sequence[str]) -> ExitCode:
             f"--format must be given: {', '.join(formats())}; with --rate R alone, how many hold it is told"
         )
     chosen = None if options.format is None else format_called(options.format)
-    served = chosen is None or chosen.by_tune_serve
+    batching = Batching.PACED if chosen is None else chosen.batching
     modules = tuple(options.code)
-    wanted = Wanted(options.rate, options.held, options.latency_ms, options.cores, options.image, modules, served)
+    wanted = Wanted(options.rate, options.held, options.latency_ms, options.cores, options.image, modules, batching)
     with located(rest) as (artifact, name):
         deployment = Deployment.of(artifact, options.name or name, wanted)
         lines = [] if options.rate is None else [deployment.capacity.sentence(options.rate)]

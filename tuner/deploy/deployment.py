@@ -1,10 +1,12 @@
 """An artifact on its way to other machines: what its manifest tells, and what is asked of it there."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,20 @@ PORT = 8080
 _LONGEST_NAME = 50  # Kubernetes adds to it, and has 63
 
 
+class Batching(Enum):
+    """How the server there makes calls of requests."""
+
+    PACED = "tune serve: of several requests along any axis, and several sessions keep apart"
+    EAGER = "Triton: of several requests along the first axis, as soon as a session is free"
+    NONE = "OpenVINO Model Server: one call for each request, which has a whole batch"
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is asked of a deployment: samples per second, those that one replica `held` where that was measured, the
     limit in ms from a query's arrival to its answer (p99; of the study where it is None), the cores of a replica where
-    its manifest does not tell, the container's image, modules of one's own that the model needs, and whether
-    `tune serve` will answer."""
+    its manifest does not tell, the container's image, modules of one's own that the model needs, and how the server
+    batches."""
 
     rate: float | None = None
     held: float | None = None
@@ -36,7 +46,7 @@ class Wanted:
     cores: int | None = None
     image: str | None = None
     modules: Sequence[str] = ()
-    by_tune_serve: bool = True
+    batching: Batching = Batching.PACED
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,27 @@ class Deployment:
         return artifact.read_example(self.folder)[1]
 
     @property
+    def batch_bytes(self) -> int:
+        """Of the inputs and outputs of all its sessions at once."""
+        inputs = sum(math.prod(s.full(self.batch_size)) * np.dtype(s.dtype).itemsize for s in self.manifest.inputs)
+        return self.manifest.candidate.replicas * (inputs + sum(output.nbytes for output in self.outputs))
+
+    @property
     def axes(self) -> tuple[int | None, ...]:
         """The batch axes of the outputs."""
         return self.manifest.outputs or (0,) * len(self.outputs)
+
+    @property
+    def joined(self) -> bool:
+        """Whether requests share a call there."""
+        inputs = {spec.batch_axis for spec in self.manifest.inputs}
+        match self.wanted.batching:
+            case Batching.PACED:
+                return None not in inputs
+            case Batching.EAGER:
+                return inputs == {0} == {*self.axes}
+            case Batching.NONE:
+                return False
 
     @property
     def measurement(self) -> Measurement:
@@ -123,12 +151,22 @@ class Deployment:
 
     @cached_property
     def capacity(self) -> Capacity:
-        """Raises RequestError where no limit is known, or none holds."""
+        """Raises RequestError where no limit is known, none holds, or what is held depends on what is asked."""
         if self.limit_ms is None:
             raise RequestError("no limit on latency is known, the study had none: give --latency-ms N")
         if self.wanted.held is not None:
             return Capacity(self.wanted.held, self.limit_ms, "as --held says")
-        return capacity(self.calls, self.limit_ms, self.wanted.by_tune_serve)
+        if len(self.manifest.shapes) > 1:
+            raise RequestError(
+                "inputs of several lengths share no call, and how many a replica holds depends on their order: measure "
+                "it with tune bench, and give --held R"
+            )
+        paced = self.wanted.batching is Batching.PACED
+        if self.joined or self.batch_size == 1:
+            return capacity(self.calls, self.limit_ms, paced)
+        each = capacity(replace(self.calls, batch_size=1), self.limit_ms, paced)
+        samples = self.batch_size if self.wanted.batching is Batching.NONE else 1
+        return replace(each, rate=samples * each.rate, source=f"each request in a call of its own, {each.source}")
 
     def require_one_shape(self, what: str) -> None:
         """Raises RequestError where its inputs are of several lengths, each compiled for itself."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuner import catalog
-from tuner.deploy.deployment import Deployment
+from tuner.deploy.deployment import Batching, Deployment
 from tuner.errors import RequestError
 from tuner.system.spelling import nearest
 
@@ -16,8 +16,8 @@ class Format(ABC):
     family: ClassVar[str] = "tuner.deploy.formats"
     name: ClassVar[str]
     """As `--format` has it."""
-    by_tune_serve: ClassVar[bool] = False
-    """Whether `tune serve` answers there."""
+    batching: ClassVar[Batching] = Batching.PACED
+    """Of the server there."""
 
     @abstractmethod
     def write(self, deployment: Deployment, out: Path) -> list[str]:

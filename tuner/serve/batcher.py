@@ -84,6 +84,8 @@ class Batcher:
         """From now on the replicas, which have been started, answer."""
         self._ready = set(self._replicas)
         self._metrics.ready.set(len(self._ready))
+        for replica in self._replicas:
+            replica.on_gone = self._news.set
         self._tasks = [asyncio.create_task(self._serve(replica)) for replica in self._replicas]
         for task in self._tasks:
             task.add_done_callback(_end_of_a_bug)
@@ -130,7 +132,10 @@ class Batcher:
         """Takes batches for as long as the server runs; begins the replica anew when it dies."""
         failures = 0
         while True:
-            batch = await self._batch()
+            batch = await self._batch(replica)
+            if not batch:
+                failures = await self._revive(replica, failures)
+                continue
             try:
                 await self._call(replica, batch)
                 failures = 0
@@ -158,9 +163,9 @@ class Batcher:
         self._metrics.ready.set(len(self._ready))
         return failures
 
-    async def _batch(self) -> list[Work]:
-        """The next requests that go together, once it is time."""
-        while True:
+    async def _batch(self, replica: Replica) -> list[Work]:
+        """The next requests that go together, once it is time; none where the replica is gone before."""
+        while not replica.gone:
             wait_s = self.hold_s(time.monotonic())
             if wait_s <= 0:
                 return self._taken()
@@ -170,6 +175,7 @@ class Batcher:
                     await self._news.wait()
             except TimeoutError:
                 continue
+        return []
 
     def hold_s(self, now: float) -> float:
         """How long a free replica waits for more requests; infinity where there is none, 0 where it is to go."""
@@ -185,8 +191,9 @@ class Batcher:
         return pace.hold(waiting, now - self._went if self._busy() else math.inf)
 
     def _goes_alone(self, work: Work) -> bool:
-        """A replica died of its batch, or nobody can share its call."""
-        return work.attempts > 0 or None in (*self._axes, *(spec.batch_axis for spec in work.specs))
+        """A replica died of its batch, or nobody can share its call: an input is of a whole batch. An output without a
+        batch axis is the same for every sample, which was tried when the model came in."""
+        return work.attempts > 0 or None in {spec.batch_axis for spec in work.specs}
 
     def _taken(self) -> list[Work]:
         """The oldest request, and those behind it that can share its call."""

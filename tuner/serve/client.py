@@ -50,6 +50,11 @@ class Endpoint:
         samples = self._made(batch) if file is None else self._read(batch, file)
         return [encoded(inputs) if self.binary else _in_json(inputs) for inputs in samples]
 
+    def samples(self, batch: int) -> int:
+        """How many a request of so many has: a server may take batches of one size only."""
+        sizes = {spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] > 0}
+        return sizes.pop() if len(sizes) == 1 else batch
+
     def _made(self, batch: int) -> list[Arrays]:
         """Floats are normal, whole numbers 0 or 1: of any vocabulary."""
         random = np.random.default_rng(0)

@@ -33,12 +33,13 @@ _STEP = 1.05  # the rate is found to so much
 @dataclass
 class Run:
     """What came of one rate: requests a second that were due, how each ended, and for each in the order they were due
-    its latency and how late the client sent it, both in ms."""
+    its latency and how late the client sent it, both in ms; and the most that were under way at once."""
 
     rate: float
     latency_ms: NDArray[Any]
     late_ms: NDArray[Any]
     statuses: Counter[str] = field(default_factory=Counter)
+    at_once: int = 0
 
     @property
     def answered(self) -> float:
@@ -93,12 +94,15 @@ class Load:
         warm, too_many = count // _WARM, (100 - PERCENTILE) / 100 * count
         latency_ms, late_ms = np.full(count, np.nan), np.full(count, np.nan)
         statuses: Counter[str] = Counter()
-        misses = 0
+        misses = under_way = at_once = 0
 
         async def one(number: int) -> None:
-            nonlocal misses
+            nonlocal misses, under_way, at_once
             late_ms[number] = (time.monotonic() - due[number]) * 1e3
+            under_way += 1
+            at_once = max(at_once, under_way)
             status, _ = await self._send(number)
+            under_way -= 1
             statuses[status] += 1
             taken_ms = (time.monotonic() - due[number]) * 1e3
             latency_ms[number] = taken_ms if status == "200" else TIMEOUT_S * 1e3
@@ -114,7 +118,7 @@ class Load:
                 if number % 50 == 49:
                     await asyncio.sleep(0)  # a client that falls behind must not stop to read answers
         kept = np.isfinite(latency_ms) & (np.arange(count) >= warm)
-        return Run(rate, latency_ms[kept], late_ms[kept], statuses)
+        return Run(rate, latency_ms[kept], late_ms[kept], statuses, at_once)
 
     async def _send(self, number: int) -> tuple[str, str]:
         """The status, or the name of what went wrong, and what the server said for an error."""

@@ -20,8 +20,10 @@ DATATYPES = {
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
 DATATYPE_OF = {dtype: datatype for datatype, dtype in DATATYPES.items()}
-_AXES = 64  # NumPy has no array of more
+_AXES = 64  # NumPy has no array of more axes, …
+_MOST_BYTES = 2**62  # … and none whose axes that are not empty make more bytes
 _LONGEST_ID = 256
+_LONGEST_NUMBER = 20  # digits
 
 
 class Refusal(Exception):
@@ -64,12 +66,9 @@ def parsed(body: bytes, header_length: str | None) -> Inference:
     identity = value.get("id", "")
     if not isinstance(identity, str) or len(identity) > _LONGEST_ID:
         raise Refusal(400, f"id must be a string of at most {_LONGEST_ID} characters")
-    return Inference(
-        identity,
-        _inputs(_objects(value, "inputs"), tail),
-        tuple(map(_wanted, _objects(value, "outputs"))) or None,
-        _flag(_parameters(value, "the request"), "binary_data_output"),
-    )
+    binary = _flag(_parameters(value, "the request"), "binary_data_output", False)
+    outputs = tuple(_wanted(each, binary) for each in _objects(value, "outputs")) or None
+    return Inference(identity, _inputs(_objects(value, "inputs"), tail), outputs, binary)
 
 
 def _parts(body: bytes, header_length: str | None) -> tuple[memoryview, memoryview]:
@@ -77,7 +76,8 @@ def _parts(body: bytes, header_length: str | None) -> tuple[memoryview, memoryvi
     whole = memoryview(body)
     if header_length is None:
         return whole, whole[len(whole) :]
-    if not (header_length.isascii() and header_length.isdigit()) or int(header_length[:20]) > len(body):
+    digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= _LONGEST_NUMBER
+    if not digits or int(header_length) > len(body):
         raise Refusal(400, f"{HEADER_LENGTH} must be a number of bytes of the body, which has {len(body)}")
     return whole[: int(header_length)], whole[int(header_length) :]
 
@@ -102,18 +102,19 @@ def _parameters(value: Mapping[str, Any], whose: str) -> Mapping[str, Any]:
     return parameters
 
 
-def _flag(parameters: Mapping[str, Any], name: str) -> bool:
-    flag = parameters.get(name, False)
+def _flag(parameters: Mapping[str, Any], name: str, usual: bool) -> bool:
+    flag = parameters.get(name, usual)
     if not isinstance(flag, bool):
         raise Refusal(400, f"{name} must be true or false")
     return flag
 
 
-def _wanted(value: Mapping[str, Any]) -> Wanted:
+def _wanted(value: Mapping[str, Any], binary: bool) -> Wanted:
+    """`binary` is what the request says of all outputs."""
     name = str(value["name"])
     parameters = _parameters(value, f"output {name!r}")
     refuse_extensions(f"output {name!r}", parameters)
-    return Wanted(name, _flag(parameters, "binary_data"))
+    return Wanted(name, _flag(parameters, "binary_data", binary))
 
 
 def _inputs(objects: Sequence[Mapping[str, Any]], tail: memoryview) -> Arrays:
@@ -152,7 +153,10 @@ def dtype_of(label: str, datatype: Any, shape: Any) -> np.dtype[Any]:
         raise Refusal(400, f"{label}: datatype must be one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or len(shape) > _AXES or not all(type(n) is int and n >= 0 for n in shape):
         raise Refusal(400, f"{label}: shape must be a list of at most {_AXES} sizes, 0 or more")
-    return np.dtype(DATATYPES[datatype])
+    dtype = np.dtype(DATATYPES[datatype])
+    if values_of([size for size in shape if size]) * dtype.itemsize > _MOST_BYTES:
+        raise Refusal(400, f"{label}: shape {shape} is larger than any array")
+    return dtype
 
 
 def values_of(shape: Sequence[int]) -> int:
@@ -176,21 +180,40 @@ def _from_json(label: str, data: Any, dtype: np.dtype[Any], shape: list[int]) ->
     """Numbers in row-major order, flat or nested as the shape is."""
     if not isinstance(data, list):
         raise Refusal(400, f"{label}: data must be a list, or binary_data_size say how many bytes it has")
+    types = _types_within(data)
+    refusal = Refusal(400, f"{label}: data must be {DATATYPE_OF[dtype.name]} values, flat or nested as the shape is")
+    if not types <= _TAKEN[dtype.kind]:
+        raise refusal
+    # for small numbers beside some of 64 bits NumPy would choose a float, which rounds
+    wide = np.dtype(np.uint64) if dtype == np.uint64 else None
     try:
-        values = np.array(data) if data else np.zeros(0, dtype)
+        values = np.array(data, wide) if types else np.zeros(0, dtype)
     except (ValueError, OverflowError) as error:
-        raise Refusal(400, f"{label}: data must be a list of numbers, flat or nested as the shape is") from error
+        raise refusal from error
     if values.shape not in (tuple(shape), (values_of(shape),)) and values.size:
         raise Refusal(400, f"{label}: data has shape {list(values.shape)}, not {shape}")
     if values.size != values_of(shape):
         raise Refusal(400, f"{label}: data has {values.size} values; shape {shape} needs {values_of(shape)}")
-    if values.size and values.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]:
-        raise Refusal(400, f"{label}: data must be {DATATYPE_OF[dtype.name]} values")
     with np.errstate(over="ignore"):
         array = values.astype(dtype)
     if dtype.kind in "iuf" and not _kept(values, array):
         raise Refusal(400, f"{label}: a value is too large for {DATATYPE_OF[dtype.name]}")
     return array.reshape(shape)
+
+
+_TAKEN: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+"""What values of JSON may become a dtype of that kind."""
+
+
+def _types_within(data: list[Any]) -> set[type]:
+    """The types of all that lies in nested lists; before NumPy, which would give every text the room of the longest."""
+    types: set[type] = set()
+    level = [data]
+    while level:
+        found = {kind for each in level for kind in map(type, each)}
+        types |= found - {list}
+        level = [inner for each in level for inner in each if type(inner) is list] if list in found else []
+    return types
 
 
 def _kept(values: NDArray[Any], array: NDArray[Any]) -> bool:

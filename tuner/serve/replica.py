@@ -7,9 +7,10 @@ Only the shapes go through the pipe, on which the event loop waits.
 import asyncio
 import math
 import os
+import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +68,14 @@ class Replica:
         self._launcher = Launcher(
             math.inf, share.environment, None, environment_of(folder, manifest.candidate.backend, manifest.interpreter)
         )
-        self._memory = tempfile.TemporaryDirectory(prefix="tune-serve-", dir=_SHARED if _SHARED.is_dir() else None)
+        self._memory: tempfile.TemporaryDirectory[str] | None = None
         self._inputs: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._outputs: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._worker: Worker | None = None
         self.calling = False
+        self.gone = False
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when the process ends while nobody waits for it."""
 
     async def start(self, limit_s: float) -> Loaded:
         """Has a fresh process load the artifact and answer its example. Raises CandidateError where it cannot."""
@@ -79,9 +83,14 @@ class Replica:
         self._worker = self._launcher.open(self._log)
         loaded: Loaded = await self._result(limit_s, _load, self._folder.resolve(), self._count)
         manifest = artifact.read_manifest(self._folder)
-        self._inputs = self._shared("inputs", whole(manifest.inputs, manifest.candidate.batch_size))
-        self._outputs = self._shared("outputs", loaded.outputs)
-        await self._result(limit_s, _share, *(str(Path(self._memory.name, name)) for name in ("inputs", "outputs")))
+        inputs = whole(manifest.inputs, manifest.candidate.batch_size)
+        if self._memory is None:
+            self._memory = _folder_for(room(inputs) + room(loaded.outputs))
+        files = [Path(self._memory.name, name) for name in ("inputs", "outputs")]
+        self._inputs, self._outputs = _shared(files[0], inputs), _shared(files[1], loaded.outputs)
+        await self._result(limit_s, _share, *map(str, files))
+        self.gone = False
+        self._watch()
         return loaded
 
     def buffers(self, layout: Layout) -> Arrays:
@@ -96,6 +105,7 @@ class Replica:
         self.calling = True
         try:
             outputs, apart = await self._result(limit_s, _answer, layout)
+            self._watch()
         finally:
             self.calling = False
         return [*views(self._outputs, outputs).values()] if apart is None else apart
@@ -106,19 +116,30 @@ class Replica:
 
     def end(self) -> None:
         if self._worker is not None:
+            self._unwatch()
             self._worker.close()
             self._worker = None
 
     def close(self) -> None:
         """Ends the process and gives the memory back."""
         self.end()
-        self._memory.cleanup()
+        if self._memory is not None:
+            self._memory.cleanup()
 
-    def _shared(self, name: str, layout: Layout) -> NDArray[np.uint8]:
-        file = Path(self._memory.name, name)
-        with file.open("wb") as written:
-            os.posix_fallocate(written.fileno(), 0, room(layout))  # now, not by a SIGBUS in the middle of a call
-        return np.memmap(file, np.uint8, "r+")
+    def _watch(self) -> None:
+        """An idle process says nothing: what its pipe says is that it has ended."""
+        assert self._worker is not None, "it was started first"
+        asyncio.get_running_loop().add_reader(self._worker.child.connection.fileno(), self._ended)
+
+    def _unwatch(self) -> None:
+        if self._worker is not None:
+            with suppress(OSError, ValueError):
+                asyncio.get_running_loop().remove_reader(self._worker.child.connection.fileno())
+
+    def _ended(self) -> None:
+        self._unwatch()
+        self.gone = True
+        self.on_gone()
 
     async def _result(self, limit_s: float, function: Any, *args: Any) -> Any:
         """What the function gives in the child; the loop goes on meanwhile."""
@@ -139,6 +160,23 @@ class Replica:
             with suppress(OSError, ValueError):
                 loop.remove_reader(descriptor)
         return worker.result(None)
+
+
+def _folder_for(size: int) -> "tempfile.TemporaryDirectory[str]":
+    """Where files of so many bytes are shared: in memory; on a disk where there is too little, as in containers."""
+    in_memory = _SHARED.is_dir() and shutil.disk_usage(_SHARED).free > size
+    return tempfile.TemporaryDirectory(prefix="tune-serve-", dir=_SHARED if in_memory else None)
+
+
+def _shared(file: Path, layout: Layout) -> NDArray[np.uint8]:
+    """Raises CandidateError where there is no room for it."""
+    try:
+        with file.open("wb") as written:
+            os.posix_fallocate(written.fileno(), 0, room(layout))  # now, not by a SIGBUS in the middle of a call
+    except OSError as error:
+        sentence = f"{file.parent.parent} has no room for {room(layout) / 1e6:.0f} MB of a batch: {error.strerror}"
+        raise CandidateError("out_of_memory", sentence) from error
+    return np.memmap(file, np.uint8, "r+")
 
 
 def whole(inputs: Sequence[TensorSpec], count: int) -> Layout:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tuner import artifact
 from tuner.errors import CandidateError, RequestError
@@ -40,7 +41,6 @@ _JSON_BYTES = 32  # of a number, at most, and as much for a header of each reque
 _SMALLEST_BODY = 65_536
 _QUEUE_LIMITS = 2.0  # a request may be foretold to take as long as so many latency limits, …
 _QUEUE_S = 1.0  # … and where the study declared none, so long, or as long as so many calls
-_CONNECTIONS = 2048
 
 
 def serve(folder: Path, name: str, settings: Settings, key: str | None) -> None:
@@ -105,10 +105,13 @@ async def _started(folder: Path, count: int, logs: Path) -> AsyncIterator[tuple[
     replicas = [Replica(folder, count, logs / f"replica-{number}.log") for number in range(count)]
     try:
         try:
-            loaded = [await replica.start(_START_S) for replica in replicas]
-        except CandidateError as error:
+            async with asyncio.TaskGroup() as group:
+                loading = [group.create_task(replica.start(_START_S)) for replica in replicas]
+        except* CandidateError as errors:
+            error = errors.exceptions[0]
+            assert isinstance(error, CandidateError)
             raise RequestError(f"{folder}: it cannot be served: {last_line(error.sentence)}") from error
-        yield replicas, loaded[0]
+        yield replicas, loading[0].result()
     finally:
         for replica in replicas:
             replica.close()
@@ -131,6 +134,39 @@ async def _over_grpc(service: Service, settings: Settings) -> AsyncIterator[str]
         await listening.stop(
             settings.drain_s - (0.0 if since is None else min(time.monotonic() - since, settings.drain_s))
         )
+
+
+def _impatient(limit_s: float) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol, which gives up a connection that sends no whole header in that time."""
+
+    class Impatient(HttpToolsProtocol):
+        _waiting: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._wait()
+
+        def on_headers_complete(self) -> None:
+            self._come()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._come()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            self._come()
+            self._waiting = self.loop.call_later(limit_s, self.transport.close)
+
+        def _come(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+
+    return Impatient
 
 
 class _Server(uvicorn.Server):
@@ -160,13 +196,12 @@ def _config(service: Service, settings: Settings) -> uvicorn.Config:
         App(service).starlette(),
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=_impatient(settings.timeout_s),
         lifespan="off",
         ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,

@@ -25,6 +25,7 @@ from tuner.tensors import Arrays
 _DISTRIBUTION = "inference-tuner"
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")  # W3C's traceparent
 _LONGEST_ID = 128
+_OPEN = 2048  # requests at once: each may hold a body
 _OUTCOMES = {408: "timeout", 499: "cancelled", 500: "failed", 503: "refused", 504: "timeout"}  # else: invalid
 _LOG = logging.getLogger("tuner.serve")
 _T = TypeVar("_T")
@@ -78,6 +79,7 @@ class Service:
         self.model, self.limits, self.metrics = model, limits, metrics
         self._batcher, self._cache = batcher, cache
         self.draining_since: float | None = None
+        self._open = 0
 
     @property
     def ready(self) -> bool:
@@ -88,9 +90,12 @@ class Service:
         self.draining_since = time.monotonic() if self.draining_since is None else self.draining_since
 
     def accept(self) -> None:
-        """Raises Refusal where the server is about to end. Called before the inputs are read."""
+        """Raises Refusal where the server is about to end, or reads too many already. Called before the inputs are
+        read."""
         if self.draining_since is not None:
             raise Refusal(503, "the server is ending", 1)
+        if self._open > _OPEN:
+            raise Refusal(503, f"{_OPEN} requests are under way", 1)
 
     def metadata(self, extensions: list[str]) -> dict[str, Any]:
         """Of the server."""
@@ -120,12 +125,17 @@ class Service:
     ) -> _T:
         """The answer, or what `failed` makes of why there is none; counted and logged."""
         self.metrics.received.inc()
+        self._open += 1
         code = 499
         try:
             response = await self._answered(seen, answer, failed)
             code = status(response)
             return response
+        except Exception:  # a fault of the server's own, which its log tells
+            code = 500
+            raise
         finally:
+            self._open -= 1
             self.metrics.requests[seen.outcome].inc()
             self.metrics.stages["total"].observe(seen.total_s)
             if not self.limits.quiet or seen.outcome in ("failed", "timeout"):

@@ -1,7 +1,9 @@
 """How an artifact is served: what the command line may say of it."""
 
 import ipaddress
+import math
 import os
+import ssl
 from dataclasses import dataclass
 
 from tuner.errors import RequestError
@@ -40,15 +42,33 @@ class Settings:
 
     def __post_init__(self) -> None:
         for key in ("latency_ms", "queue_ms", "timeout_s", "drain_s", "body_mb", "cache_s"):
-            if getattr(self, key) is not None and not getattr(self, key) > 0:
-                raise RequestError(f"{option(key)} {getattr(self, key):g} must be more than 0")
+            if getattr(self, key) is not None and not 0 < getattr(self, key) < math.inf:
+                raise RequestError(f"{option(key)} {getattr(self, key):g} must be a number of more than 0")
         for key in ("cache_mb", "wait_ms"):
-            if getattr(self, key) is not None and not getattr(self, key) >= 0:
-                raise RequestError(f"{option(key)} {getattr(self, key):g} must be 0 or more")
+            if getattr(self, key) is not None and not 0 <= getattr(self, key) < math.inf:
+                raise RequestError(f"{option(key)} {getattr(self, key):g} must be a number, 0 or more")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise RequestError("--tls-certificate and --tls-key belong together; give both")
         if self.tls_ca is not None and self.tls_certificate is None:
             raise RequestError("--tls-ca asks clients for a certificate, and needs --tls-certificate and --tls-key too")
+        if self.tls_certificate is not None:
+            self._read_certificates()
+
+    def _read_certificates(self) -> None:
+        """Before a model is loaded for minutes. Raises RequestError where they cannot be used."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.tls_certificate or "", self.tls_key)
+        except OSError as error:  # a missing file, or ssl's own
+            raise RequestError(
+                f"--tls-certificate {self.tls_certificate} and --tls-key {self.tls_key} cannot be used: "
+                f"{error.strerror or error}"
+            ) from error
+        if self.tls_ca is not None:
+            try:
+                context.load_verify_locations(self.tls_ca)
+            except OSError as error:
+                raise RequestError(f"--tls-ca {self.tls_ca} cannot be used: {error.strerror or error}") from error
 
     @property
     def api_key(self) -> str | None:

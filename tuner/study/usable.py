@@ -10,7 +10,7 @@ from tuner.errors import RequestError
 from tuner.model import Model
 from tuner.plugin import Plugin, Transform
 from tuner.request.request import Request
-from tuner.search.recipe import REPLICAS, Recipe
+from tuner.search.recipe import BATCH_SIZE, REPLICAS, Recipe
 from tuner.search.space import Space
 from tuner.system.launcher import Launcher
 
@@ -19,6 +19,12 @@ def require_fitting(request: Request, model: Model) -> None:
     """Raises RequestError where the space or the scenario is for no such model. Asked before anything is written."""
     if model.shapes and request.goal.scenario == "Server":
         raise RequestError("scenario=Server: with model.axes calls are timed as SingleStream or Offline")
+    whole = [spec.name for spec in model.inputs if spec.batch_axis is None]
+    if whole and request.goal.scenario == "Server" and max(request.space.counts(BATCH_SIZE)) > 1:
+        raise RequestError(
+            f"scenario=Server: input {whole[0]} is of a whole batch, so requests share no call: "
+            "search_space.batch_size=1"
+        )
     target, replicas = request.target, max(request.space.counts(REPLICAS))
     if target.hardware.far and "memory_mb" in request.goal.limits:
         raise RequestError(

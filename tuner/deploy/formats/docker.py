@@ -1,6 +1,7 @@
 """A context for `docker build`: the artifact, the source that loads it, pinned requirements, and `tune serve`."""
 
 import importlib.metadata
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from tuner.errors import RequestError
 from tuner.system.environment import library_versions
 
 _USER = 10001
+_SHARED_MB = 60  # a container has 64 MB by itself
 _READY = "/v2/health/ready"
 _DOCKERFILE = """\
 FROM python:{python}-slim
@@ -34,7 +36,6 @@ CMD {command}
 
 class Docker(Format):
     name: ClassVar[str] = "docker"
-    by_tune_serve: ClassVar[bool] = True
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         candidate = deployment.manifest.candidate
@@ -63,11 +64,17 @@ class Docker(Format):
         (out / ".dockerignore").write_text("**/__pycache__\n")
         notes = [
             f"docker build -t {deployment.image} {out} && "
-            f"docker run -p {PORT}:{PORT} -e TUNE_API_KEY=… {deployment.image}"
+            f"docker run {_memory(deployment)}-p {PORT}:{PORT} -e TUNE_API_KEY=… {deployment.image}"
         ]
         if candidate.backend.loader(deployment.manifest.inputs, deployment.batch_size, deployment.replica) is None:
             notes.append("where the model is a class of your own, give its module: --code my_package")
         return notes
+
+
+def _memory(deployment: Deployment) -> str:
+    """The option that gives the server and its sessions room for their batches in memory; else they share a disk."""
+    megabytes = deployment.batch_bytes / 1e6
+    return f"--shm-size {math.ceil(megabytes) + 1}m " if megabytes > _SHARED_MB else ""
 
 
 def _of_the_server() -> list[str]:

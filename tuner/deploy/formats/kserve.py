@@ -7,25 +7,24 @@ import yaml
 
 from tuner.deploy.deployment import Deployment
 from tuner.deploy.format import Format
-from tuner.deploy.formats.kubernetes import bounds, container, doubted
+from tuner.deploy.formats.kubernetes import BUSY, bounds, container, doubted, for_knative, volumes
 
 
 class KServe(Format):
     name: ClassVar[str] = "kserve"
-    by_tune_serve: ClassVar[bool] = True
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         held = deployment.capacity
         least, most = bounds(deployment, held)
+        target = max(1, int(BUSY * held.rate))
         predictor: dict[str, Any] = {
             "minReplicas": least,
             "maxReplicas": most,
             "scaleMetric": "rps",
-            "scaleTarget": max(1, int(held.rate)),
-            "containers": [{"name": "kserve-container", **container(deployment)}],
+            "scaleTarget": target,
+            "containers": [{"name": "kserve-container", **for_knative(container(deployment))}],
+            "volumes": volumes(deployment),
         }
-        # Knative, which KServe may run on, has no probe of the start
-        del predictor["containers"][0]["startupProbe"]
         service = {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",
@@ -37,6 +36,6 @@ class KServe(Format):
         return [
             f"kubectl create secret generic {deployment.name} --from-literal=api-key=… && kubectl apply -f {file}",
             f"the image {deployment.image} is what --format docker makes; push it where the cluster finds it (--image)",
-            f"it scales at {int(held.rate):,} requests per second and replica, of one sample each",
+            f"it scales at {target:,} requests per second and replica, of one sample each",
             *doubted(deployment),
         ]

@@ -1,5 +1,6 @@
 """A Deployment, its Service, and an autoscaler on what one replica was measured to hold."""
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,13 +14,15 @@ _METRIC = "tune_serve_samples_per_second"
 _USER = 10001
 _SERVER_MB = 256  # what `tune serve` takes besides the processes of its sessions
 _SECRET = "api-key"
+_START_S = 600  # what a session may take to load
+_LINGER_S = 5  # until nobody is sent to a pod that is about to end
 _DRAIN_S = 30
+BUSY = 0.7  # of what a replica holds: above it, a pod more; at the limit itself the rate answered grows no further
 _LEAST = 2  # without a rate: one, and one to spare
 
 
 class Kubernetes(Format):
     name: ClassVar[str] = "kubernetes"
-    by_tune_serve: ClassVar[bool] = True
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         held = deployment.capacity
@@ -38,11 +41,12 @@ class Kubernetes(Format):
 
 def container(deployment: Deployment) -> dict[str, Any]:
     """The container of a replica: the image, its key, what it may use, and when it is well."""
+    shared_mb = deployment.batch_bytes / 1e6
     resources: dict[str, Any] = {"requests": {"cpu": str(deployment.cores)}, "limits": {"cpu": str(deployment.cores)}}
     if (peak_mb := deployment.measurement.memory_mb) is not None:  # of all sessions in one process: each has its own
         weights_mb = deployment.measurement.size_mb or 0.0  # again for each smaller batch, as each session has its own
         peak_mb += 2 * weights_mb * len(deployment.manifest.smaller)
-        memory_mb = round(deployment.manifest.candidate.replicas * peak_mb) + _SERVER_MB
+        memory_mb = round(deployment.manifest.candidate.replicas * peak_mb + shared_mb) + _SERVER_MB
         resources["requests"]["memory"] = resources["limits"]["memory"] = f"{memory_mb}M"
     if (device := deployment.manifest.target.hardware.kubernetes) is not None:
         resources["limits"][device] = 1
@@ -56,16 +60,30 @@ def container(deployment: Deployment) -> dict[str, Any]:
         "ports": [{"containerPort": PORT, "protocol": "TCP"}],
         "env": [{"name": "TUNE_API_KEY", "valueFrom": {"secretKeyRef": secret}}],
         "resources": resources,
-        "startupProbe": probe("/v2/health/ready", periodSeconds=2, failureThreshold=90),
+        "startupProbe": probe("/v2/health/ready", periodSeconds=2, failureThreshold=_START_S // 2),
         "readinessProbe": probe("/v2/health/ready", periodSeconds=5, timeoutSeconds=2),
         "livenessProbe": probe("/v2/health/live", periodSeconds=10, timeoutSeconds=5),
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_LINGER_S)]}}},
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
         },
+        "volumeMounts": [{"name": "batches", "mountPath": "/dev/shm"}],
     }
+
+
+def volumes(deployment: Deployment) -> list[dict[str, Any]]:
+    """What the server and its sessions share: a container has 64 MB of it by itself."""
+    megabytes = math.ceil(deployment.batch_bytes / 1e6) + 1
+    return [{"name": "batches", "emptyDir": {"medium": "Memory", "sizeLimit": f"{megabytes}M"}}]
+
+
+def for_knative(container: dict[str, Any]) -> dict[str, Any]:
+    """KServe may run on it: it has no probe of the start and no hook of the end, and drains by itself."""
+    kept = {key: value for key, value in container.items() if key not in ("startupProbe", "lifecycle")}
+    return {**kept, "livenessProbe": {**container["livenessProbe"], "initialDelaySeconds": _START_S}}
 
 
 def bounds(deployment: Deployment, held: Capacity) -> tuple[int, int]:
@@ -91,9 +109,10 @@ def _labels(deployment: Deployment) -> dict[str, str]:
 
 def _deployment(deployment: Deployment) -> dict[str, Any]:
     pod = {
-        "terminationGracePeriodSeconds": _DRAIN_S + 5,
+        "terminationGracePeriodSeconds": _LINGER_S + _DRAIN_S + 5,
         "automountServiceAccountToken": False,
         "containers": [{"name": "serve", **container(deployment)}],
+        "volumes": volumes(deployment),
     }
     return {
         "apiVersion": "apps/v1",
@@ -134,7 +153,7 @@ def _autoscaler(deployment: Deployment, held: Capacity) -> dict[str, Any]:
                     "type": "Pods",
                     "pods": {
                         "metric": {"name": _METRIC},
-                        "target": {"type": "AverageValue", "averageValue": f"{round(held.rate * 1e3)}m"},
+                        "target": {"type": "AverageValue", "averageValue": f"{round(BUSY * held.rate * 1e3)}m"},
                     },
                 }
             ],

@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.deploy.deployment import Deployment
+from tuner.deploy.deployment import Batching, Deployment
 from tuner.deploy.format import Format
 from tuner.errors import RequestError
 
 
 class OpenVINOModelServer(Format):
     name: ClassVar[str] = "openvino-model-server"
+    batching: ClassVar[Batching] = Batching.NONE
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         candidate, name = deployment.manifest.candidate, deployment.name

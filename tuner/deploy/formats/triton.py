@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.deploy.deployment import Deployment
+from tuner.deploy.deployment import Batching, Deployment
 from tuner.deploy.format import Format
 from tuner.errors import RequestError
 from tuner.plugin import Native
@@ -22,6 +22,7 @@ _SERVED = Path(__file__).parents[1] / "triton_served.py"
 
 class Triton(Format):
     name: ClassVar[str] = "triton"
+    batching: ClassVar[Batching] = Batching.EAGER
 
     def write(self, deployment: Deployment, out: Path) -> list[str]:
         candidate, place = deployment.manifest.candidate, out / deployment.name / "1"
@@ -65,8 +66,7 @@ def _native(deployment: Deployment) -> Native | str:
 
 
 def _config(deployment: Deployment, native: Native | None) -> Iterator[str]:
-    manifest = deployment.manifest
-    joined = {spec.batch_axis for spec in manifest.inputs} == {0} == set(deployment.axes)
+    manifest, joined = deployment.manifest, deployment.joined
     names = native.outputs if native else tuple(f"output_{i}" for i in range(len(deployment.outputs)))
     yield f"name: {_text(deployment.name)}"
     yield f"backend: {_text(native.runtime if native else 'python')}"
