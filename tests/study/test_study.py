@@ -521,16 +521,17 @@ def test_what_is_under_way_when_the_time_is_over_is_cut_short_and_tried_again(pl
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_thirty_kills_change_nothing_of_what_is_tried(place: Path, shared: Path, tmp_path_factory: Any) -> None:
-    """Parent and workers are killed at random moments; what is found finished at the end is what an undisturbed run of
-    the same seed finishes, once each, in Optuna and in MLflow."""
+def test_kills_change_nothing_of_what_is_tried(place: Path, shared: Path, tmp_path_factory: Any) -> None:
+    """Parent and workers are killed at random moments (KILLS=30: more of them); what is found finished at the end is
+    what an undisturbed run of the same seed finishes, once each, in Optuna and in MLflow."""
+    wanted = int(os.environ.get("KILLS", "12"))
     more = [JUST_MISSED, "n_trials=16", "sampler=random", "patience=null", "study=mine", deploy(node(Slow, ms=1.0))]
     more += ["search_space.batch_size={low:1,high:30}", "search_space.compress=" + literal([None, node(Rounding)])]
     undisturbed = furnished(tmp_path_factory.mktemp("undisturbed"), shared)
     assert tune(undisturbed, *more) == 3
     random, kills, tried_all = np.random.default_rng(7), 0, False
     running = Running(place, *more)
-    while kills < 30:
+    while kills < wanted:
         begun = running.begun()
         in_a_trial = kills % 3 > 0 and not tried_all
         while in_a_trial and running.begun() == begun and running.process.poll() is None:
@@ -560,4 +561,4 @@ def test_thirty_kills_change_nothing_of_what_is_tried(place: Path, shared: Path,
     assert not list((place / "out/mine").glob("*.draft"))
     [name] = optuna.get_all_study_names(kept := journal(place / "out/optuna.journal"))
     cut_short = optuna.load_study(study_name=name, storage=kept).get_trials(states=(TrialState.FAIL,))
-    assert len(cut_short) >= 5
+    assert len(cut_short) >= wanted // 6
