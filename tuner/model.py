@@ -132,6 +132,10 @@ class ModelSource(Checked, ABC):
     @abstractmethod
     def name(self) -> str: ...
 
+    ahead: ClassVar[tuple[str, ...]] = ()
+    """Modules that take seconds to import, start no thread by that, and are needed by whoever loads the model as `form`
+    has it."""
+
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         """What decides the result of `write`, as JSON, where that is costly and worth keeping; else None."""
         return None

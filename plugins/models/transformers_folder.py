@@ -39,6 +39,7 @@ class TransformersModel(ModelSource):
 
     form: ClassVar[Form] = TORCH
     files: ClassVar[Mapping[str, str]] = {"/config.json": "transformers"}
+    ahead: ClassVar[tuple[str, ...]] = ("transformers.modeling_utils",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

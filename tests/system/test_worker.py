@@ -31,6 +31,7 @@ from tests.chores import (
     wrong_request,
 )  # fmt: skip
 from tuner.errors import CandidateError, RequestError
+from tuner.system import forked
 from tuner.system.environment import environment
 from tuner.system.interpreters import Environment
 from tuner.system.launcher import Launcher
@@ -300,6 +301,12 @@ def test_the_library_was_loaded_with_the_variables_of_the_child(log: Path) -> No
         with launcher.open(log) as one, launcher.open(log) as other:
             assert one.run(ahead) == other.run(ahead) == (True, str(threads), True)
     assert "TUNER_LOADED" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "3"
+
+
+def test_what_goes_with_a_library_was_loaded_too(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forked, "_ahead", {"json": ("tests.loaded_ahead",)})
+    with replace(FORKED, ahead="json").open(log) as worker:
+        assert worker.run(ahead)[0]
 
 
 def test_children_of_both_kinds_start_at_once(log: Path) -> None:

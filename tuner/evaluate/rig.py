@@ -16,7 +16,7 @@ from tuner.device import Device
 from tuner.errors import CandidateError
 from tuner.judging import Bar, Scores
 from tuner.measure import host
-from tuner.model import Form
+from tuner.model import Form, ModelSource
 from tuner.system.code import source_digest
 from tuner.system.deadline import Deadline
 from tuner.system.forked import preload
@@ -28,9 +28,11 @@ from tuner.trial import TrialLimits
 _CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder", "numpy.ma")  # np.median imports the last, in 12 ms
 
 
-def preload_children() -> None:
-    """Has workers forked with what they all import. Called once, before the first of them is."""
-    ahead = {library for form in values(Form) for library in form.ahead}
+def preload_children(source: ModelSource | None = None) -> None:
+    """Has workers forked with what they all import, and those that load the model with what it needs. Called once a
+    study, before the first of them is."""
+    more = {} if source is None else dict.fromkeys(source.form.ahead, source.ahead)
+    ahead = {library: more.get(library, ()) for form in values(Form) for library in form.ahead}
     preload([*_CHILDREN_NEED, *files(Form.family), *files(Device.family)], ahead)
 
 

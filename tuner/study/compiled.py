@@ -43,7 +43,7 @@ def run(request: Request, console: Console) -> ExitCode:
 
 def _run(request: Request, console: Console) -> ExitCode:
     store = Store(request.cache_dir)
-    preload_children()
+    preload_children(request.workload.model)
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     log = store.root / f"{slug(request.workload.name)}.log"
     launcher.provide(request.workload.model, log, console.say)

@@ -54,7 +54,7 @@ def _run(request: Request, console: Console, clock: Clock, device: str, trials: 
         storage(request.tracking.storage, request.out_dir / "optuna.journal")  # refused now rather than later
     machine_doubts = list(doubts.about_machine(machine.load_before()))
     store = Store(request.cache_dir)
-    preload_children()
+    preload_children(request.workload.model)
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     model, log = request.workload.model, store.root / f"{slug(request.workload.name)}.log"
     launcher.provide(model, log, console.say)

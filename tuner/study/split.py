@@ -63,7 +63,7 @@ def _split(asked: Asked, console: Console) -> Answer:
         require_room(getattr(request, name), name)
     store = Store(request.cache_dir)
     launcher = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
-    preload_children()
+    preload_children(request.workload.model)
     log = store.root / f"{slug(request.workload.name)}.log"
     launcher.provide(request.workload.model, log, console.say)
     with store.scratch() as scratch:

@@ -66,7 +66,7 @@ def upgrade(request: Request, champion: Champion, wanted: Requirement, say: Say)
     home = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     other = replace(home, instead=str(wanted))
     with_it = _plugins_with(wanted, champion.candidate, home)
-    preload_children()
+    preload_children(request.workload.model)
     home.provide(request.workload.model, store.root / "install.log", say)
     for plugin in with_it:
         other.provide(plugin, store.root / "install.log", say)

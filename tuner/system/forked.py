@@ -26,23 +26,23 @@ from tuner.system.environment import changed
 _CONTEXT = multiprocessing.get_context("forkserver")
 _STARTING = threading.Lock()  # what is set while a child starts is the whole process's
 _light: list[str] = ["tuner.system.forked"]
-_ahead: set[str] = set()
-_servers: dict[tuple[str, frozenset[tuple[str, str]]], ForkServer] = {}
+_ahead: dict[str, tuple[str, ...]] = {}
+_servers: dict[tuple[tuple[str, ...], frozenset[tuple[str, str]]], ForkServer] = {}
 
 # a killed child cannot give back its locks; Python's resource tracker does, and would complain at exit
 os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 
 
-def preload(modules: Iterable[str], ahead: Iterable[str] = ()) -> None:
+def preload(modules: Iterable[str], ahead: Mapping[str, tuple[str, ...]] | None = None) -> None:
     """Names light modules that most children need: those that are forked from now on have them already. `ahead` are
-    libraries that take seconds to load and start no thread by that: children that work with one may be forked from a
-    server that has it.
+    libraries that take seconds to load and start no thread by that, each with what else children that work with it need
+    and is like that: they may be forked from a server that has it all.
 
-    Called once, before the first child; once a server runs, it has no effect on it.
+    Called once a study, before its first child; once a server runs, it has no effect on it.
     """
     _light[1:] = modules
     _CONTEXT.set_forkserver_preload(_light)
-    _ahead.update(ahead)
+    _ahead.update(ahead or {})
 
 
 def first_ahead(libraries: Iterable[str]) -> str | None:
@@ -129,9 +129,10 @@ def _running(library: str | None, variables: Mapping[str, str]) -> Iterator[Any]
     server: Any = usual
     more: dict[str, str] = {}
     if library is not None:
-        server = _servers.setdefault((library, frozenset(variables.items())), ForkServer())
+        modules = (library, *_ahead.get(library, ()))
+        server = _servers.setdefault((modules, frozenset(variables.items())), ForkServer())
         server.set_forkserver_preload(_light)  # `loaded` among it
-        more = {**variables, loaded.VARIABLE: library}
+        more = {**variables, loaded.VARIABLE: " ".join(modules)}
     more["OPENBLAS_NUM_THREADS"] = "1"  # threads of its NumPy would not survive a fork
     resource_tracker.ensure_running()  # it lets Ctrl-C through again, after it has started
     with changed(more), _no_ctrl_c():

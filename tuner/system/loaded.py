@@ -1,6 +1,7 @@
-"""What a fork server of one library imports: that library, with the variables that the children are to have.
+"""What a fork server of one library imports: that library and what goes with it, with the variables that the children
+are to have.
 
-Where it does not import, the child that needs it says why, in its own log.
+Where one does not import, the child that needs it says why, in its own log.
 """
 
 import contextlib
@@ -9,8 +10,8 @@ import os
 from pathlib import Path
 
 VARIABLE = "TUNER_LOADED"
-"""Names the library."""
+"""Names the modules."""
 
-if library := os.environ.pop(VARIABLE, None):  # for the server alone, not for what its children start
+for module in os.environ.pop(VARIABLE, "").split():  # for the server alone, not for what its children start
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
-        importlib.import_module(library)
+        importlib.import_module(module)
