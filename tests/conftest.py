@@ -65,10 +65,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def with_store(folder: Path, shared: Path, out: str = "out") -> Path:
+    """The folder, with an empty store where studies that leave what they find in `out` look for one."""
+    (folder / out).mkdir()
+    (folder / out / "mlflow.db").write_bytes((shared / "mlflow.db").read_bytes())
+    return folder
+
+
 def furnished(folder: Path, shared: Path) -> Path:
     """A folder for studies, as `tests.study` expects it."""
-    (folder / "out").mkdir()
-    (folder / "out/mlflow.db").write_bytes((shared / "mlflow.db").read_bytes())
+    with_store(folder, shared)
     (folder / "cache").symlink_to(shared / "cache")
     return folder
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import keras_files, study
+from tests.conftest import with_store
 
 PAGE = (study.ROOT / "docs/bring-your-own-model.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -105,9 +106,9 @@ except ImportError:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def reader(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Path]:
     """A folder with all that the page's reader has."""
-    folder = tmp_path_factory.mktemp("reader")
+    folder = with_store(tmp_path_factory.mktemp("reader"), shared, out="outputs")
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)

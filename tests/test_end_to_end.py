@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import furnished
 from tests.study import literal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,7 +24,7 @@ QUANTIZED = {"quantize": {"_target_": "tuner.plugins.transforms.onnx_static_int8
 @pytest.fixture(autouse=True)
 def _one_cache(shared: Path, tmp_path: Path) -> None:
     """The machine's peaks are measured once."""
-    (tmp_path / "cache").symlink_to(shared / "cache")
+    furnished(tmp_path, shared)
 
 
 def tune(folder: Path, *arguments: str, backends: list[Any]) -> dict[str, Any]:

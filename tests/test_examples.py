@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import study
+from tests.conftest import with_store
 
 EXAMPLES = study.ROOT / "examples"
 PACKAGE = EXAMPLES / "plugin_package"
@@ -37,7 +38,8 @@ def test_what_the_example_asks_for_is_a_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_module_is_tuned_from_python(tmp_path: Path) -> None:
+def test_a_module_is_tuned_from_python(tmp_path: Path, shared: Path) -> None:
+    with_store(tmp_path, shared, out="outputs")
     told = run(str(EXAMPLES / "tune_my_module.py"), *SHORT, study.deploy(RUNTIME), "cache_dir=cache", folder=tmp_path)
     assert "onnxruntime · b4" in told
     told = run(str(EXAMPLES / "load_an_artifact.py"), "outputs/my_net-cpu-001/champion", folder=tmp_path)
@@ -105,7 +107,8 @@ def test_its_plugins_can_run_here(site: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_plugins_are_tuned(site: Path, tmp_path: Path) -> None:
+def test_its_plugins_are_tuned(site: Path, tmp_path: Path, shared: Path) -> None:
+    with_store(tmp_path, shared)
     run("-m", "tuner.cli", *own(tmp_path), folder=tmp_path, path=(site, study.ROOT))
     result = study.result(tmp_path)
     assert result["champion"]["label"] in ("reference · b4", "reference · rounded8 · b4")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import outside, study
+from tests.conftest import with_store
 from tuner.build.store import Store
 from tuner.device import Device, Peaks
 from tuner.evaluate import peaks as evaluate_peaks
@@ -172,8 +173,9 @@ class Abacus(Device):
 
 
 @pytest.fixture
-def tuned(tmp_path: Path) -> Iterator[Callable[[str], dict[str, float | str]]]:
+def tuned(tmp_path: Path, shared: Path) -> Iterator[Callable[[str], dict[str, float | str]]]:
     """The champion's standing by a study on a device whose peak is measured so one time after the other."""
+    with_store(tmp_path, shared)
     outside.install(tmp_path / "site", "abacus", BUSY)
     paths = os.pathsep.join([str(tmp_path / "site"), str(study.ROOT)])
     rates = tmp_path / "rates"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import outside, study
+from tests.conftest import with_store
 from tuner import artifact, catalog
 from tuner.build.routes import conversions
 from tuner.dataset import ArraySamples
@@ -133,9 +134,9 @@ def run(folder: Path, *overrides: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tuned(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     """A study whose only backend takes a form from outside."""
-    folder = tmp_path_factory.mktemp("table")
+    folder = with_store(tmp_path_factory.mktemp("table"), shared)
     outside.install(folder / "site", "table", TABLE)
     space = ["search_space.batch_size=[4]", study.deploy({"_target_": "table.Reading"})]
     compress = [None, {"_target_": "tuner.testing.fakes.Rounding"}, {"_target_": "table.Thinned"}]

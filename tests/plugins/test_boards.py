@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import with_store
 from tests.servers import free_port
 from tuner.cli import main
 
@@ -117,7 +118,10 @@ def at(tracker: str, key: str = "desk") -> list[str]:
     return [f"target.remote.tracker={tracker}", f"target.remote.key={key}"]
 
 
-def test_a_study_times_on_the_board_and_its_champion_loads_there(tracker: str, net: Path, tmp_path: Path) -> None:
+def test_a_study_times_on_the_board_and_its_champion_loads_there(
+    tracker: str, net: Path, tmp_path: Path, shared: Path
+) -> None:
+    with_store(tmp_path, shared)
     space = f"search_space.deploy=[{{backend:{{_target_:{TVM},trials_per_task:[0,8]}}}}]"
     assert tune(tmp_path, net, *at(tracker), space) == 0
     found = json.loads((tmp_path / "out/board/result.json").read_text())

@@ -143,8 +143,9 @@ def test_a_database_that_cannot_be_used_is_told_at_once(
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[tuple[str, Path]]:
     folder = tmp_path_factory.mktemp("mlflow")
+    (folder / "mlflow.db").write_bytes((shared / "mlflow.db").read_bytes())
     with servers.mlflow(folder) as uri:
         yield uri, folder
 

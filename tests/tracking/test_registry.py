@@ -19,6 +19,7 @@ import pytest
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
+from tests.conftest import with_store
 from tests.study import ROOT
 from tuner import artifact
 from tuner.candidate import Candidate
@@ -129,8 +130,9 @@ def test_mlflow_serves_it(uri: str, register: Callable[[], str], tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_tracking_server_is_a_registry_too(tmp_path: Path) -> None:
-    arguments = ["server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
+def test_a_tracking_server_is_a_registry_too(tmp_path: Path, shared: Path) -> None:
+    with_store(tmp_path, shared)
+    arguments = ["server", "--backend-store-uri", f"sqlite:///{tmp_path / 'out/mlflow.db'}"]
     arguments += ["--artifacts-destination", str(tmp_path / "artifacts")]
     champion = packaged(tmp_path)
     with serving(arguments, tmp_path, {}) as address:
