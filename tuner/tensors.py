@@ -46,11 +46,13 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class FreeSpec:
-    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one."""
+    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one. `columns`
+    are the names of the numbers along its only axis, in its order, where the model knows them."""
 
     name: str
     axes: tuple[int | str, ...]
     dtype: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ class Table(Split):
     they are not numbers.
 
     `inputs` says which columns an input is made of; without it, columns that are called as the model's inputs are
-    those, and a model of one input takes all `columns` (every one but the label, unless they are named) in their order.
+    those, and a model of one input takes all `columns` in their order: without them those that the model itself names,
+    else every one but the label.
     With a `preprocess` function a row is given to it as it is, texts and bytes too.
     """
 
@@ -39,7 +40,9 @@ class Table(Split):
     folders: ClassVar[bool] = True
 
     def fitting(self, inputs: tuple[FreeSpec, ...]) -> Dataset:
-        return replace(self, declared=tuple((spec.name, list(spec.axes), spec.dtype) for spec in inputs))
+        named = () if self.inputs else tuple(itertools.chain.from_iterable(spec.columns for spec in inputs))
+        declared = tuple((spec.name, list(spec.axes), spec.dtype) for spec in inputs)
+        return replace(self, declared=declared, columns=self.columns or named)
 
     def read(self, path: Path, field: str, role: Role) -> Samples:
         where = f"{field}={path}"
@@ -96,7 +99,10 @@ class Table(Split):
         """Each input with the columns that it is made of. Raises RequestError."""
         wanted = list(self.columns) or [name for name in names if name != self.label]
         if lacking := [name for name in (*wanted, *itertools.chain(*self.inputs.values())) if name not in names]:
-            raise RequestError(f"{where} has no column {lacking[0]!r}; it has {', '.join(names)}")
+            raise RequestError(
+                f"{where} has no column {lacking[0]!r}; it has {', '.join(names)}; those that the model takes, in its "
+                "order, are named with dataset.columns=[…]"
+            )
         if self.inputs:
             return list(self.inputs.items())
         takes = [name for name, _, _ in self.declared]

@@ -55,11 +55,11 @@ class SklearnModel(ModelSource):
 
     def declares(self) -> tuple[FreeSpec, ...]:
         pipeline = self._loaded()
-        names = getattr(pipeline, "feature_names_in_", None)
-        if _by_column(pipeline) and names is not None:
-            return tuple(FreeSpec(str(name), (1,), "float32") for name in names)
+        names = tuple(map(str, getattr(pipeline, "feature_names_in_", ())))
+        if _by_column(pipeline):
+            return tuple(FreeSpec(name, (1,), "float32", (name,)) for name in names)
         count = getattr(pipeline, "n_features_in_", None)
-        return () if count is None else (FreeSpec("x", (int(count),), "float32"),)
+        return () if count is None else (FreeSpec("x", (int(count),), "float32", names),)
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         pipeline, samples = self._loaded(), evaluation(dataset)
@@ -119,9 +119,9 @@ class SklearnModel(ModelSource):
 
 
 def _by_column(pipeline: Any) -> bool:
-    """Whether its first step looks columns up by name."""
+    """Whether its first step looks columns up by name: it was fitted on named ones."""
     first = pipeline.steps[0][1] if hasattr(pipeline, "steps") else pipeline
-    return hasattr(first, "transformers")
+    return hasattr(first, "transformers") and hasattr(pipeline, "feature_names_in_")
 
 
 def _table(pipeline: Any, inputs: dict[str, Any]) -> Any:

@@ -92,6 +92,29 @@ def test_columns_reach_the_step_that_looks_them_up(tmp_path: Path) -> None:
     np.testing.assert_allclose(by_onnxruntime(ready)[0][:, 0], right, atol=1e-4)
 
 
+def test_a_pipeline_that_was_fitted_on_named_columns_gets_those_wherever_they_stand(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    import joblib
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    names = ["age", "income", "tenure"]
+    frame = pandas.DataFrame(X[:, :3] * [1, 10, 100], columns=names)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, Y)
+    joblib.dump(pipeline, "churn.joblib")
+    shuffled = frame[["tenure", "age", "income"]].assign(id=range(len(frame)), churn=Y)
+    shuffled.to_csv("eval.csv", index=False)
+    model, samples = SklearnModel("churn.joblib", trust=True), Table("eval.csv", label="churn")
+    label, _ = by_onnxruntime(ready := prepared(model, samples, tmp_path))
+    assert list(whole(ready)) == ["x"]
+    rows = samples._dealt(len(frame))["evaluation"]
+    assert np.array_equal(label, pipeline.predict(frame.iloc[rows]))
+    shuffled.drop(columns="income").to_csv("eval.csv", index=False)
+    with pytest.raises(RequestError, match=r"has no column 'income'; it has tenure, age, id, churn"):
+        Table("eval.csv", label="churn").fitting(model.declares()).load("evaluation")
+
+
 class Boom:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("ran.txt"),)
