@@ -46,13 +46,18 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class FreeSpec:
-    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one. `columns`
-    are the names of the numbers along its only axis, in its order, where the model knows them."""
+    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one.
+
+    Where the model says so, `columns` are the names of the numbers along its only axis, in their order; `mean` and
+    `std`, of each channel, are what a picture is normalised by whose black is 0 and white 1.
+    """
 
     name: str
     axes: tuple[int | str, ...]
     dtype: str
     columns: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class ImageFolder(Split):
 
     Each is scaled so that it covers `size` (height and width), cut to its middle, divided by 255, normalised by `mean`
     and `std` of each channel, and laid out as the model takes it: channels first, unless they are last there. What
-    the model declares of its input sets `size` and the channels. With a `preprocess` function, that gets the picture as
-    it is: {"image": uint8 (height, width, channels)}.
+    the model declares of its input sets `size` and the channels, and `mean` and `std` where they are not given. With a
+    `preprocess` function, that gets the picture as it is: {"image": uint8 (height, width, channels)}.
     """
 
     size: tuple[int, ...] = ()
@@ -54,7 +54,7 @@ class ImageFolder(Split):
         known = channels if isinstance(channels, int) else self.channels
         return replace(
             self, input=spec.name, size=fixed if len(fixed) == 2 else (), channels=known, channels_last=last,
-            dtype=spec.dtype,
+            dtype=spec.dtype, mean=self.mean or spec.mean, std=self.std or spec.std,
         )  # fmt: skip
 
     def read(self, path: Path, field: str, role: Role) -> Samples:

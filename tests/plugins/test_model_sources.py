@@ -1,12 +1,15 @@
 """Models as scikit-learn and transformers keep them: converted, compared with the original, never unpickled unasked."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas
 import pytest
+from PIL import Image
 
 from tuner.build.prepare import Prepared, prepare
 from tuner.build.store import Store
@@ -14,6 +17,7 @@ from tuner.dataset import Dataset, batches, evaluation
 from tuner.errors import RequestError
 from tuner.model import ModelSource
 from tuner.plugins.backends.eager import Eager
+from tuner.plugins.datasets.image_folder import ImageFolder
 from tuner.plugins.datasets.npz import Npz
 from tuner.plugins.datasets.table import Table
 from tuner.plugins.datasets.texts import Texts
@@ -175,6 +179,50 @@ def test_a_folder_of_transformers_answers_as_the_library_does(tmp_path: Path) ->
     Eager().compile(model, 8, CPU, tmp_path / "eager", tmp_path)
     (answered,) = Eager().load(tmp_path / "eager", model.inputs, 8, CPU).run(inputs)
     np.testing.assert_allclose(answered, right, atol=1e-5)
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize(
+    ("said", "white"),
+    [
+        ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.2, 0.1]}, [1.0, 3.0, 7.0]),
+        ({"image_mean": 0.5, "image_std": 0.25, "do_rescale": True, "rescale_factor": 1 / 255}, [2.0] * 3),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}, [1.0] * 3),
+        ({"image_mean": [5.0] * 3, "image_std": [10.0] * 3, "do_rescale": False}, [25.0] * 3),
+        ({"do_normalize": False, "rescale_factor": 1 / 127.5, "rescale_offset": True}, [1.0] * 3),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "include_top": True}, [2.0] * 3),
+    ],
+)
+def test_pictures_are_normalised_as_the_folder_of_transformers_says(
+    said: dict[str, Any], white: list[float], tmp_path: Path
+) -> None:
+    (tmp_path / "net").mkdir()
+    Path("net/config.json").write_text(json.dumps({"image_size": 4, "num_channels": 3}))
+    Path("net/preprocessor_config.json").write_text(json.dumps(said))
+    normalised(TransformersModel("net"), white)
+
+
+def test_pictures_are_normalised_as_timm_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("net.safetensors").touch()
+    model = TimmModel("resnet18", "net.safetensors")
+    declared = {"input_size": (3, 4, 4), "mean": (0.5, 0.4, 0.3), "std": (0.5, 0.2, 0.1)}
+    timm = SimpleNamespace(create_model=lambda *_, **__: SimpleNamespace(default_cfg=declared))
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    normalised(model, [1.0, 3.0, 7.0])
+
+
+def normalised(model: ModelSource, white: list[float]) -> None:
+    """What a white picture becomes, for that model; `dataset.mean` is preferred to what it declares."""
+    Path("set").mkdir()
+    Image.new("RGB", (4, 4), (255, 255, 255)).save("set/0.png")
+    own = ImageFolder("set", mean=(0.0,), std=(1.0,))
+    for samples, right in ((ImageFolder("set"), white), (own, [1.0] * 3)):
+        loaded = samples.fitting(model.declares()).load("evaluation")
+        assert loaded is not None
+        (picture,) = loaded[0][0].values()
+        np.testing.assert_allclose(picture[:, 0, 0], right, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
