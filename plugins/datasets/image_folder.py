@@ -17,8 +17,8 @@ _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", 
 
 @dataclass(frozen=True)
 class ImageFolder(Split):
-    """`path/CLASS/picture.png`: the classes are numbered from 0 in the order of their folders' names, or as `classes`
-    has them. Pictures without such folders have no label.
+    """`path/CLASS/picture.png`: the classes are numbered from 0 in the order of the folders' names in `path`, the empty
+    ones too, or as `classes` has them; for all roles alike. Pictures without such folders have no label.
 
     Each is scaled so that it covers `size` (height and width), cut to its middle, divided by 255, normalised by `mean`
     and `std` of each channel, and laid out as the model takes it: channels first, unless they are last there. What
@@ -57,8 +57,15 @@ class ImageFolder(Split):
             dtype=spec.dtype, mean=self.mean or spec.mean, std=self.std or spec.std,
         )  # fmt: skip
 
+    @property
+    def numbered(self) -> int | None:
+        return None if self.classes else len(_folders(Path(self.path))) or None
+
+    def key(self) -> dict[str, Any]:
+        return {**super().key(), "folders": _folders(Path(self.path))}  # their files do not tell of empty ones
+
     def read(self, path: Path, field: str, role: Role) -> Samples:
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _PICTURES)
+        files = sorted(file for file in path.rglob("*") if _is_picture(file.relative_to(path)))
         if not files:
             raise RequestError(f"{field}={path}: it has no pictures")
         names = [file.relative_to(path).parts[0] if len(file.relative_to(path).parts) > 1 else "" for file in files]
@@ -66,9 +73,12 @@ class ImageFolder(Split):
             raise RequestError(
                 f"{field}={path}: pictures lie in folders of their class, {files[names.index('')]} does not"
             )
-        classes = list(self.classes) or sorted(set(names))
+        classes = list(self.classes) or _folders(Path(self.path)) or _folders(path)
         if unknown := sorted(set(names) - set(classes) - {""}):
-            raise RequestError(f"dataset.classes: {field}={path} has a folder {unknown[0]!r}, which is none of them")
+            raise RequestError(
+                f"dataset.classes: {field}={path} has a folder {unknown[0]!r}, which is none of them "
+                f"({', '.join(classes)}); name all in the model's order: dataset.classes=[…]"
+            )
         if self.preprocess is None and not self.size:
             raise RequestError("dataset.size=[height,width] must be given: the model does not say it")
         labels = [float("nan") if not name else classes.index(name) for name in names]
@@ -110,6 +120,16 @@ class Pictures:
                 array = (array - np.array(how.mean, "float32")) / np.array(how.std, "float32")
         array = array if how.channels_last else array.transpose(2, 0, 1)
         return {how.input: array.astype(how.dtype)}, self.labels[index]
+
+
+def _is_picture(file: Path) -> bool:
+    """By its name, within the folder of all; what begins with a dot is hidden."""
+    return file.suffix.lower() in _PICTURES and not any(part.startswith(".") for part in file.parts)
+
+
+def _folders(path: Path) -> list[str]:
+    """Those in a folder, by name."""
+    return sorted(file.name for file in path.glob("*") if file.is_dir() and not file.name.startswith("."))
 
 
 def _channels(array: NDArray[Any]) -> NDArray[Any]:

@@ -256,6 +256,29 @@ def test_pictures_are_as_the_model_declares(tmp_path: Path) -> None:
     assert not labelled(whole(ImageFolder("set/cat", size=(8, 8)))[1])
 
 
+def test_classes_are_the_folders_of_the_evaluation_set_those_without_pictures_too(tmp_path: Path) -> None:
+    pictures(tmp_path / "set")
+    for empty in ("set/bird", "set/.cache"):
+        Path(empty).mkdir()
+    Image.new("RGB", (4, 4)).save("set/.cache/hidden.png")
+    pictures(tmp_path / "training")
+    dataset = ImageFolder("set", training_path="training", size=(8, 8))
+    assert dataset.numbered == 3
+    for role in ("evaluation", "training"):
+        assert set(whole(dataset, role)[1]) == {1, 2}
+    (tmp_path / "training/cow").mkdir()
+    Image.new("RGB", (4, 4)).save("training/cow/0.png")
+    with pytest.raises(
+        RequestError, match=r"training_path=training has a folder 'cow', which is none of them \(bird, cat"
+    ):
+        dataset.load("training")
+    assert ImageFolder("set/cat", size=(8, 8)).numbered is None
+    before = dataset.key()
+    Path("set/bird").rmdir()
+    assert dataset.key() != before
+    assert ImageFolder("set", size=(8, 8), classes=("dog", "cat")).numbered is None
+
+
 def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     pictures(tmp_path / "set")
     Path("set/cat/broken.png").write_bytes(b"no picture")

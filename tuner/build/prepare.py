@@ -74,7 +74,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
             if source.requirements:
                 at_home = stack.enter_context(launcher.with_libraries_of(source).open(log))
             kept, made_from = _kept(dataset.fitting(at_home.run(source.declares)), store, scratch, worker, progress)
-            made_up, dataset = dataset.made_up, Kept(kept, json.dumps(made_from))
+            made_up, dataset = dataset.made_up, Kept(kept, json.dumps(made_from), dataset.numbered)
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)
             seen = {} if made_up else worker.run(shared, dataset)
