@@ -74,11 +74,19 @@ class Table(Split):
         if self.format == "huggingface":
             return _huggingface(path, role)
         if self.format == "csv":
-            return _without_index(pandas.read_csv(path))
-        return pandas.read_parquet(path) if self.format == "parquet" else pandas.read_json(path, lines=True)
+            return _without_index(_csv(path, self.words))
+        if self.format == "jsonl":
+            return pandas.read_json(path, lines=True, dtype=dict.fromkeys(self.words, object))
+        return pandas.read_parquet(path)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The columns that are texts even where numbers stand in them."""
+        return ()
 
     def labels(self, column: Any, where: str) -> NDArray[Any]:
         """A column as the model numbers it. Raises RequestError."""
+        require_values(column, where)
         values: NDArray[Any] = column.to_numpy()
         if self.classes:
             known = {name: n for n, name in enumerate(self.classes)}
@@ -91,8 +99,6 @@ class Table(Split):
             return _stacked(
                 values, self.label, where, f"number them as the model does: dataset.classes={_some(values)}"
             )
-        if np.isnan(values).any():
-            raise RequestError(f"{where}: column {self.label!r} has rows without a value; drop them, or the column")
         return values if values.dtype.kind in "iu" or (values != values.round()).any() else values.astype(np.int64)
 
     def _made_of(self, names: Sequence[str], where: str) -> list[tuple[str, list[str]]]:
@@ -161,6 +167,35 @@ class Rows:
 
     def __getitem__(self, index: int) -> tuple[Arrays, Any]:
         return self.rows[index], self.labels[index]
+
+
+def require_values(column: Any, where: str) -> None:
+    """Raises RequestError where a row has none in this column of a frame."""
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise RequestError(
+            f"{where}: column {column.name!r} has no value in row {int(missing.argmax()) + 1} of the data; fill it, or "
+            "drop the row"
+        )
+
+
+def _csv(path: Path, words: Sequence[str]) -> Any:
+    """In a column of texts only what is empty is missing: None, NA and null are texts too."""
+    import pandas
+    from pandas.api.types import infer_dtype
+
+    frame = pandas.read_csv(path)
+    texts = [
+        name
+        for name, column in frame.items()
+        if name in words or column.isna().all() or infer_dtype(column, skipna=True) == "string"
+    ]
+    if not texts:
+        return frame
+    exact = pandas.read_csv(path, usecols=lambda name: name in texts, dtype=str, keep_default_na=False, na_values=[""])
+    exact = exact.dropna(axis="columns", how="all")
+    frame[exact.columns] = exact
+    return frame
 
 
 def _without_index(frame: Any) -> Any:

@@ -1,6 +1,7 @@
 """Texts in a table, as the numbers of a tokenizer."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from tuner.dataset import ArraySamples, Dataset, Role, Samples, unlabelled
 from tuner.errors import RequestError
 from tuner.plugin import missing
-from tuner.plugins.datasets.table import Table
+from tuner.plugins.datasets.table import Table, require_values
 from tuner.system.digests import file_digest
 from tuner.system.fields import AtLeast
 from tuner.system.said import first_line
@@ -37,6 +38,10 @@ class Texts(Table):
                 "dataset.preprocess: the tokenizer makes the inputs; take dataset=jsonl for one of your own"
             )
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (self.text,) if self.pair is None else (self.text, self.pair)
+
     def fitting(self, inputs: tuple[FreeSpec, ...]) -> Dataset:
         return replace(self, columns=tuple(spec.name for spec in inputs))
 
@@ -53,9 +58,20 @@ class Texts(Table):
                     f"{where} has no column {name!r}: dataset.text= names it, of {', '.join(frame.columns)}"
                 )
         labels = self.labels(frame[self.label], where) if self.label in frame.columns else unlabelled(len(frame))
-        pairs = None if self.pair is None else [str(text) for text in frame[self.pair]]
-        texts = [str(text) for text in frame[self.text]]
+        pairs = None if self.pair is None else _texts(frame[self.pair], where)
+        texts = _texts(frame[self.text], where)
         return ArraySamples(tokens(self.tokenizer, texts, self.length, self.columns, pairs), labels)
+
+
+def _texts(column: Any, where: str) -> list[str]:
+    """A column of a frame as texts; numbers are. Raises RequestError for a row without one."""
+    require_values(column, where)
+    for row, value in enumerate(column):
+        if not isinstance(value, str | Real) or isinstance(value, bool):
+            raise RequestError(
+                f"{where}: column {column.name!r} holds {type(value).__name__} in row {row + 1} of the data, not texts"
+            )
+    return [str(value) for value in column]
 
 
 def tokens(

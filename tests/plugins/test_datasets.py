@@ -196,6 +196,18 @@ def test_classes_are_numbered_as_the_model_has_them() -> None:
     assert np.array_equal(whole(Table("eval.csv", classes=("yes", "no")))[1], 1 - (Y % 2)[rows])
 
 
+def test_a_class_may_be_called_none_and_only_what_is_empty_is_missing(tmp_path: Path) -> None:
+    words, names = ["None", "NA", "null", "yes"], ("yes", "null", "NA", "None")
+    for content in (words, ["None", "NA", "null", "nan"]):
+        frame().assign(label=[content[n] for n in Y], b=1).to_csv("eval.csv", index=False)
+        known = names if "yes" in content else ("nan", *names[1:])
+        rows = Npz._dealt(Table("eval.csv"), COUNT)["evaluation"]
+        assert np.array_equal(whole(Table("eval.csv", classes=known))[1], 3 - Y[rows])
+    Path("eval.csv").write_text("a,label\n1,None\n2,\n3,yes\n")
+    with pytest.raises(RequestError, match="column 'label' has no value in row 2 of the data"):
+        Table("eval.csv", classes=names).load("evaluation")
+
+
 def test_row_numbers_that_pandas_wrote_are_no_feature() -> None:
     frame().to_csv("eval.csv")
     inputs, labels = whole(Table("eval.csv").fitting(ONE))
@@ -219,7 +231,7 @@ def test_row_numbers_that_pandas_wrote_are_no_feature() -> None:
         ({"classes": ("yes",)}, {"label": "no"}, "has the label 'no', which is none of them"),
         ({}, {"b": "red"}, "column 'b' is text ([red])"),
         ({}, {"b": float("nan")}, "column 'b' has no value in row 1 of the data"),
-        ({}, {"label": float("nan")}, "column 'label' has rows without a value"),
+        ({}, {"label": float("nan")}, "column 'label' has no value in row 1 of the data"),
         ({}, {"id": 3}, "takes 3 numbers a sample, and dataset.path=eval.csv has 4 columns besides 'label'"),
         ({"columns": ("a", "z", "c")}, {}, "has no column 'z'"),
         ({"preprocess": "usersown:broken"}, {}, "dataset.preprocess=usersown:broken fails for sample 0: KeyError"),

@@ -141,20 +141,28 @@ def test_nothing_is_unpickled_without_trust(tmp_path: Path) -> None:
 # --- transformers
 
 
-def text_folder(folder: Path) -> None:
-    """A classifier of texts with a tokenizer, both as their libraries save them."""
+def tokenizer_folder(folder: Path) -> int:
+    """A tokenizer as its library saves it, of so many words."""
     transformers = pytest.importorskip("transformers")
-    import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = ["[PAD]", "[UNK]", "good", "bad", "so", "it", "is"]
+    words = ["[PAD]", "[UNK]", "good", "bad", "so", "it", "is", "None", "5"]
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
     fast.save_pretrained(folder)
+    return len(words)
+
+
+def text_folder(folder: Path) -> None:
+    """A classifier of texts with a tokenizer, both as their libraries save them."""
+    count = tokenizer_folder(folder)
+    import torch
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        vocab_size=count, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         type_vocab_size=1, num_labels=3,
     )  # fmt: skip
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
@@ -179,6 +187,24 @@ def test_a_folder_of_transformers_answers_as_the_library_does(tmp_path: Path) ->
     Eager().compile(model, 8, CPU, tmp_path / "eager", tmp_path)
     (answered,) = Eager().load(tmp_path / "eager", model.inputs, 8, CPU).run(inputs)
     np.testing.assert_allclose(answered, right, atol=1e-5)
+
+
+def test_texts_are_what_stands_there_and_what_is_missing_is_refused(tmp_path: Path) -> None:
+    tokenizer_folder(tmp_path / "net")
+    Path("eval.csv").write_text("text,label\n" + "None,0\n5,1\n" * 2)
+    Path("eval.jsonl").write_text('{"text": "None", "label": 0}\n{"text": "5", "label": 1}\n' * 2)
+    for kind in ("csv", "jsonl"):
+        inputs, _ = next(batches(evaluation(Texts(f"eval.{kind}", format=kind, tokenizer="net", length=2)), 4))  # type: ignore[arg-type]
+        assert inputs["input_ids"].tolist() == [[7, 0], [8, 0]] * 2
+    for line, message in (("null", "has no value in row 5"), ("[1]", "holds list in row 5 of the data, not texts")):
+        with Path("eval.jsonl").open("a") as file:
+            file.write(f'{{"text": {line}, "label": 0}}\n')
+        with pytest.raises(RequestError, match=message):
+            Texts("eval.jsonl", format="jsonl", tokenizer="net").load("evaluation")
+        Path("eval.jsonl").write_text("".join(Path("eval.jsonl").read_text().splitlines(True)[:4]))
+    Path("eval.csv").write_text("text,label\ngood,0\n,1\n")
+    with pytest.raises(RequestError, match="column 'text' has no value in row 2 of the data"):
+        Texts("eval.csv", format="csv", tokenizer="net").load("evaluation")
 
 
 # --- pictures
