@@ -79,10 +79,31 @@ class ImageFolder(Split):
                 f"dataset.classes: {field}={path} has a folder {unknown[0]!r}, which is none of them "
                 f"({', '.join(classes)}); name all in the model's order: dataset.classes=[…]"
             )
-        if self.preprocess is None and not self.size:
-            raise RequestError("dataset.size=[height,width] must be given: the model does not say it")
+        if self.preprocess is None:
+            self._require_filling()
         labels = [float("nan") if not name else classes.index(name) for name in names]
         return Pictures(self, files, labels)
+
+    def _require_filling(self) -> None:
+        """Raises RequestError where nothing says how a picture becomes the model's input."""
+        if not self.size:
+            raise RequestError("dataset.size=[height,width] must be given: the model does not say it")
+        if not {len(self.mean), len(self.std)} <= {0, 1, self.channels}:
+            raise RequestError(
+                f"dataset.mean={list(self.mean)} and dataset.std={list(self.std)}: give one number, or one for each of "
+                f"{self.channels} channels"
+            )
+        whole = np.dtype(self.dtype).kind in "iub"
+        if whole and self.dtype != "uint8":
+            raise RequestError(
+                f"dataset.preprocess must make {self.dtype} of a picture, for the model takes that: its scale and its "
+                "zero point are not known here"
+            )
+        if whole and self.mean:
+            raise RequestError(
+                "dataset.mean and dataset.std: the model takes pictures as uint8, which are not normalised; leave them "
+                "out, or normalise with dataset.preprocess"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,7 +124,7 @@ class Pictures:
         how, file = self.how, self.files[index]
         try:
             with Image.open(file) as opened:
-                picture = opened.convert("L" if how.channels == 1 else "RGB")
+                picture = _of_eight_bits(opened, file).convert("L" if how.channels == 1 else "RGB")
         except (OSError, UnidentifiedImageError) as error:
             raise RequestError(f"dataset: {file} is no picture that can be read; remove it") from error
         if how.preprocess is not None:
@@ -120,6 +141,21 @@ class Pictures:
                 array = (array - np.array(how.mean, "float32")) / np.array(how.std, "float32")
         array = array if how.channels_last else array.transpose(2, 0, 1)
         return {how.input: array.astype(how.dtype)}, self.labels[index]
+
+
+def _of_eight_bits(picture: Any, file: Path) -> Any:
+    """The picture with 8 bits a channel: of 16 the upper ones, as Pillow itself does with colours. Raises RequestError
+    for numbers whose black and white nobody knows."""
+    from PIL import Image
+
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise RequestError(
+            f"dataset: {file} has pixels of 32 bits (mode {picture.mode}), whose white is not known; store it with 8 "
+            "or 16 bits"
+        )
+    return picture
 
 
 def _is_picture(file: Path) -> bool:

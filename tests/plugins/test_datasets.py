@@ -291,6 +291,34 @@ def test_classes_are_the_folders_of_the_evaluation_set_those_without_pictures_to
     assert ImageFolder("set", size=(8, 8), classes=("dog", "cat")).numbered is None
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_grey_picture_of_16_bits_keeps_its_greys(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    grey = np.repeat(np.array([[0, 64], [128, 255]], "uint16") * 257, 2, axis=1)
+    Image.fromarray(grey).save(f"set/0.{suffix}")
+    inputs, _ = whole(ImageFolder("set", size=(2, 4), channels=1, dtype="uint8"))
+    assert np.array_equal(inputs["image"][0, 0], grey >> 8)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_a_picture_of_32_bits_is_refused(dtype: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.zeros((4, 4), dtype)).save("set/0.tif")
+    with pytest.raises(RequestError, match=r"0\.tif has pixels of 32 bits"):
+        whole(ImageFolder("set", size=(2, 2)))
+
+
+def test_pictures_are_no_int8_and_bytes_are_not_normalised(tmp_path: Path) -> None:
+    pictures(tmp_path / "set")
+    with pytest.raises(RequestError, match=r"dataset\.preprocess must make int8 of a picture"):
+        ImageFolder("set").fitting((FreeSpec("x", (3, 8, 8), "int8"),)).load("evaluation")
+    with pytest.raises(RequestError, match="one for each of 3 channels"):
+        ImageFolder("set", size=(8, 8), mean=(0.5, 0.5), std=(0.5,)).load("evaluation")
+    ready = ImageFolder("set", mean=(0.5,), std=(0.5,)).fitting((FreeSpec("x", (3, 8, 8), "uint8"),))
+    with pytest.raises(RequestError, match=r"dataset\.mean and dataset\.std: the model takes pictures as uint8"):
+        ready.load("evaluation")
+
+
 def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     pictures(tmp_path / "set")
     Path("set/cat/broken.png").write_bytes(b"no picture")
