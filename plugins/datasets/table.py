@@ -1,6 +1,7 @@
 """Samples in the rows of a table: CSV, Parquet, JSON Lines, or a folder of a Hugging Face dataset."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -228,7 +229,7 @@ def _huggingface(path: Path, role: Role) -> Any:
     import pyarrow
 
     names = _SETS[role]
-    files = sorted(file for kind in ("*.arrow", "*.parquet") for file in path.rglob(kind))
+    files = sorted(file for kind in ("*.arrow", "*.parquet") for file in path.rglob(kind) if _is_data(file))
     parts = {name: [f for f in files if f.parent.name == name or f.name.startswith(f"{name}-")] for name in names}
     chosen = next((parts[name] for name in names if parts[name]), files)
     if not chosen:
@@ -237,3 +238,11 @@ def _huggingface(path: Path, role: Role) -> Any:
         return pandas.concat([pandas.read_parquet(file) for file in chosen], ignore_index=True)
     tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in chosen]
     return pyarrow.concat_tables(tables).to_pandas()
+
+
+def _is_data(file: Path) -> bool:
+    """Whether it is of the set itself, and no result of `map` or `filter` that the library keeps beside it."""
+    state = file.parent / "state.json"
+    if not state.is_file():
+        return not file.name.startswith("cache-")
+    return file.name in {listed["filename"] for listed in json.loads(state.read_text())["_data_files"]}

@@ -96,6 +96,12 @@ def frame() -> pandas.DataFrame:
     return pandas.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2], "label": Y})
 
 
+def arrow(rows: pandas.DataFrame, file: str) -> None:
+    table = pyarrow.Table.from_pandas(rows)
+    with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
 # --- roles
 
 
@@ -160,10 +166,7 @@ def test_the_columns_of_every_format_are_the_input_of_the_model(tmp_path: Path) 
     frame().to_json("eval.jsonl", orient="records", lines=True, double_precision=15)
     for split in ("train", "test"):
         (tmp_path / "hub" / split).mkdir(parents=True)
-        table = pyarrow.Table.from_pandas(frame() if split == "test" else frame()[:5])
-        file = f"hub/{split}/data-00000-of-00001.arrow"
-        with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+        arrow(frame() if split == "test" else frame()[:5], f"hub/{split}/data-00000-of-00001.arrow")
     right = whole(Npz(np.savez("same.npz", x=X, label=Y) or "same.npz"))
     for path, kind in (
         ("eval.csv", "csv"),
@@ -177,6 +180,16 @@ def test_the_columns_of_every_format_are_the_input_of_the_model(tmp_path: Path) 
         assert np.array_equal(labels, right[1])
     train = Table("hub", training_path="hub", format="huggingface").fitting(ONE).load("training")
     assert train is not None and len(train) == 5
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_the_datasets_library_caches_is_no_data(listed: bool, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    for name, rows in (("data-00000-of-00001", frame()), ("cache-1b2", frame()[:7]), ("tmp-3c4", frame()[:listed])):
+        arrow(rows, f"hub/{name}.arrow")
+    if listed:
+        Path("hub/state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    assert len(whole(Table("hub", format="huggingface").fitting(ONE))[1]) == COUNT - COUNT // 5
 
 
 def test_columns_are_found_by_the_names_of_the_inputs(tmp_path: Path) -> None:
