@@ -23,7 +23,7 @@ _SETS = {"evaluation": ("test", "validation", "train"), "calibration": ("train",
 @dataclass(frozen=True)
 class Table(Split):
     """Rows are samples. `label` names the column of labels; `classes` are its values in the model's numbering, where
-    they are not numbers.
+    they are not numbers and the model does not say it.
 
     `inputs` says which columns an input is made of; without it, columns that are called as the model's inputs are
     those, and a model of one input takes all `columns` in their order: without them those that the model itself names,
@@ -37,13 +37,20 @@ class Table(Split):
     columns: tuple[str, ...] = ()
     inputs: dict[str, list[str]] = field(default_factory=dict)
     declared: tuple[Any, ...] = ()  # the model's inputs, where it says so
+    missing: tuple[str, ...] = ()  # those that may lack a number
 
     folders: ClassVar[bool] = True
 
     def fitting(self, inputs: tuple[FreeSpec, ...]) -> Dataset:
         named = () if self.inputs else tuple(itertools.chain.from_iterable(spec.columns for spec in inputs))
         declared = tuple((spec.name, list(spec.axes), spec.dtype) for spec in inputs)
-        return replace(self, declared=declared, columns=self.columns or named)
+        return replace(
+            self,
+            declared=declared,
+            columns=self.columns or named,
+            missing=tuple(spec.name for spec in inputs if spec.missing),
+            classes=self.classes or next((spec.classes for spec in inputs), ()),
+        )
 
     def read(self, path: Path, field: str, role: Role) -> Samples:
         where = f"{field}={path}"
@@ -92,7 +99,10 @@ class Table(Split):
         if self.classes:
             known = {name: n for n, name in enumerate(self.classes)}
             if unknown := sorted({str(value) for value in values} - known.keys()):
-                raise RequestError(f"dataset.classes: {where} has the label {unknown[0]!r}, which is none of them")
+                raise RequestError(
+                    f"dataset.classes: {where} has the label {unknown[0]!r}, which is none of them "
+                    f"({', '.join(self.classes)})"
+                )
             return np.array([known[str(value)] for value in values])
         if values.dtype.kind == "b":
             return values.astype(np.int64)
@@ -138,7 +148,7 @@ class Table(Split):
             if values.dtype.kind not in "biuf":
                 mend = "make it numbers, leave it out with dataset.columns=[…], or use dataset.preprocess"
                 values = _stacked(values, column, where, mend)
-            if values.dtype.kind == "f" and np.isnan(values).any():
+            if name not in self.missing and values.dtype.kind == "f" and np.isnan(values).any():
                 row = int(np.argwhere(np.isnan(values))[0][0])
                 raise RequestError(
                     f"{where}: column {column!r} has no value in row {row + 1} of the data; fill it, or drop the row"

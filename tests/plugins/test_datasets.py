@@ -185,7 +185,11 @@ def test_the_columns_of_every_format_are_the_input_of_the_model(tmp_path: Path) 
 @pytest.mark.parametrize("listed", [True, False])
 def test_what_the_datasets_library_caches_is_no_data(listed: bool, tmp_path: Path) -> None:
     (tmp_path / "hub").mkdir()
-    for name, rows in (("data-00000-of-00001", frame()), ("cache-1b2", frame()[:7]), ("tmp-3c4", frame()[:listed])):
+    for name, rows in (
+        ("data-00000-of-00001", frame()),
+        ("cache-1b2", frame()[:7]),
+        ("tmp-3c4", frame()[: int(listed)]),
+    ):
         arrow(rows, f"hub/{name}.arrow")
     if listed:
         Path("hub/state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))

@@ -119,6 +119,65 @@ def test_a_pipeline_that_was_fitted_on_named_columns_gets_those_wherever_they_st
         Table("eval.csv", label="churn").fitting(model.declares()).load("evaluation")
 
 
+def test_columns_by_number_are_those_of_the_array_that_it_was_fitted_on(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    import joblib
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    scaled = ColumnTransformer([("scaled", StandardScaler(), [0, 1]), ("rest", "passthrough", [3])])
+    search = GridSearchCV(make_pipeline(scaled, Ridge()), {"ridge__alpha": [0.1, 1.0]}, cv=2)
+    joblib.dump(search.fit(X, X[:, 0] * 2 + X[:, 3]), "price.joblib")
+    pandas.DataFrame(X).assign(label=X[:, 0] * 2 + X[:, 3]).to_csv("eval.csv", index=False)
+    ready = prepared(SklearnModel("price.joblib", trust=True), Table("eval.csv"), tmp_path)
+    np.testing.assert_allclose(by_onnxruntime(ready)[0][:, 0], search.predict(whole(ready)["x"]), atol=1e-4)
+
+
+def test_classes_that_are_texts_are_numbered_as_the_pipeline_has_them(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    import joblib
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    names = np.array(["stays", "leaves"])[Y]
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, names)
+    joblib.dump(pipeline, "churn.joblib")
+    pandas.DataFrame(X).assign(label=names).to_csv("eval.csv", index=False)
+    ready = prepared(SklearnModel("churn.joblib", trust=True), Table("eval.csv"), tmp_path)
+    (probabilities,) = by_onnxruntime(ready)
+    samples = evaluation(ready.workload.dataset)
+    inputs, labels = next(batches(samples, len(samples)))
+    np.testing.assert_allclose(probabilities, pipeline.predict_proba(inputs["x"]), atol=1e-5)
+    right = pipeline.score(inputs["x"], pipeline.classes_[labels])
+    assert (probabilities.argmax(1) == labels).mean() == right > 0.6
+
+
+def test_what_is_missing_goes_to_a_pipeline_that_takes_it_and_to_no_other(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    import joblib
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    holes = np.where(np.random.default_rng(1).random(X.shape) < 0.2, np.float32(np.nan), X)
+    pandas.DataFrame(holes).assign(label=Y).to_csv("eval.csv", index=False)
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression()).fit(holes, Y)
+    joblib.dump(pipeline, "takes.joblib")
+    ready = prepared(SklearnModel("takes.joblib", trust=True), Table("eval.csv"), tmp_path)
+    assert np.isnan(given := whole(ready)["x"]).any()
+    assert np.array_equal(by_onnxruntime(ready)[0], pipeline.predict(given))
+    # StandardScaler lets it through, and what follows does not take it
+    joblib.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y), "refuses.joblib")
+    (spec,) = SklearnModel("refuses.joblib", trust=True).declares()
+    with pytest.raises(RequestError, match=r"column '\d' has no value in row"):
+        Table("eval.csv").fitting((spec,)).load("evaluation")
+
+
 class Boom:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("ran.txt"),)
