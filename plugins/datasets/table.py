@@ -55,13 +55,7 @@ class Table(Split):
     def read(self, path: Path, field: str, role: Role) -> Samples:
         where = f"{field}={path}"
         frame = self.frame(path, role, where)
-        names = list(frame.columns)
-        labels = self.labels(frame[self.label], where) if self.label in names else unlabelled(len(frame))
-        if self.label not in names and self.label != LABEL:
-            raise RequestError(
-                f"dataset.label={self.label}: {where} has no such column; it has {', '.join(names)}"
-                + nearest(self.label, names)
-            )
+        names, labels = list(frame.columns), self.known(frame, role, where)
         if self.preprocess is not None:
             return Rows(frame.drop(columns=self.label, errors="ignore").to_dict("records"), labels)
         arrays = {name: self._input(frame, name, columns, where) for name, columns in self._made_of(names, where)}
@@ -91,6 +85,22 @@ class Table(Split):
     def words(self) -> tuple[str, ...]:
         """The columns that are texts even where numbers stand in them."""
         return ()
+
+    def known(self, frame: Any, role: Role, where: str) -> NDArray[Any]:
+        """The labels of a table's rows, as far as they are needed: those that judge, where the configuration names
+        their column, and those that train, where the table has any. Raises RequestError."""
+        names = list(frame.columns)
+        if self.label not in names:
+            if role == "evaluation" and self.label != LABEL:
+                raise RequestError(
+                    f"dataset.label={self.label}: {where} has no such column; it has {', '.join(names)}"
+                    + nearest(self.label, names)
+                )
+            return unlabelled(len(frame))
+        missing = frame[self.label].isna()
+        if (role == "calibration" and missing.any()) or (role == "training" and missing.all()):
+            return unlabelled(len(frame))
+        return self.labels(frame[self.label], where)
 
     def labels(self, column: Any, where: str) -> NDArray[Any]:
         """A column as the model numbers it. Raises RequestError."""

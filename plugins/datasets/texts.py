@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from tuner.dataset import ArraySamples, Dataset, Role, Samples, unlabelled
+from tuner.dataset import ArraySamples, Dataset, Role, Samples
 from tuner.errors import RequestError
 from tuner.plugin import missing
 from tuner.plugins.datasets.table import Table, require_values
@@ -57,7 +57,7 @@ class Texts(Table):
                 raise RequestError(
                     f"{where} has no column {name!r}: dataset.text= names it, of {', '.join(frame.columns)}"
                 )
-        labels = self.labels(frame[self.label], where) if self.label in frame.columns else unlabelled(len(frame))
+        labels = self.known(frame, role, where)
         pairs = None if self.pair is None else _texts(frame[self.pair], where)
         texts = _texts(frame[self.text], where)
         return ArraySamples(tokens(self.tokenizer, texts, self.length, self.columns, pairs), labels)

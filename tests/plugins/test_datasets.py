@@ -225,6 +225,24 @@ def test_a_class_may_be_called_none_and_only_what_is_empty_is_missing(tmp_path: 
         Table("eval.csv", classes=names).load("evaluation")
 
 
+def test_only_a_table_that_judges_needs_labels(tmp_path: Path) -> None:
+    named = frame().rename(columns={"label": "churn"})
+    named.to_csv("eval.csv", index=False)
+    fields: dict[str, Any] = {"label": "churn", "classes": ("0", "1", "2", "3")}
+    for more in (named.drop(columns="churn"), named.assign(churn=None)):
+        more.to_csv("more.csv", index=False)
+        dataset = Table("eval.csv", calibration_path="more.csv", training_path="more.csv", **fields).fitting(ONE)
+        for role in ("calibration", "training"):
+            inputs, labels = whole(dataset, role)
+            assert inputs["features"].shape == (COUNT, 3) and not labelled(labels)
+        assert np.array_equal(whole(dataset)[1], Y)
+    named.assign(churn=[None, *Y[1:]]).to_csv("more.csv", index=False)
+    assert not labelled(whole(Table("eval.csv", calibration_path="more.csv", **fields), "calibration")[1])
+    for role, paths in (("training", ("eval.csv", "more.csv")), ("evaluation", ("more.csv", "eval.csv"))):
+        with pytest.raises(RequestError, match="column 'churn' has no value in row 1 of the data"):
+            whole(Table(paths[0], training_path=paths[1], **fields), role)
+
+
 def test_row_numbers_that_pandas_wrote_are_no_feature() -> None:
     frame().to_csv("eval.csv")
     inputs, labels = whole(Table("eval.csv").fitting(ONE))
