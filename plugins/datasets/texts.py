@@ -43,7 +43,8 @@ class Texts(Table):
         return (self.text,) if self.pair is None else (self.text, self.pair)
 
     def fitting(self, inputs: tuple[FreeSpec, ...]) -> Dataset:
-        return replace(self, columns=tuple(spec.name for spec in inputs))
+        declared = tuple((spec.name, list(spec.axes), spec.dtype) for spec in inputs)
+        return replace(self, declared=declared, columns=tuple(spec.name for spec in inputs))
 
     def key(self) -> dict[str, Any]:
         files = sorted(Path(self.tokenizer).glob(_TOKENIZER))
@@ -60,7 +61,9 @@ class Texts(Table):
         labels = self.known(frame, role, where)
         pairs = None if self.pair is None else _texts(frame[self.pair], where)
         texts = _texts(frame[self.text], where)
-        return ArraySamples(tokens(self.tokenizer, texts, self.length, self.columns, pairs), labels)
+        made = tokens(self.tokenizer, texts, self.length, self.columns, pairs)
+        wanted = {name: dtype for name, _, dtype in self.declared}
+        return ArraySamples({name: array.astype(wanted.get(name, "int64")) for name, array in made.items()}, labels)
 
 
 def _texts(column: Any, where: str) -> list[str]:
@@ -77,8 +80,8 @@ def _texts(column: Any, where: str) -> list[str]:
 def tokens(
     folder: str, texts: list[str], length: int, inputs: tuple[str, ...], pairs: list[str] | None = None
 ) -> dict[str, Any]:
-    """Texts, or pairs of them, as the tokenizer in a folder has them: those inputs, or all that it makes. Raises
-    RequestError where it does not load."""
+    """Texts, or pairs of them, as the tokenizer in a folder has them: those inputs, or all that it makes, int64. Raises
+    RequestError where it does not load, or makes no such input."""
     if reason := missing("transformers", "inference-tuner[transformers]"):
         raise RequestError(f"dataset.tokenizer: {reason}")
     from transformers import AutoTokenizer
@@ -91,4 +94,9 @@ def tokens(
         texts, pairs, padding="max_length", truncation=True, max_length=length, return_tensors="np",
         return_token_type_ids="token_type_ids" in inputs or None,
     )  # fmt: skip
+    if lacking := [name for name in inputs if name not in made]:
+        raise RequestError(
+            f"dataset.tokenizer={folder} makes {', '.join(made)}, and the model takes {', '.join(inputs)}: "
+            f"{lacking[0]!r} is none of them; export the model with its inputs called so"
+        )
     return {name: np.asarray(made[name], np.int64) for name in inputs or tuple(made)}

@@ -26,6 +26,7 @@ from tuner.plugins.models.timm_network import TimmModel
 from tuner.plugins.models.transformers_folder import TransformersModel
 from tuner.system.launcher import Launcher
 from tuner.target import Target
+from tuner.tensors import FreeSpec
 from tuner.workload import Workload
 
 CPU = Target("cpu", "cpu", threads=1)
@@ -264,6 +265,17 @@ def test_texts_are_what_stands_there_and_what_is_missing_is_refused(tmp_path: Pa
     Path("eval.csv").write_text("text,label\ngood,0\n,1\n")
     with pytest.raises(RequestError, match="column 'text' has no value in row 2 of the data"):
         Texts("eval.csv", format="csv", tokenizer="net").load("evaluation")
+
+
+def test_tokens_are_of_the_models_dtype_and_an_input_that_is_no_token_is_told(tmp_path: Path) -> None:
+    tokenizer_folder(tmp_path / "net")
+    Path("eval.jsonl").write_text('{"text": "good", "label": 0}\n')
+    samples = Texts("eval.jsonl", format="jsonl", tokenizer="net", length=2)
+    names = {"input_ids": "int32", "attention_mask": "int64"}
+    inputs, _ = evaluation(samples.fitting(tuple(FreeSpec(name, ("s",), dtype) for name, dtype in names.items())))[0]
+    assert {name: array.dtype.name for name, array in inputs.items()} == names
+    with pytest.raises(RequestError, match=r"makes input_ids, .*'input_word_ids' is none of them"):
+        evaluation(samples.fitting((FreeSpec("input_word_ids", ("s",), "int32"),)))
 
 
 # --- pictures
