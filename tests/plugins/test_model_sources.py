@@ -21,6 +21,7 @@ from tuner.plugins.datasets.image_folder import ImageFolder
 from tuner.plugins.datasets.npz import Npz
 from tuner.plugins.datasets.table import Table
 from tuner.plugins.datasets.texts import Texts
+from tuner.plugins.models.efficientnet_lite0 import EfficientNetLite0
 from tuner.plugins.models.sklearn_pipeline import SklearnModel
 from tuner.plugins.models.timm_network import TimmModel
 from tuner.plugins.models.transformers_folder import TransformersModel
@@ -308,6 +309,10 @@ def test_pictures_are_normalised_as_timm_declares(monkeypatch: pytest.MonkeyPatc
     timm = SimpleNamespace(create_model=lambda *_, **__: SimpleNamespace(default_cfg=declared))
     monkeypatch.setitem(sys.modules, "timm", timm)
     normalised(model, [1.0, 3.0, 7.0])
+
+
+def test_pictures_are_normalised_as_the_bundled_classifier_was_trained(tmp_path: Path) -> None:
+    normalised(EfficientNetLite0(), [1.0] * 3)
 
 
 def normalised(model: ModelSource, white: list[float]) -> None:
