@@ -96,6 +96,12 @@ class Dataset(Checked, ABC):
     suffixes: ClassVar[Mapping[str, str]] = {}
     """By the suffix of a `path` that no other dataset takes, the name of its YAML in conf/dataset."""
 
+    @property
+    def numbered(self) -> int | None:
+        """How many classes it numbered by itself, in an order of its own, which may not be the model's; None where the
+        labels are the user's own."""
+        return None
+
     @abstractmethod
     def load(self, role: Role) -> Samples | None:
         """The samples of a role, or None where the dataset has none. Called in workers.

@@ -46,11 +46,21 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class FreeSpec:
-    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one."""
+    """One input as a model declares it: its axes *per sample*, of a fixed size or by the name of a free one.
+
+    Where the model says so, `columns` are the names of the numbers along its only axis, in their order; `mean` and
+    `std`, of each channel, are what a picture is normalised by whose black is 0 and white 1; `missing`: NaN is one of
+    its values; `classes` are the texts that it tells apart, in its numbering.
+    """
 
     name: str
     axes: tuple[int | str, ...]
     dtype: str
+    columns: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    missing: bool = False
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

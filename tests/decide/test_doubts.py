@@ -35,6 +35,13 @@ def test_too_few_samples_are_told(count: int, raised: bool) -> None:
     assert [d.name for d in told] == ["evaluation_too_small"] * raised
 
 
+def test_samples_of_two_roles_are_told() -> None:
+    samples = {"evaluation": 100, "calibration": 40, "training": 500}
+    assert not list(doubts.about_roles({"calibration": 0, "training": 0}, samples))  # type: ignore[dict-item]
+    (told,) = doubts.about_roles({"calibration": 3, "training": 0}, samples)  # type: ignore[dict-item]
+    assert told.name == "seen_before" and told.sentence.startswith("3 of 40 calibration samples have")
+
+
 @pytest.mark.parametrize("scores", [None, np.full(99, 0.5)])
 def test_too_few_to_resample_are_told(scores: Any) -> None:
     goal = Goal({"accuracy_drop": 0.01})

@@ -14,7 +14,7 @@ from tuner.dataset import ArraySamples
 from tuner.errors import CandidateError, RequestError
 from tuner.forms import onnx as onnx_form
 from tuner.forms import onnx_entry
-from tuner.forms.onnx import ONNX
+from tuner.forms.onnx import ONNX, declared
 from tuner.forms.onnx_read import require_usable
 from tuner.model import Model
 from tuner.plugins.models.onnx_file import OnnxModel
@@ -349,16 +349,22 @@ def test_a_graph_that_came_quantized_is_told_from_one_in_float(tmp_path: Path) -
     assert not let_in(recurrent(tmp_path / "other.onnx", "n"), sequences(), tmp_path / "float").quantized
 
 
-def summed(path: Path) -> Path:
+def summed(path: Path, batch: str | None = "n", time: str | None = "T") -> Path:
     """A graph for sequences of any length."""
     node = onnx.helper.make_node("ReduceSum", ["x", "time"], ["y"], keepdims=0)
-    return user_graph(path, [node], {"x": ["n", "T", 3]}, {"y": ["n", 3]}, time=np.array([1]))
+    return user_graph(path, [node], {"x": [batch, time, 3]}, {"y": [batch, 3]}, time=np.array([1]))
 
 
-def test_declared_lengths_are_the_shapes_that_a_graph_is_tuned_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch", "time", "called"), [("n", "T", "T"), (None, None, "axis 1")])
+def test_declared_lengths_are_the_shapes_that_a_graph_is_tuned_at(
+    batch: str | None, time: str | None, called: str, tmp_path: Path
+) -> None:
     samples, out = ArraySamples({"x": sequences().inputs["x"]}, np.arange(12)), tmp_path / "out"
     out.mkdir()
-    onnx_entry.let_in(summed(tmp_path / "user.onnx"), out / ONNX.file, samples, {}, {"T": {2: 6, 4: 2}})
+    user = summed(tmp_path / "user.onnx", batch, time)
+    (spec,) = declared(user, {})
+    assert called in spec.axes, "as a made-up sample's axis is called"
+    onnx_entry.let_in(user, out / ONNX.file, samples, {}, {called: {2: 6, 4: 2}})
     model = ONNX.described(Model(ONNX, out, (TensorSpec("x", (5, 3), "float32"),)), samples)
     assert [(shape.inputs[0].shape, shape.calls) for shape in model.shapes] == [((2, 3), 3), ((4, 3), 1)]
     assert model.inputs == model.shapes[-1].inputs, "the largest"

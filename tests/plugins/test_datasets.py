@@ -96,6 +96,12 @@ def frame() -> pandas.DataFrame:
     return pandas.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2], "label": Y})
 
 
+def arrow(rows: pandas.DataFrame, file: str) -> None:
+    table = pyarrow.Table.from_pandas(rows)
+    with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
 # --- roles
 
 
@@ -160,10 +166,7 @@ def test_the_columns_of_every_format_are_the_input_of_the_model(tmp_path: Path) 
     frame().to_json("eval.jsonl", orient="records", lines=True, double_precision=15)
     for split in ("train", "test"):
         (tmp_path / "hub" / split).mkdir(parents=True)
-        table = pyarrow.Table.from_pandas(frame() if split == "test" else frame()[:5])
-        file = f"hub/{split}/data-00000-of-00001.arrow"
-        with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+        arrow(frame() if split == "test" else frame()[:5], f"hub/{split}/data-00000-of-00001.arrow")
     right = whole(Npz(np.savez("same.npz", x=X, label=Y) or "same.npz"))
     for path, kind in (
         ("eval.csv", "csv"),
@@ -177,6 +180,20 @@ def test_the_columns_of_every_format_are_the_input_of_the_model(tmp_path: Path) 
         assert np.array_equal(labels, right[1])
     train = Table("hub", training_path="hub", format="huggingface").fitting(ONE).load("training")
     assert train is not None and len(train) == 5
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_the_datasets_library_caches_is_no_data(listed: bool, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    for name, rows in (
+        ("data-00000-of-00001", frame()),
+        ("cache-1b2", frame()[:7]),
+        ("tmp-3c4", frame()[: int(listed)]),
+    ):
+        arrow(rows, f"hub/{name}.arrow")
+    if listed:
+        Path("hub/state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    assert len(whole(Table("hub", format="huggingface").fitting(ONE))[1]) == COUNT - COUNT // 5
 
 
 def test_columns_are_found_by_the_names_of_the_inputs(tmp_path: Path) -> None:
@@ -194,6 +211,36 @@ def test_classes_are_numbered_as_the_model_has_them() -> None:
     frame().assign(label=np.array(["no", "yes"])[Y % 2]).to_csv("eval.csv", index=False)
     rows = Npz._dealt(Table("eval.csv"), COUNT)["evaluation"]
     assert np.array_equal(whole(Table("eval.csv", classes=("yes", "no")))[1], 1 - (Y % 2)[rows])
+
+
+def test_a_class_may_be_called_none_and_only_what_is_empty_is_missing(tmp_path: Path) -> None:
+    words, names = ["None", "NA", "null", "yes"], ("yes", "null", "NA", "None")
+    for content in (words, ["None", "NA", "null", "nan"]):
+        frame().assign(label=[content[n] for n in Y], b=1).to_csv("eval.csv", index=False)
+        known = names if "yes" in content else ("nan", *names[1:])
+        rows = Npz._dealt(Table("eval.csv"), COUNT)["evaluation"]
+        assert np.array_equal(whole(Table("eval.csv", classes=known))[1], 3 - Y[rows])
+    Path("eval.csv").write_text("a,label\n1,None\n2,\n3,yes\n")
+    with pytest.raises(RequestError, match="column 'label' has no value in row 2 of the data"):
+        Table("eval.csv", classes=names).load("evaluation")
+
+
+def test_only_a_table_that_judges_needs_labels(tmp_path: Path) -> None:
+    named = frame().rename(columns={"label": "churn"})
+    named.to_csv("eval.csv", index=False)
+    fields: dict[str, Any] = {"label": "churn", "classes": ("0", "1", "2", "3")}
+    for more in (named.drop(columns="churn"), named.assign(churn=None)):
+        more.to_csv("more.csv", index=False)
+        dataset = Table("eval.csv", calibration_path="more.csv", training_path="more.csv", **fields).fitting(ONE)
+        for role in ("calibration", "training"):
+            inputs, labels = whole(dataset, role)
+            assert inputs["features"].shape == (COUNT, 3) and not labelled(labels)
+        assert np.array_equal(whole(dataset)[1], Y)
+    named.assign(churn=[None, *Y[1:]]).to_csv("more.csv", index=False)
+    assert not labelled(whole(Table("eval.csv", calibration_path="more.csv", **fields), "calibration")[1])
+    for role, paths in (("training", ("eval.csv", "more.csv")), ("evaluation", ("more.csv", "eval.csv"))):
+        with pytest.raises(RequestError, match="column 'churn' has no value in row 1 of the data"):
+            whole(Table(paths[0], training_path=paths[1], **fields), role)
 
 
 def test_row_numbers_that_pandas_wrote_are_no_feature() -> None:
@@ -219,7 +266,7 @@ def test_row_numbers_that_pandas_wrote_are_no_feature() -> None:
         ({"classes": ("yes",)}, {"label": "no"}, "has the label 'no', which is none of them"),
         ({}, {"b": "red"}, "column 'b' is text ([red])"),
         ({}, {"b": float("nan")}, "column 'b' has no value in row 1 of the data"),
-        ({}, {"label": float("nan")}, "column 'label' has rows without a value"),
+        ({}, {"label": float("nan")}, "column 'label' has no value in row 1 of the data"),
         ({}, {"id": 3}, "takes 3 numbers a sample, and dataset.path=eval.csv has 4 columns besides 'label'"),
         ({"columns": ("a", "z", "c")}, {}, "has no column 'z'"),
         ({"preprocess": "usersown:broken"}, {}, "dataset.preprocess=usersown:broken fails for sample 0: KeyError"),
@@ -254,6 +301,57 @@ def test_pictures_are_as_the_model_declares(tmp_path: Path) -> None:
     assert np.allclose(inputs["image"][:, 2], 1.0)
     assert whole(ImageFolder("set", preprocess="usersown:picture"))[0]["x"].shape == (8, 5, 10, 3)
     assert not labelled(whole(ImageFolder("set/cat", size=(8, 8)))[1])
+
+
+def test_classes_are_the_folders_of_the_evaluation_set_those_without_pictures_too(tmp_path: Path) -> None:
+    pictures(tmp_path / "set")
+    for empty in ("set/bird", "set/.cache"):
+        Path(empty).mkdir()
+    Image.new("RGB", (4, 4)).save("set/.cache/hidden.png")
+    pictures(tmp_path / "training")
+    dataset = ImageFolder("set", training_path="training", size=(8, 8))
+    assert dataset.numbered == 3
+    for role in ("evaluation", "training"):
+        assert set(whole(dataset, role)[1]) == {1, 2}
+    (tmp_path / "training/cow").mkdir()
+    Image.new("RGB", (4, 4)).save("training/cow/0.png")
+    with pytest.raises(
+        RequestError, match=r"training_path=training has a folder 'cow', which is none of them \(bird, cat"
+    ):
+        dataset.load("training")
+    assert ImageFolder("set/cat", size=(8, 8)).numbered is None
+    before = dataset.key()
+    Path("set/bird").rmdir()
+    assert dataset.key() != before
+    assert ImageFolder("set", size=(8, 8), classes=("dog", "cat")).numbered is None
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_grey_picture_of_16_bits_keeps_its_greys(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    grey = np.repeat(np.array([[0, 64], [128, 255]], "uint16") * 257, 2, axis=1)
+    Image.fromarray(grey).save(f"set/0.{suffix}")
+    inputs, _ = whole(ImageFolder("set", size=(2, 4), channels=1, dtype="uint8"))
+    assert np.array_equal(inputs["image"][0, 0], grey >> 8)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_a_picture_of_32_bits_is_refused(dtype: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.zeros((4, 4), dtype)).save("set/0.tif")
+    with pytest.raises(RequestError, match=r"0\.tif has pixels of 32 bits"):
+        whole(ImageFolder("set", size=(2, 2)))
+
+
+def test_pictures_are_no_int8_and_bytes_are_not_normalised(tmp_path: Path) -> None:
+    pictures(tmp_path / "set")
+    with pytest.raises(RequestError, match=r"dataset\.preprocess must make int8 of a picture"):
+        ImageFolder("set").fitting((FreeSpec("x", (3, 8, 8), "int8"),)).load("evaluation")
+    with pytest.raises(RequestError, match="one for each of 3 channels"):
+        ImageFolder("set", size=(8, 8), mean=(0.5, 0.5), std=(0.5,)).load("evaluation")
+    ready = ImageFolder("set", mean=(0.5,), std=(0.5,)).fitting((FreeSpec("x", (3, 8, 8), "uint8"),))
+    with pytest.raises(RequestError, match=r"dataset\.mean and dataset\.std: the model takes pictures as uint8"):
+        ready.load("evaluation")
 
 
 def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -36,3 +36,10 @@ def test_a_dataset_that_is_named_stays(folder: Path) -> None:
     with pytest.raises(RequestError, match="no folder with a tokenizer"):
         dataset("model=transformers", f"model.path={folder}", "dataset=texts", f"dataset.path={folder}/eval.npz")
     assert composed(["dataset=csv", "dataset.path=eval.npz"]).dataset._target_.endswith("table.Table")
+
+
+def test_a_mapping_of_names_of_ones_own_may_be_one_value() -> None:
+    made_up = composed(["dataset=random", "dataset.axes={axis 3:4}", "dataset.axes.T=5"]).dataset
+    assert made_up.axes == {"axis 3": 4, "T": 5}
+    with pytest.raises(RequestError, match=r"dataset\.axess: no such key; did you mean dataset\.axes"):
+        request(["dataset=random", "dataset.axess={T:4}"])

@@ -11,6 +11,7 @@ import numpy as np
 
 from tuner import catalog
 from tuner.build.builder import Source
+from tuner.build.overlap import shared
 from tuner.build.samples import Kept, keep
 from tuner.build.store import Store, content_digest
 from tuner.dataset import ROLES, Dataset, Role, evaluation
@@ -31,12 +32,13 @@ _ARRAYS = "arrays"  # the stage of the store
 @dataclass(frozen=True)
 class Prepared:
     """The workload with its samples on disk, the float model there, how many samples each role has (0: none), and the
-    digest of the files that hold them."""
+    digest of the files that hold them. `shared` says how many of another role are evaluation samples too."""
 
     workload: Workload
     source: Source
     samples: dict[Role, int]
     data: str
+    shared: dict[Role, int]
 
     @property
     def content(self) -> dict[str, Any]:
@@ -72,9 +74,10 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
             if source.requirements:
                 at_home = stack.enter_context(launcher.with_libraries_of(source).open(log))
             kept, made_from = _kept(dataset.fitting(at_home.run(source.declares)), store, scratch, worker, progress)
-            dataset = Kept(kept, json.dumps(made_from))
+            made_up, dataset = dataset.made_up, Kept(kept, json.dumps(made_from), dataset.numbered)
             workload = replace(workload, dataset=dataset)
             samples, inputs = worker.run(_describe, dataset)
+            seen = {} if made_up else worker.run(shared, dataset)
             key = source.key(dataset)
             if key is None:
                 at_home.run_watched(progress, _write, workload, scratch)
@@ -88,7 +91,7 @@ def prepare(workload: Workload, store: Store, scratch: Path, launcher: Launcher,
         except CandidateError as error:
             raise RequestError(f"model {workload.name}: {error.sentence}; the log is {log}") from error
     return Prepared(
-        workload, Source(replace(model, key=content, former=former), dataset), samples, content_digest(kept)
+        workload, Source(replace(model, key=content, former=former), dataset), samples, content_digest(kept), seen
     )
 
 

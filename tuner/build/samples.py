@@ -25,11 +25,16 @@ class Kept(Dataset):
     """The samples of another dataset as arrays on disk, mapped into memory.
 
     Every worker opens samples; this spares each the imports and the work by which they are made. `folder` is what
-    `keep` filled, `identity` the original's key as JSON.
+    `keep` filled, `identity` the original's key as JSON, `classes` how many it numbered by itself.
     """
 
     folder: Path
     identity: str
+    classes: int | None = None
+
+    @property
+    def numbered(self) -> int | None:
+        return self.classes
 
     def load(self, role: Role) -> Samples | None:
         order = self.folder / role / _ORDER

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.candidate import Candidate
+from tuner.dataset import Role
 from tuner.evaluate.accuracy import no_better
 from tuner.goal import Goal
 from tuner.judging import Judging
@@ -86,6 +87,17 @@ def about_made_up(judged: bool) -> Iterator[Doubt]:
             "made_up_inputs",
             "the inputs were made up: the figures are of speed alone, nothing is known of the champion's accuracy, and "
             "it is not registered; repeat the study with samples of your own (dataset.path=)",
+        )
+
+
+def about_roles(shared: Mapping[Role, int], samples: Mapping[Role, int]) -> Iterator[Doubt]:
+    """Whether some of what judges was seen before. `shared` are the samples of another role, of so many `samples`, that
+    are evaluation samples too."""
+    if some := [f"{count} of {samples[role]} {role} samples" for role, count in shared.items() if count]:
+        yield Doubt(
+            "seen_before",
+            f"{' and '.join(some)} have the inputs of an evaluation sample: what was seen before may look better than "
+            "what was not; take such samples out of one file or the other",
         )
 
 

@@ -20,6 +20,7 @@ from tuner.artifact import Artifact
 from tuner.dataset import batches, evaluation, labelled, not_finite
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval
+from tuner.evaluate.classes import require_classes
 from tuner.evaluate.reference import CHECK_BATCH, reference_candidate, scored_as
 from tuner.evaluate.rig import Rig
 from tuner.judging import Answers, Judging, Labels, Scores
@@ -239,6 +240,7 @@ def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
         raise RequestError(f"model {workload.name}: {error}; {unclean}") from error
     if not odd and any(judging.infinite or ()) and (unclean := not_finite(samples)):
         raise RequestError(f"model {workload.name}: the float model answers infinity; {unclean}")
+    require_classes(workload.dataset.numbered, judging, outputs)
     (out / "judging.json").write_text(json.dumps(judging.to_json()))
     scores.save(out / "scores.npz")
     if judging.function.against != "float":

@@ -78,6 +78,11 @@ class GraphInput:
         fitting.sort(key=lambda axis: (not _called_batch(dims[axis]), axis > 0, isinstance(dims[axis], int)))
         return [*fitting]
 
+    @property
+    def axes(self) -> tuple[int | str, ...]:
+        """`dims`, where a free axis without a name is called by its place."""
+        return tuple(f"axis {place}" if dim is None else dim for place, dim in enumerate(self.dims or ()))
+
     def __str__(self) -> str:
         dims = "any" if self.dims is None else ", ".join("any" if d is None else str(d) for d in self.dims)
         return f"({dims})"
@@ -183,10 +188,9 @@ def declared(path: Path, batch_axes: Mapping[str, int]) -> tuple[FreeSpec, ...]:
         return ()
     specs = []
     for name, given in graph.items():
-        dims = [f"axis {n}" if dim is None else dim for n, dim in enumerate(given.dims or ())]
-        called = next((axis for axis, dim in enumerate(dims) if _called_batch(dim)), 0)
+        called = next((axis for axis, dim in enumerate(given.axes) if _called_batch(dim)), 0)
         batch = batch_axes.get(name, called)
-        specs.append(FreeSpec(name, (*dims[:batch], *dims[batch + 1 :]), given.dtype))
+        specs.append(FreeSpec(name, (*given.axes[:batch], *given.axes[batch + 1 :]), given.dtype))
     return tuple(specs)
 
 

@@ -59,7 +59,7 @@ def let_in(
     sample = batch_axis.rows(samples, 1)[0]
     specs = tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in sample.items())
     check_inputs(graph_inputs, specs)
-    lengths = Lengths.of({name: each.dims or () for name, each in graph_inputs.items()}, axes or {})
+    lengths = Lengths.of({name: each.axes for name, each in graph_inputs.items()}, axes or {})
     if unknown := set(declared) - set(graph_inputs):
         raise RequestError(f"model.inputs.{min(unknown)}: the model has no such input; it takes {sorted(graph_inputs)}")
     trials = _Trials(proto, out.parent, where, samples, lengths)

@@ -36,7 +36,7 @@ from tuner.target import Target
 _SPACE = "search_space."
 _ABSENT = object()
 # a field that is a mapping: what it may have, the plugin knows
-_OPEN = re.compile(r"^((model|dataset)\.\w+\.|target\.(peak_tflops|memory_gb_s|tvm|remote)[.=])")
+_OPEN = re.compile(r"^((model|dataset)\.\w+(\.|=\{)|target\.(peak_tflops|memory_gb_s|tvm|remote)[.=])")
 
 _DATASET = re.compile(r"[+~]*dataset(@[\w.]+)?=")
 

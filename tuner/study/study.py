@@ -134,6 +134,7 @@ class Study:
         about_metric = doubts.about_metric(judging, value, request.goal) if judged else ()
         self._doubts = [*doubts.about_made_up(judged), *self._guessing, *about_metric, *self._doubts]
         count = prepared.samples["evaluation"]
+        self._doubts += doubts.about_roles(prepared.shared, prepared.samples)
         self._doubts += doubts.about_samples(judging, reference.scores.samples, count, request.goal)
         self._doubts += [*doubts.about_lengths(model.shapes), *doubts.about_batch(model.inputs)]
         self._doubts += doubts.about_reach(call_ms, reference.candidate.batch_size, request.goal)
