@@ -92,6 +92,10 @@ class Race:
         """Whether it came home in some round."""
         return any(name in laps for laps in self.rounds)
 
+    def finished(self, name: str) -> bool:
+        """Whether it came home in every round that it was in."""
+        return self.ran(name) and name not in self.failed
+
     def turns(self, name: str) -> list[Sequence[NDArray[Any]]]:
         """Its calls in ms, by turn and by round."""
         return [laps[name].timing.wall_ms for laps in self.rounds if name in laps]
