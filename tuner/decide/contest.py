@@ -9,7 +9,7 @@ from tuner.decide.race import Race
 from tuner.evaluate.rig import Rig
 from tuner.goal import Goal
 from tuner.measure.scenario import figures, interval
-from tuner.measure.statistics import RESAMPLES, Interval, drift
+from tuner.measure.statistics import Interval, drift
 from tuner.measurement import Measurement
 from tuner.trial import Outcome
 from tuner.verdict import Finding
@@ -34,7 +34,8 @@ class Incumbent:
 @dataclass(frozen=True)
 class Contest:
     """A race that was held, and the measurements of those that ran to its end or dropped out, by their names in it: a
-    candidate's key, or `INCUMBENT`. One that failed, in whatever round, is not among them: its next process may too."""
+    candidate's key, or `INCUMBENT`. One that failed, in whatever round, is not among them: its next process may too.
+    Nor is one of so few rounds that they give no interval."""
 
     race: Race
     findings: Mapping[str, Finding]
@@ -78,13 +79,10 @@ def raced_measurement(outcome: Outcome, race: Race, name: str, goal: Goal, machi
     """
     rounds, candidate = race.turns(name), outcome.candidate
     turns = [turn for turns in rounds for turn in turns]
-    resamples = RESAMPLES if len(rounds) == 1 else 0
-    latency, rate = figures(goal, turns, candidate, evenness=race.evenness(name), resamples=resamples)
-    if len(rounds) > 1:
-        latency = replace(latency, ci95=interval(goal, rounds, candidate, rate, machine_drift))
+    latency, rate = figures(goal, turns, candidate, evenness=race.evenness(name))
     return replace(
         outcome.measurement,
-        latency_ms=latency,
+        latency_ms=replace(latency, ci95=interval(goal, rounds, candidate, rate, machine_drift)),
         throughput=rate,
         throughput_normalised=None,
         timing_precise=None,

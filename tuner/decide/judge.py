@@ -174,7 +174,7 @@ class Judge:
             vs_eager_ci95=contest.interval(winner, best["eager"], kept),
             vs_best_untuned_ci95=contest.interval(winner, best["best_untuned"], kept),
             noise=contest.race.noise,
-            race_rounds=len(contest.race.rounds),
+            race_rounds=len(contest.race.turns(winner)),
             incumbent=contest.finding(INCUMBENT),
         )
 
