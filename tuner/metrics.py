@@ -10,7 +10,7 @@
 A plain function of the outputs and labels of a batch that gives one score a sample needs no decorator: more is better.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ from tuner.system.code import resolve
 from tuner.system.spelling import nearest
 
 AUTO = "auto"  # the metric that suits the labels and the shape of the outputs
-_FIRST = 1000  # samples tell how outputs are spread
 Function = Callable[[Sequence[NDArray[Any]], Any], Any]
 
 
@@ -55,41 +54,6 @@ class Metric:
     def lost(self, value: Any, than: Any) -> Any:
         """By how much `value` is worse than another, numbers or arrays of them."""
         return than - value if self.better == "more" else value - than
-
-
-class Truth(list[NDArray[Any] | None]):
-    """The float model's outputs for some samples; None for one that has no batch axis. `spreads` are the standard
-    deviations of all its numbers, over all samples."""
-
-    def __init__(self, outputs: Iterable[NDArray[Any] | None], spreads: Sequence[float]) -> None:
-        super().__init__(outputs)
-        self.spreads = list(spreads)
-
-    @classmethod
-    def of(cls, outputs: Sequence[NDArray[Any]], count: int) -> "Truth":
-        """Of the outputs for so many samples, which is all of them."""
-        whole = [output if output.ndim and len(output) == count else None for output in outputs]
-        return cls(whole, [1.0 if output is None else _spread(output[:_FIRST]) for output in whole])
-
-    @property
-    def total(self) -> int:
-        """How many samples it is of."""
-        return next(len(output) for output in self if output is not None)
-
-    def spread(self) -> float:
-        return self.spreads[0]
-
-    def only(self, place: int) -> "Truth":
-        return Truth([self[place]], [self.spreads[place]])
-
-    def rows(self, pick: Any) -> "Truth":
-        """A copy of what it has of some samples."""
-        return Truth([None if output is None else np.array(output[pick]) for output in self], self.spreads)
-
-
-def _spread(output: NDArray[Any]) -> float:
-    finite = output[np.isfinite(output)]
-    return float(finite.std()) or 1.0 if finite.size else 1.0
 
 
 def metric(**properties: Any) -> Callable[[Function], Metric]:
