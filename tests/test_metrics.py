@@ -191,6 +191,34 @@ def test_guessing_is_known_for_any_metric_by_shuffled_labels() -> None:
     assert not guessed(logits(DIGITS, 10), DIGITS, by=here("loudness"))  # it does not look at the labels
 
 
+CHURN = (np.arange(COUNT) % 10 > 0).astype(int)
+AMOUNTS = np.stack([seeded().exponential(size=COUNT), np.arange(COUNT)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("f1", CHURN, sklearn.metrics.f1_score(CHURN, np.ones(COUNT))),
+        ("f1", DIGITS, sklearn.metrics.f1_score(DIGITS, np.full(COUNT, 3), average="macro", zero_division=0)),
+        ("rmse", AMOUNTS, sklearn.metrics.root_mean_squared_error(AMOUNTS.ravel(), np.tile(AMOUNTS.mean(0), COUNT))),
+        ("mae", AMOUNTS, sklearn.metrics.mean_absolute_error(AMOUNTS, np.tile(np.median(AMOUNTS, 0), (COUNT, 1)))),
+    ],
+)
+def test_guessing_is_the_best_constant_answer(name: str, labels: NDArray[Any], value: float) -> None:
+    guess = metrics.find(name).guess
+    assert guess is not None and guess(labels) == pytest.approx(value)
+
+
+def test_a_model_worse_than_a_constant_answer_is_no_better_than_guessing() -> None:
+    """Where nine of ten churn, always answering so has an F1 of 0.947."""
+    nearly = np.where(np.arange(COUNT) % 40 == 1, 0.2, 0.9)[:, None].astype(np.float32)
+    assert settled([nearly], CHURN, by="f1")[1].value == pytest.approx(0.933, abs=0.001)
+    assert guessed(nearly, CHURN, by="f1") and not guessed(column(1.0), BINARY, by="f1")
+    far = AMOUNTS.mean(axis=0) + 0.01 * seeded().normal(size=AMOUNTS.shape) * AMOUNTS.std(axis=0)
+    for name in ("rmse", "mae"):
+        assert guessed(far, AMOUNTS, by=name) and not guessed(AMOUNTS + 0.1 * far, AMOUNTS, by=name)
+
+
 # --- metrics of one's own, and their faults
 
 
