@@ -119,7 +119,7 @@ class _Trials:
                 said = said or first_line(error, lines=2)
                 continue
             shapes = [output.shape for output in outputs]
-            layout = Layout.fixed(specs, [shapes, *others], size, refusal)
+            layout = Layout(specs, batch_axis.fixed_axes(specs, [shapes, *others], size), size, refusal)
             again = [o if a is None else np.flip(o, a) for o, a in zip(turned, layout.outputs, strict=True)]
             try:
                 batch_axis.same(outputs, again, **self._tolerance)
