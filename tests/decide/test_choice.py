@@ -206,7 +206,7 @@ def race_of(medians_ms: Mapping[str, float], fails: Mapping[str, int]) -> Race:
         nonlocal rounds
         rounds += 1
         failed = {name: "its process died" for name in names if fails.get(name) == rounds}
-        calls = {name: medians_ms.get(name, 2.0) for name in names if name not in failed}
+        calls = {name: medians_ms["a" if name == TWIN else name] for name in names if name not in failed}
         laps = {name: Lap(Timing((np.full(9, ms),), (ms,)), -math.log(ms), 1e3 / ms) for name, ms in calls.items()}
         return laps, failed
 
