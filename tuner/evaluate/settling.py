@@ -123,10 +123,7 @@ def settle(
             answers_nothing &= isinstance(error, CandidateError) and error.kind == "numerics"
             reasons[said] = f"{reasons[said]}, {called[place or 0]}" if said in reasons else called[place or 0]
     if not fitting:
-        why = "; ".join(f"{of}: {said}" for said, of in reasons.items()) if len(outputs) > 1 else next(iter(reasons))
-        if answers_nothing:
-            raise _AnswersNothing(f"the float model answers nothing that could be judged: {why}")
-        raise RequestError(f"metric={typed(metric)} cannot judge the float model's answers: {why}. There are {CHOICES}")
+        raise _refusal(metric, reasons, len(outputs), answers_nothing)
     (judging, scores), *others = fitting.items()
     if any(not _same(scores, other) for _, other in others):
         places = [judged.output or 0 for judged in fitting]
@@ -142,6 +139,14 @@ def settle(
     if isinstance(truth, Truth):
         return judging, scores
     return replace(judging, guess=_guess(judging, scores, parts, truth)), scores
+
+
+def _refusal(metric: str, reasons: Mapping[str, str], outputs: int, answers_nothing: bool) -> RequestError:
+    """Why none of so many outputs can be judged; `reasons` name the outputs that each is of."""
+    why = "; ".join(f"{of}: {said}" for said, of in reasons.items()) if outputs > 1 else next(iter(reasons))
+    if answers_nothing:
+        return _AnswersNothing(f"the float model answers nothing that could be judged: {why}")
+    return RequestError(f"metric={typed(metric)} cannot judge the float model's answers: {why}. There are {CHOICES}")
 
 
 def _fidelity(
