@@ -258,7 +258,8 @@ def _errors(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     rows, wanted = _columns(output), _columns(labels)
     if rows.shape != wanted.shape:
         raise RequestError(f"it gives {rows.shape[1]} numbers a sample, 'label' has {wanted.shape[1]}")
-    return rows - wanted
+    errors: NDArray[Any] = rows - wanted
+    return errors
 
 
 def _columns(array: NDArray[Any]) -> NDArray[Any]:
