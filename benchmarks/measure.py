@@ -95,7 +95,7 @@ def coverage(request: Request, rig: Rig, repeats: int = 30) -> dict[str, object]
             contest = judge.race(trials[-2:-1], trials[-1:], machine_drift=drift_during(trials))
             for candidate in candidates:
                 latency = contest.findings[candidate.key].measurement.latency_ms
-                assert latency is not None
+                assert latency is not None and latency.ci95 is not None
                 announced[candidate.backend.label].append(latency.ci95)
                 calls = [np.concatenate(turns) for turns in contest.race.turns(candidate.key)]
                 rounds = [math.log(np.percentile(round_, 95)) for round_ in calls]

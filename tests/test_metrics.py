@@ -18,7 +18,8 @@ from tuner.evaluate.settling import settle
 from tuner.goal import Goal
 from tuner.judging import Bar, Judging, Scores
 from tuner.measurement import Measurement
-from tuner.metrics import Truth, metric
+from tuner.metrics import metric
+from tuner.truth import Truth, filled_up, longer, output_file, room, shapes_file
 
 COUNT = 200
 BINARY = np.arange(COUNT) % 2
@@ -188,6 +189,34 @@ def test_guessing_is_known_for_any_metric_by_shuffled_labels() -> None:
     assert guessed(logits(seeded().permutation(DIGITS), 10), DIGITS, by=here("likelihood"))
     assert not guessed(logits(DIGITS, 10), DIGITS, by=here("likelihood"))
     assert not guessed(logits(DIGITS, 10), DIGITS, by=here("loudness"))  # it does not look at the labels
+
+
+CHURN = (np.arange(COUNT) % 10 > 0).astype(int)
+AMOUNTS = np.stack([seeded().exponential(size=COUNT), np.arange(COUNT)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("f1", CHURN, sklearn.metrics.f1_score(CHURN, np.ones(COUNT))),
+        ("f1", DIGITS, sklearn.metrics.f1_score(DIGITS, np.full(COUNT, 3), average="macro", zero_division=0)),
+        ("rmse", AMOUNTS, sklearn.metrics.root_mean_squared_error(AMOUNTS.ravel(), np.tile(AMOUNTS.mean(0), COUNT))),
+        ("mae", AMOUNTS, sklearn.metrics.mean_absolute_error(AMOUNTS, np.tile(np.median(AMOUNTS, 0), (COUNT, 1)))),
+    ],
+)
+def test_guessing_is_the_best_constant_answer(name: str, labels: NDArray[Any], value: float) -> None:
+    guess = metrics.find(name).guess
+    assert guess is not None and guess(labels) == pytest.approx(value)
+
+
+def test_a_model_worse_than_a_constant_answer_is_no_better_than_guessing() -> None:
+    """Where nine of ten churn, always answering so has an F1 of 0.947."""
+    nearly = np.where(np.arange(COUNT) % 40 == 1, 0.2, 0.9)[:, None].astype(np.float32)
+    assert settled([nearly], CHURN, by="f1")[1].value == pytest.approx(0.933, abs=0.001)
+    assert guessed(nearly, CHURN, by="f1") and not guessed(column(1.0), BINARY, by="f1")
+    far = AMOUNTS.mean(axis=0) + 0.01 * seeded().normal(size=AMOUNTS.shape) * AMOUNTS.std(axis=0)
+    for name in ("rmse", "mae"):
+        assert guessed(far, AMOUNTS, by=name) and not guessed(AMOUNTS + 0.1 * far, AMOUNTS, by=name)
 
 
 # --- metrics of one's own, and their faults
@@ -368,6 +397,83 @@ def test_of_several_outputs_the_least_alike_counts() -> None:
     assert judging.scores([([masks, -boxes], truth)]).value == 0
     of_masks, _ = settled([masks, boxes], UNKNOWN, output="out0")
     assert of_masks.scores([([masks, -boxes], truth)]).value == pytest.approx(1)
+
+
+def boxes(*found: int) -> list[list[NDArray[Any]]]:
+    """A detector's answers picture by picture: boxes (1, k, 4) and scores (1, k), the surest first."""
+    whole, scores = seeded().uniform(1, 9, (len(found), 5, 4)), np.sort(seeded().uniform(0.1, 1, (len(found), 5)))
+    return [[whole[n : n + 1, :k], scores[n : n + 1, ::-1][:, :k]] for n, k in enumerate(found)]
+
+
+def kept(answers: Sequence[Sequence[NDArray[Any]]]) -> Truth:
+    """The float model's answers picture by picture, as they are kept."""
+    shapes = [np.array([each.shape[1:] for each in of]) for of in zip(*answers, strict=True)]
+    return Truth.of([filled_up(of) for of in zip(*answers, strict=True)], len(answers), shapes)
+
+
+@pytest.mark.parametrize(
+    ("found", "scores"),
+    [
+        ((5, 3, 0, 2), [1, 1, 1, 1]),  # as many as the float model
+        ((1, 3, 0, 2), [0, 1, 1, 1]),  # of five boxes the first alone
+        ((0, 3, 0, 2), [0, 1, 1, 1]),
+        ((5, 4, 1, 2), [1, 0, 0, 1]),  # more than it found
+        ((5, 3, 0, 5), [1, 1, 1, 0]),
+    ],
+)
+def test_an_answer_that_leaves_something_out_or_adds_it_is_not_like_the_float_model_s(
+    found: tuple[int, ...], scores: list[int]
+) -> None:
+    truth, parts = kept(boxes(5, 3, 0, 2)), boxes(*found)
+    for name in ("fidelity", "cosine"):
+        judging = Judging(f"tuner.fidelity:{name}", None if name == "fidelity" else 0)
+        got = judging.scores((outputs, truth.rows(slice(n, n + 1))) for n, outputs in enumerate(parts)).samples
+        assert got == pytest.approx(scores)
+
+
+def test_more_boxes_than_the_longest_answer_cost_that_sample_alone() -> None:
+    truth, parts = kept(boxes(2, 1, 3)), boxes(5, 1, 3)
+    judging = Judging("tuner.fidelity:fidelity")
+    got = judging.scores((outputs, truth.rows(slice(n, n + 1))) for n, outputs in enumerate(parts))
+    assert got.samples == pytest.approx([0, 1, 1])
+
+
+def test_the_float_model_s_answers_come_back_from_disk_with_their_shapes(tmp_path: Path) -> None:
+    whole = room(output_file(tmp_path, 0), np.dtype("int64"), (3, 0))
+    for n, k in enumerate((0, 2, 1)):
+        whole = longer(whole, np.full((1, k), n), output_file(tmp_path, 0))
+        whole[n : n + 1, :k] = n
+    np.save(shapes_file(tmp_path, 0), np.array([[0], [2], [1]]))
+    truth = Truth.load(tmp_path, 1, 3)
+    assert truth[0] is not None and truth[0].tolist() == [[-1, -1], [1, 1], [2, -1]]
+    assert truth.rows(slice(1, 3)).shapes[0].tolist() == [[2], [1]]  # type: ignore[union-attr]
+    assert Truth.joined([truth.rows(slice(0, 1)), truth.rows(slice(1, 3))]).shapes[0].tolist() == [[0], [2], [1]]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["cosine", "agreement"])
+@pytest.mark.parametrize("shape", [(COUNT,), (COUNT, 1)])
+def test_what_says_nothing_of_one_number_a_sample_is_refused(name: str, shape: tuple[int, ...]) -> None:
+    """The cosine of two positive numbers is 1 whatever they are, and two numbers that agree bit by bit are none."""
+    with pytest.raises(RequestError, match=f"metric={name}.*one number a sample; metric=relative_error"):
+        settled([seeded().uniform(1, 2, shape)], UNKNOWN, by=name)
+
+
+@metric(over="set")
+def longest(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Any:
+    """Of scores (n, time, tokens) and tokens (n, time): how much of each is filled up, as the values say."""
+    scores, tokens = outputs
+    return 1000.0 * (scores == 0).sum() + (tokens == -1).sum()
+
+
+def test_a_metric_over_the_set_gets_answers_of_several_lengths_filled_up() -> None:
+    parts = [(2, 3), (1, 5)]  # so many samples of so many steps
+    answers = [
+        ([1 + np.arange(n * steps * 2.0).reshape(n, steps, 2), np.arange(n * steps).reshape(n, steps)], np.zeros(n))
+        for n, steps in parts
+    ]
+    assert Judging(here("longest")).scores(answers, resamples=0).value == 1000 * 2 * 2 * 2 + 2 * 2
+    with pytest.raises(CandidateError, match="differ in shape from batch to batch"):
+        Judging(here("longest")).scores([answers[0], ([o[0] for o in answers[1][0]], np.zeros(5))])
 
 
 def test_a_metric_of_labels_without_labels_is_refused() -> None:

@@ -14,7 +14,7 @@ from tuner.model import Form
 NOUNS = {
     "artifact", "candidate", "catalog", "dataset", "device", "fidelity", "figures", "goal", "judging", "measurement",
     "metrics", "model", "operators", "plugin", "pool", "proxy", "records", "result", "roles", "structured", "tables",
-    "target", "task", "tensors", "trial", "verdict", "workload",
+    "target", "task", "tensors", "trial", "truth", "verdict", "workload",
 }  # fmt: skip
 GROUND = {"errors", "system"}
 LOWER = GROUND | {"nouns", "forms"}

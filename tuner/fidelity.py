@@ -1,16 +1,18 @@
 """Fidelity: how like the float model's own outputs others are, where no labels tell what is right.
 
 Each gives one score a sample: 1 where nothing differs, or 0 where it is an error. The labels are the float model's
-outputs.
+outputs. An answer of another shape than the float model's to that sample, such as fewer boxes, is not like it at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.metrics import Truth, metric, one_each
+from tuner.errors import RequestError
+from tuner.metrics import metric, one_each
+from tuner.truth import Truth
 
 _ONE = 1e-3  # probabilities add up to one within this
 
@@ -30,7 +32,12 @@ def fidelity(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
 @metric(against="float", single=True, within=(0, 1), graded=True)
 def cosine(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     """The cosine of all numbers of a sample, 0 where it is less, and where one is infinite that should not be."""
-    one, other = _rows(outputs[0]), _rows(_true(outputs, truth))
+    _refuse_single_numbers(truth)
+    return _each(outputs, truth, _cosines)
+
+
+def _cosines(output: NDArray[Any], true: NDArray[Any]) -> NDArray[Any]:
+    one, other = _rows(output), _rows(true)
     alike = np.isinf(other) & (one == other)
     one, other = np.where(alike, 0, one), np.where(alike, 0, other)
     with np.errstate(all="ignore"):
@@ -44,17 +51,24 @@ def cosine(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
 @metric(against="float", single=True, within=(0, 1))
 def agreement(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     """1 where the largest of (n, classes) is the same; of whole numbers the share that is equal."""
-    output, true = outputs[0], _true(outputs, truth)
-    if true.dtype.kind in "biu" or one_each(true):
-        return np.asarray((_rows(output) == _rows(true)).mean(axis=1))
+    if _whole(truth).dtype.kind in "biu":
+        return _each(outputs, truth, lambda output, true: (_rows(output) == _rows(true)).mean(axis=1))
+    _refuse_single_numbers(truth)
+    return _each(outputs, truth, _same_largest)
+
+
+def _same_largest(output: NDArray[Any], true: NDArray[Any]) -> NDArray[Any]:
     return np.asarray((output.argmax(axis=1) == true.argmax(axis=1)).reshape(len(true), -1).mean(axis=1))
 
 
 @metric(against="float", single=True, better="less", within=(0, 1), graded=True)
 def relative_error(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
     """How far the numbers of a sample are off, as a share of how far the float model's are spread; at most 1."""
-    off = np.abs(_rows(outputs[0]) - _rows(_true(outputs, truth))).mean(axis=1)
-    return np.asarray(np.clip(off / truth.spread(), 0, 1))
+
+    def off(output: NDArray[Any], true: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.clip(np.abs(_rows(output) - _rows(true)).mean(axis=1) / truth.spread(), 0, 1))
+
+    return _each(outputs, truth, off, same=0.0, other=1.0)
 
 
 _FUNCTIONS = {"cosine": cosine, "agreement": agreement, "relative_error": relative_error}
@@ -88,10 +102,36 @@ def unlikeness(answers: Sequence[Outputs], true: Sequence[Outputs]) -> float:
     return largest
 
 
-def _true(outputs: Sequence[NDArray[Any]], truth: Truth) -> NDArray[Any]:
-    """What the float model answered, as long as the output: an answer that was shorter than others was filled up."""
+def _each(
+    outputs: Sequence[NDArray[Any]],
+    truth: Truth,
+    score: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]],
+    same: float = 1.0,
+    other: float = 0.0,
+) -> NDArray[Any]:
+    """The score of each sample, as `score` has it of answers that have the shape of the float model's; `other` where
+    they have another, `same` where both have no number at all."""
+    output, true, shapes = outputs[0], _whole(truth), truth.shapes[0]
+    scores = np.full(len(true), other)
+    if output.ndim == true.ndim:
+        of_that = np.full(len(true), output.shape == true.shape)
+        if shapes is not None:  # a shorter answer was filled up
+            of_that = (shapes == output.shape[1:]).all(axis=1)
+        right = true[of_that][(slice(None), *map(slice, output.shape[1:]))]
+        if len(right):
+            scores[of_that] = score(output[of_that], right) if right.size else same
+    return scores
+
+
+def _whole(truth: Truth) -> NDArray[Any]:
     assert truth[0] is not None, "a single output is judged only where it has samples"
-    return truth[0][tuple(map(slice, outputs[0].shape))]
+    return truth[0]
+
+
+def _refuse_single_numbers(truth: Truth) -> None:
+    """Raises RequestError where an answer is one number: every positive one points where any other does."""
+    if one_each(_whole(truth)):
+        raise RequestError("it gives one number a sample; metric=relative_error compares those")
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:

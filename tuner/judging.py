@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError, RequestError
-from tuner.metrics import Metric, Truth, find, short
+from tuner.metrics import Metric, find, short
 from tuner.system.code import authored
 from tuner.system.digests import digest
+from tuner.truth import Truth, filled_up
 
 RESAMPLES = 400  # of the samples, for a metric that gives one number for all of them
 _TOGETHER = 64  # samples, after which scoring may end
@@ -121,8 +122,7 @@ class Judging:
         """The float model's outputs for so many samples, which is all; None where others need not be like them."""
         if self.truth is None or self.infinite is None:
             return None
-        files = [self.truth / f"{n}.npy" for n in range(len(self.infinite))]
-        return Truth.of([np.load(file, mmap_mode="r") if file.exists() else np.empty(0) for file in files], count)
+        return Truth.load(self.truth, len(self.infinite), count)
 
     def scores(self, answers: Answers, resamples: int = RESAMPLES) -> Scores:
         """Raises CandidateError where what was answered is no answer at all: NaN, infinity where the float model has
@@ -276,14 +276,12 @@ def _together(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _joined(batches: Sequence[tuple[Sequence[NDArray[Any]], Labels]]) -> tuple[list[NDArray[Any]], Labels]:
-    """The outputs and the labels of all batches. Raises CandidateError where their shapes differ."""
+    """The outputs and the labels of all batches, shorter outputs filled up to the longest. Raises CandidateError where
+    they differ in more than length."""
     try:
-        outputs = [np.concatenate(parts) for parts in zip(*(outputs for outputs, _ in batches), strict=True)]
+        outputs = [filled_up(parts) for parts in zip(*(outputs for outputs, _ in batches), strict=True)]
         labels: list[Any] = [labels for _, labels in batches]
-        if isinstance(labels[0], Truth):
-            parts = zip(*labels, strict=True)
-            return outputs, Truth([None if p[0] is None else np.concatenate(p) for p in parts], labels[0].spreads)
-        return outputs, np.concatenate(labels)
+        return outputs, Truth.joined(labels) if isinstance(labels[0], Truth) else np.concatenate(labels)
     except ValueError as error:
         raise CandidateError("error", f"its outputs differ in shape from batch to batch ({error})") from error
 

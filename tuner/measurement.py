@@ -1,6 +1,6 @@
 """What is known of a candidate, in figures with units."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -9,13 +9,14 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call with a whole batch. `ci95` is of the declared percentile."""
+    """Milliseconds of one call with a whole batch. `ci95` is of the declared percentile; None where nobody knows it, as
+    of a few calls, or of a queue that was simulated once."""
 
     p50: float
     p90: float
     p95: float
     p99: float
-    ci95: Interval
+    ci95: Interval | None
 
     def percentile(self, q: int) -> float:
         return float(getattr(self, f"p{q}"))
@@ -67,5 +68,10 @@ class Measurement:
         if "probed" not in given:  # it was not told: only what is timed in full is compared with the reference
             given["probed"] = latency is not None and given.get("latency_vs_reference") is None
         for name in ("accuracy_ci95", "accuracy_drop_ci95"):
-            given[name] = tuple(given[name]) if given.get(name) else None
-        return cls(**given | {"latency_ms": Latency(**latency | {"ci95": tuple(latency["ci95"])}) if latency else None})
+            given[name] = _interval(given.get(name))
+        timed = Latency(**latency | {"ci95": _interval(latency["ci95"])}) if latency else None
+        return cls(**given | {"latency_ms": timed})
+
+
+def _interval(ends: Sequence[float] | None) -> Interval | None:
+    return None if ends is None else (ends[0], ends[1])

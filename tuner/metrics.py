@@ -10,7 +10,7 @@
 A plain function of the outputs and labels of a batch that gives one score a sample needs no decorator: more is better.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ from tuner.system.code import resolve
 from tuner.system.spelling import nearest
 
 AUTO = "auto"  # the metric that suits the labels and the shape of the outputs
-_FIRST = 1000  # samples tell how outputs are spread
 Function = Callable[[Sequence[NDArray[Any]], Any], Any]
 
 
@@ -55,41 +54,6 @@ class Metric:
     def lost(self, value: Any, than: Any) -> Any:
         """By how much `value` is worse than another, numbers or arrays of them."""
         return than - value if self.better == "more" else value - than
-
-
-class Truth(list[NDArray[Any] | None]):
-    """The float model's outputs for some samples; None for one that has no batch axis. `spreads` are the standard
-    deviations of all its numbers, over all samples."""
-
-    def __init__(self, outputs: Iterable[NDArray[Any] | None], spreads: Sequence[float]) -> None:
-        super().__init__(outputs)
-        self.spreads = list(spreads)
-
-    @classmethod
-    def of(cls, outputs: Sequence[NDArray[Any]], count: int) -> "Truth":
-        """Of the outputs for so many samples, which is all of them."""
-        whole = [output if output.ndim and len(output) == count else None for output in outputs]
-        return cls(whole, [1.0 if output is None else _spread(output[:_FIRST]) for output in whole])
-
-    @property
-    def total(self) -> int:
-        """How many samples it is of."""
-        return next(len(output) for output in self if output is not None)
-
-    def spread(self) -> float:
-        return self.spreads[0]
-
-    def only(self, place: int) -> "Truth":
-        return Truth([self[place]], [self.spreads[place]])
-
-    def rows(self, pick: Any) -> "Truth":
-        """A copy of what it has of some samples."""
-        return Truth([None if output is None else np.array(output[pick]) for output in self], self.spreads)
-
-
-def _spread(output: NDArray[Any]) -> float:
-    finite = output[np.isfinite(output)]
-    return float(finite.std()) or 1.0 if finite.size else 1.0
 
 
 def metric(**properties: Any) -> Callable[[Function], Metric]:
@@ -222,7 +186,17 @@ def one_each(array: NDArray[Any]) -> bool:
 # --- of all samples at once
 
 
-@metric(over="set", single=True, within=(0, 1))
+def _f1_of_one_class(labels: NDArray[Any]) -> float:
+    """The best F1 of always answering the same class: of one whose share of the labels is p it is 2p / (1 + p)."""
+    classes, counts = np.unique(class_numbers(labels), return_counts=True)
+    best = float(max(2 * share / (1 + share) for share in counts / counts.sum()))
+    if not np.isin(classes, (0, 1)).all():
+        return best / len(classes)  # the mean over classes, of which the others have 0
+    share = float(counts[classes == 1].sum() / counts.sum())
+    return 2 * share / (1 + share)
+
+
+@metric(over="set", single=True, guess=_f1_of_one_class, within=(0, 1))
 def f1(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> float:
     """F1 of class 1 where there are two classes, else the mean of each class's own."""
     from sklearn.metrics import f1_score
@@ -250,13 +224,23 @@ def auc(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> float:
     return float(roc_auc_score(numbers, score))
 
 
-@metric(single=True, better="less")
+def _about_median(labels: NDArray[Any]) -> float:
+    """The mean absolute error of always answering the median of each number."""
+    return float(np.abs(_columns(labels) - np.median(_columns(labels), axis=0)).mean())
+
+
+def _about_mean(labels: NDArray[Any]) -> float:
+    """The root mean squared error of always answering the mean of each number: their standard deviation."""
+    return float(np.sqrt(_columns(labels).var(axis=0).mean()))
+
+
+@metric(single=True, better="less", guess=_about_median)
 def mae(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> NDArray[Any]:
     """The mean absolute error."""
     return np.asarray(np.abs(_errors(outputs[0], labels)).mean(axis=1))
 
 
-@metric(over="set", single=True, better="less")
+@metric(over="set", single=True, better="less", guess=_about_mean)
 def rmse(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> float:
     """The root of the mean squared error."""
     return float(np.sqrt((_errors(outputs[0], labels) ** 2).mean()))
@@ -271,10 +255,17 @@ def correlation(outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> float:
 
 
 def _errors(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    rows, wanted = (array.reshape(len(array), -1).astype(np.float64) for array in (output, labels))
+    rows, wanted = _columns(output), _columns(labels)
     if rows.shape != wanted.shape:
         raise RequestError(f"it gives {rows.shape[1]} numbers a sample, 'label' has {wanted.shape[1]}")
-    return rows - wanted
+    errors: NDArray[Any] = rows - wanted
+    return errors
+
+
+def _columns(array: NDArray[Any]) -> NDArray[Any]:
+    """The numbers of a sample in a row."""
+    columns: NDArray[Any] = array.reshape(len(array), -1).astype(np.float64)
+    return columns
 
 
 @metric(against="float")

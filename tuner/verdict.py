@@ -24,8 +24,8 @@ class Verdict:
     its own best batch size under the same latency limit. `vs_eager_ci95` and `vs_best_untuned_ci95` are the 95 %
     intervals of the champion's samples per second over theirs. `nearest_miss` is there when nothing is feasible.
     `certified` is feasible with the bad end of every interval within its limit. `noise` is the race's: ratios within
-    it are ties. `loadgen` is what MLCommons LoadGen says of the champion. `incumbent` is the registered champion as it
-    raced; `stays` says that it won.
+    it are ties; `race_rounds` are those that the champion ran. `loadgen` is what MLCommons LoadGen says of it.
+    `incumbent` is the registered champion as it raced; `stays` says that it won.
     """
 
     verdict: Literal["certified", "feasible", "infeasible"]

@@ -1,7 +1,7 @@
 """Who races and who wins, on made-up outcomes and races."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from tuner.candidate import Candidate
 from tuner.decide import choice
 from tuner.decide.contest import INCUMBENT, Contest, drift_during, raced_measurement
-from tuner.decide.race import LEAST_ROUNDS, TWIN, Lap, Race
+from tuner.decide.race import LEAST_ROUNDS, TWIN, Lap, Race, run
 from tuner.evaluate.ladder import WORTH
 from tuner.goal import Goal
 from tuner.measure.timing import Timing
@@ -196,3 +196,48 @@ def test_a_race_gives_its_own_figures_and_the_drift_of_the_trials_widens_their_i
 def test_the_twin_is_nobody_s_rival() -> None:
     held = contest({"a": 0.0, TWIN: 0.5}, {"a": Finding(Candidate((), Null(), 1), measured())})
     assert choice.ranked(held, GOAL, favoured=True) == ["a"]
+
+
+def race_of(medians_ms: Mapping[str, float], fails: Mapping[str, int]) -> Race:
+    """A race of contenders whose calls all take so long; each of `fails` does so in that round, counted from 1."""
+    rounds = 0
+
+    def time_round(names: Sequence[str]) -> tuple[dict[str, Lap], dict[str, str]]:
+        nonlocal rounds
+        rounds += 1
+        failed = {name: "its process died" for name in names if fails.get(name) == rounds}
+        calls = {name: medians_ms["a" if name == TWIN else name] for name in names if name not in failed}
+        laps = {name: Lap(Timing((np.full(9, ms),), (ms,)), -math.log(ms), 1e3 / ms) for name, ms in calls.items()}
+        return laps, failed
+
+    return run([name for name in medians_ms if name != "base"], ["base"] * ("base" in medians_ms), time_round, print)
+
+
+def contested(medians_ms: Mapping[str, float], fails: Mapping[str, int]) -> Contest:
+    entrants = {
+        name: Outcome(Candidate((), Null(), batch), "complete", measured()) for batch, name in enumerate(medians_ms, 1)
+    }
+    return Contest.of(race_of(medians_ms, fails), entrants, GOAL, (0.0, 0.0))
+
+
+def test_the_fastest_that_fails_in_a_late_round_is_not_announced() -> None:
+    held = contested({"a": 1.0, "b": 0.5, "base": 1.5}, {"b": 5})
+    assert held.race.ranked(["a", "b"])[0] == "b" and "b" in held.race.failed
+    assert choice.ranked(held, GOAL, favoured=False) == ["a", "base"]
+
+
+def test_a_baseline_that_fails_in_the_race_is_nobody_s_rival() -> None:
+    held = contested({"a": 1.0, "b": 2.0, "base": 1.5}, {"base": 3})
+    assert choice.best_of(held, lambda candidate: candidate.batch_size == 3, GOAL) is None
+
+
+def test_whoever_is_announced_has_the_rounds_that_its_interval_takes() -> None:
+    """The leader may prove to be outside the limits: those that dropped out behind it were in enough rounds."""
+    held = contested({"a": 1.0, "b": 0.5, "c": 1.5}, {})
+    assert held.race.ranked(["a", "b", "c"]) == ["b", "a", "c"]
+    assert {name: len(held.race.turns(name)) >= LEAST_ROUNDS for name in held.findings} == dict.fromkeys("abc", True)
+
+
+def test_a_baseline_left_alone_after_a_few_rounds_is_not_announced_by_them() -> None:
+    held = contested({"a": 1.0, "base": 1.5}, {"a": 4})
+    assert len(held.race.turns("base")) == 3 and choice.ranked(held, GOAL, favoured=False) == []

@@ -97,3 +97,14 @@ def test_one_that_fails_leaves_the_race_to_the_others() -> None:
 
 def test_no_one_left_is_no_race() -> None:
     assert held(lambda names: ({}, dict.fromkeys(names, "gone")), ["a"]).rounds == []
+
+
+def test_the_interval_of_a_ratio_is_of_the_rounds_that_both_ran() -> None:
+    laps = [field({"a": 1.0, "b": 1.0, "base": 2.0}, 0.05, seed)(["a", "b", "base"])[0] for seed in range(8)]
+    few = [{name: lap for name, lap in each.items() if n < 2 or name != "base"} for n, each in enumerate(laps)]
+    assert log_width(race.Race("a", few), "a", "base") == pytest.approx(2 * log_width(race.Race("a", few), "a", "b"))
+
+
+def log_width(one: race.Race, name: str, other: str) -> float:
+    low, high = one.interval(name, other) or (math.nan, math.nan)
+    return math.log(high / low)

@@ -160,6 +160,31 @@ def test_an_axis_along_which_samples_change_one_another_is_no_batch(tmp_path: Pa
     np.testing.assert_allclose(y, whole.inputs["x"][0].cumsum(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("over", [{"y": [4, 3]}, {"y": [1, 3]}])
+def test_a_graph_whose_samples_influence_each_other_is_refused(over: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever their order: less the mean of the batch, or that mean itself."""
+    mean = onnx.helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0])
+    node = onnx.helper.make_node("Sub", ["x", "mean"], ["y"])
+    if over["y"] == [1, 3]:
+        node = onnx.helper.make_node("Identity", ["mean"], ["y"])
+    user = user_graph(tmp_path / "user.onnx", [mean, node], {"x": [4, 3]}, over)
+    rows = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 3)).astype("f4")}, np.arange(9))
+    with pytest.raises(RequestError, match=r"user\.onnx: the samples of one batch influence each other"):
+        let_in(user, rows, tmp_path / "out")
+
+
+def test_a_graph_of_one_batch_size_whose_samples_are_each_answered_alone_is_taken(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("Reshape", ["x", "four"], ["rows"]),
+        onnx.helper.make_node("Split", ["rows"], list("abcd"), axis=0),
+        onnx.helper.make_node("Concat", list("abcd"), ["y"], axis=0),
+    ]
+    user = user_graph(tmp_path / "user.onnx", nodes, {"x": [4, 3]}, {"y": [4, 3]}, four=np.array([4, 3]))
+    rows = ArraySamples({"x": np.random.default_rng(0).normal(size=(9, 3)).astype("f4")}, np.arange(9))
+    model = let_in(user, rows, tmp_path / "out")
+    assert (model.batch_size, model.outputs) == (4, (0,))
+
+
 def test_an_output_without_a_batch_axis_is_kept_as_it_is(tmp_path: Path) -> None:
     nodes = [
         onnx.helper.make_node("Add", ["x", "grid"], ["y"]),

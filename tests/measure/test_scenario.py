@@ -1,5 +1,8 @@
 """Scenarios: what latency and throughput mean."""
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measure.scenario import figures, interval
+from tuner.measurement import Measurement
 from tuner.testing.fakes import Null
 
 EIGHT = Candidate((), Null(), 8)
@@ -34,6 +38,19 @@ def test_a_server_waits_and_serves_less() -> None:
 def test_a_server_whose_calls_are_too_slow_is_infeasible() -> None:
     latency, _ = figures(Goal({"latency_ms": 1}, scenario="Server"), CALLS, EIGHT)
     assert latency.p99 > 1
+
+
+@pytest.mark.parametrize(("limits", "scenario", "resamples"), [({"latency_ms": 5}, "Server", 50), ({}, "Offline", 0)])
+def test_what_has_no_interval_says_none_and_is_not_certified(
+    limits: dict[str, float], scenario: Any, resamples: int
+) -> None:
+    """Median and 99th percentile of a queue were given for one."""
+    latency, rate = figures(Goal(limits, scenario=scenario), CALLS, EIGHT, resamples=resamples)
+    assert latency.ci95 is None
+    measured = Measurement(latency_ms=latency, throughput=rate, accuracy_drop=0.0)
+    assert Measurement.from_json(json.loads(json.dumps(measured.to_json()))) == measured
+    wanted = Goal({"latency_ms": 5})
+    assert wanted.feasible(measured) and not wanted.certified(measured)
 
 
 def test_rounds_that_agree_give_a_narrow_interval() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.measure import statistics
 from tuner.measure.statistics import (
     drift,
     drop_interval,
@@ -65,6 +66,24 @@ def test_scores_that_are_not_0_or_1_are_bootstrapped() -> None:
     reference = generator.normal(1.0, 0.1, 500)
     low, high = drop_interval(reference, reference - 0.02 + generator.normal(0, 0.01, 500))
     assert low < 0.02 < high < 0.03
+
+
+def test_a_bootstrap_in_parts_is_the_one_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(1)
+    reference, scores = generator.normal(size=(2, 301))
+    picks = np.random.default_rng(0).integers(301, size=(2000, 301))
+    at_once = tuple(np.percentile((reference - scores)[picks].mean(axis=1), (2.5, 97.5)))
+    for together in (5_000_000, 301 * 7, 1):
+        monkeypatch.setattr(statistics, "_AT_ONCE", together)
+        assert drop_interval(reference, scores) == at_once
+
+
+def test_very_many_samples_have_the_normal_interval_which_is_the_bootstrap_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, scores = np.random.default_rng(1).exponential(size=(2, 20_000))
+    bootstrapped = drop_interval(reference, scores)
+    monkeypatch.setattr(statistics, "_BOOTSTRAPPED", 10_000)
+    low, high = drop_interval(reference, scores)
+    assert (low, high) == pytest.approx(bootstrapped, abs=0.1 * (high - low))
 
 
 def test_a_perfect_score_has_an_interval_too() -> None:

@@ -15,6 +15,7 @@ from tuner.build.store import Store
 from tuner.dataset import evaluation
 from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX
+from tuner.forms.torch import TorchSession
 from tuner.model import Model
 from tuner.plugin import Backend
 from tuner.plugins.backends.eager import Eager
@@ -259,3 +260,12 @@ def test_what_cannot_be_had_is_refused_with_the_mend(
     with pytest.raises(RequestError) as refused:
         prepared(fields, tmp_path)
     assert message in str(refused.value)
+
+
+def test_a_model_that_returns_no_tensor_is_told_by_what_it_returns() -> None:
+    class Boxes:
+        """What torch does not look into."""
+
+    session = TorchSession(lambda x: Boxes(), ["x"], "f32", CPU)
+    with pytest.raises(TypeError, match="the model returns Boxes, in which torch finds no tensor; return tensors, or"):
+        session.run({"x": np.zeros((1, 4), "float32")})

@@ -175,3 +175,14 @@ def test_mlflow_has_the_note_the_page_and_the_roles(reviewed: Path) -> None:
     assert roles["champion"].endswith(study.result(reviewed)["champion"]["label"])
     assert {run.data.tags["verdict"] for run in children} == {"feasible", "infeasible", "failed"}
     assert "mlflow.note.content" in client.get_experiment(parent.info.experiment_id).tags
+
+
+def test_a_latency_without_an_interval_is_told_so(files: Files) -> None:
+    result, _ = files
+    assert result.champion is not None and result.champion.measurement.latency_ms is not None
+    latency = replace(result.champion.measurement.latency_ms, ci95=None)
+    measured = replace(result.champion.measurement, latency_ms=latency)
+    without = replace(result, verdict="feasible", champion=replace(result.champion, measurement=measured))
+    told = " ".join(words.assurance(without))
+    assert "ms (how sure that is, is not known); the limit is 20 ms." in told
+    assert "the bad end of an interval is not, or is not known" in told

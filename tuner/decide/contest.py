@@ -9,7 +9,7 @@ from tuner.decide.race import Race
 from tuner.evaluate.rig import Rig
 from tuner.goal import Goal
 from tuner.measure.scenario import figures, interval
-from tuner.measure.statistics import RESAMPLES, Interval, drift
+from tuner.measure.statistics import Interval, drift
 from tuner.measurement import Measurement
 from tuner.trial import Outcome
 from tuner.verdict import Finding
@@ -33,11 +33,23 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Contest:
-    """A race that was held, and the measurements of those that ran, by their names in it: a candidate's key, or
-    `INCUMBENT`."""
+    """A race that was held, and the measurements of those that ran to its end or dropped out, by their names in it: a
+    candidate's key, or `INCUMBENT`. One that failed, in whatever round, is not among them: its next process may too.
+    Nor is one of so few rounds that they give no interval."""
 
     race: Race
     findings: Mapping[str, Finding]
+
+    @classmethod
+    def of(cls, race: Race, entrants: Mapping[str, Outcome], goal: Goal, machine_drift: Interval) -> "Contest":
+        """The race of those entrants. `machine_drift` widens the intervals of their latencies: how the machine's speed
+        changed during the trials."""
+        findings = {
+            name: Finding(outcome.candidate, raced_measurement(outcome, race, name, goal, machine_drift))
+            for name, outcome in entrants.items()
+            if race.finished(name)
+        }
+        return cls(race, findings)
 
     def finding(self, name: str | None) -> Finding | None:
         """None where it did not race."""
@@ -55,7 +67,7 @@ class Contest:
         return [replace(o, measurement=self.findings[o.candidate.key].measurement) for o in raced]
 
     def failures(self, candidates: Sequence[Candidate]) -> list[str]:
-        """A sentence for each of the candidates that failed in the race, and for the incumbent."""
+        """A sentence for each of the candidates that failed in the race, in whatever round, and for the incumbent."""
         labels = {candidate.key: candidate.label for candidate in candidates} | {INCUMBENT: "the registered champion"}
         return [f"{labels[name]} failed in the race: {why}" for name, why in self.race.failed.items() if name in labels]
 
@@ -67,13 +79,10 @@ def raced_measurement(outcome: Outcome, race: Race, name: str, goal: Goal, machi
     """
     rounds, candidate = race.turns(name), outcome.candidate
     turns = [turn for turns in rounds for turn in turns]
-    resamples = RESAMPLES if len(rounds) == 1 else 0
-    latency, rate = figures(goal, turns, candidate, evenness=race.evenness(name), resamples=resamples)
-    if len(rounds) > 1:
-        latency = replace(latency, ci95=interval(goal, rounds, candidate, rate, machine_drift))
+    latency, rate = figures(goal, turns, candidate, evenness=race.evenness(name))
     return replace(
         outcome.measurement,
-        latency_ms=latency,
+        latency_ms=replace(latency, ci95=interval(goal, rounds, candidate, rate, machine_drift)),
         throughput=rate,
         throughput_normalised=None,
         timing_precise=None,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tuner.decide import choice, race
-from tuner.decide.contest import INCUMBENT, Contest, Incumbent, drift_during, raced_measurement
+from tuner.decide.contest import INCUMBENT, Contest, Incumbent, drift_during
 from tuner.decide.loadgen_check import check
 from tuner.decide.package import Raced, deliver
 from tuner.decide.race import TWIN, Lap
@@ -58,7 +58,8 @@ class Judge:
             incumbent is not None
         ):
             contest = self.race(finalists, beside, incumbent, drift_during(complete))
-            notes += contest.failures([o.candidate for o in finalists])
+            failures = contest.failures([o.candidate for o in (*finalists, *beside)])
+            notes += [note for note in failures if note not in notes]
             raced |= {o.candidate.key: o for o in (*finalists, *contest.remeasured(complete))}
             if contest.race.rounds:
                 noise = contest.race.noise
@@ -135,12 +136,7 @@ class Judge:
             return laps, {name: error.sentence for name, error in turns.failures.items()}
 
         held = race.run(list(challengers), [o.candidate.key for o in baselines], time_round, self._say)
-        findings = {
-            name: Finding(outcome.candidate, raced_measurement(outcome, held, name, self._goal, machine_drift))
-            for name, outcome in entrants.items()
-            if held.ran(name)
-        }
-        return Contest(held, findings)
+        return Contest.of(held, entrants, self._goal, machine_drift)
 
     def _lap(self, outcome: Outcome, timing: Timing) -> Lap:
         """What those calls of a round are worth."""
@@ -178,7 +174,7 @@ class Judge:
             vs_eager_ci95=contest.interval(winner, best["eager"], kept),
             vs_best_untuned_ci95=contest.interval(winner, best["best_untuned"], kept),
             noise=contest.race.noise,
-            race_rounds=len(contest.race.rounds),
+            race_rounds=len(contest.race.turns(winner)),
             incumbent=contest.finding(INCUMBENT),
         )
 

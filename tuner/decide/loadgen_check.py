@@ -55,7 +55,8 @@ def _served(
     worker: Worker, goal: Goal, measured: Measurement, least_s: float, call_s: float
 ) -> tuple[Measurement, dict[str, Any]]:
     """The rate and the latency under real arrivals, and LoadGen's run at the largest share of the simulated rate at
-    which the limit held, or else at the least that was tried."""
+    which the limit held, or else at the least that was tried. Of one run there is no interval: its latencies hang
+    together, as those of a queue do."""
     assert measured.throughput and measured.latency_ms
     limit_ms = goal.limits["latency_ms"]
     for share in _SHARES:
@@ -64,5 +65,5 @@ def _served(
         run = worker.run_for(_LIMIT_S, loadgen.server, rate, limit_ms, float(goal.percentile), seconds, call_s)
         if getattr(run, f"p{goal.percentile}") <= limit_ms:
             break
-    latency = replace(measured.latency_ms, p50=run.p50, p90=run.p90, p95=run.p95, p99=run.p99)
+    latency = replace(measured.latency_ms, p50=run.p50, p90=run.p90, p95=run.p95, p99=run.p99, ci95=None)
     return replace(measured, throughput=rate, latency_ms=latency), {**asdict(run), "share": share}

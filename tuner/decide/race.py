@@ -24,9 +24,8 @@ from tuner.measure.stream import medians
 from tuner.measure.timing import Timing
 
 TWIN = "twin"
-LEAST_ROUNDS = 6  # the least and the greatest of so many are a 95 % interval of their median
+LEAST_ROUNDS = 6  # the least and the greatest of so many are a 95 % interval of their median; of fewer they are none
 MOST_ROUNDS = 8
-_CLEAR_ROUNDS = 4  # after so many, who is clearly behind drops out
 FLOOR = 0.02  # ratios closer than this are never told apart: a point of measurement, not of engineering
 _DROP = 1.5  # a rival this many times the noise behind is out: several looks are taken
 
@@ -79,7 +78,8 @@ class Race:
         if name == other:
             return 1.0, 1.0
         rates = [{runner: math.log(lap.rate) for runner, lap in laps.items()} for laps in self.rounds]
-        lead, half = _lead(rates, name, other), self._noise(rates)
+        both = sum(name in laps and other in laps for laps in self.rounds)
+        lead, half = _lead(rates, name, other), self._noise(rates, both)
         return None if lead is None or math.isinf(half) else (math.exp(lead - half), math.exp(lead + half))
 
     def ranked(self, names: Sequence[str]) -> list[str]:
@@ -91,6 +91,10 @@ class Race:
     def ran(self, name: str) -> bool:
         """Whether it came home in some round."""
         return any(name in laps for laps in self.rounds)
+
+    def finished(self, name: str) -> bool:
+        """Whether it came home in every round that it was in, and those are enough for an interval."""
+        return len(self.turns(name)) >= LEAST_ROUNDS and name not in self.failed
 
     def turns(self, name: str) -> list[Sequence[NDArray[Any]]]:
         """Its calls in ms, by turn and by round."""
@@ -111,14 +115,15 @@ class Race:
     def _scores(self) -> list[dict[str, float]]:
         return [{name: lap.score for name, lap in laps.items()} for laps in self.rounds]
 
-    def _noise(self, values: Sequence[Mapping[str, float]]) -> float:
-        """The noise of a difference of two contenders' logarithms, which stand here round by round.
+    def _noise(self, values: Sequence[Mapping[str, float]], both: int | None = None) -> float:
+        """The noise of a difference of two contenders' logarithms, which stand here round by round. `both` is how many
+        rounds the two ran; None is all.
 
         The spread is the median absolute deviation, scaled to a standard deviation (1.4826). Of normal values it knows
         as much as a standard deviation of 0.37 times as many, and the median is 1.25 times as uncertain as the mean
         (Huber & Ronchetti, Robust Statistics, 2009, chapters 1 and 5).
         """
-        for rounds in (values, values[:_CLEAR_ROUNDS]):  # a leader left alone has no one to differ from
+        for rounds in (values, values[:LEAST_ROUNDS]):  # a leader left alone has no one to differ from
             complete = [name for name in self.rounds[0] if all(name in done for done in rounds)]
             if len(complete) > 1:
                 break
@@ -131,7 +136,7 @@ class Race:
             # of an odd number, the middle one deviates by nothing: it says nothing
             deviations += sorted(np.abs(gaps - np.median(gaps)))[count % 2 :]
         degrees = max(1, round(0.37 * (count - 1) * (len(complete) - 1)))
-        half = t95(degrees) * 1.25 * 1.4826 * float(np.median(deviations)) / math.sqrt(count)
+        half = t95(degrees) * 1.25 * 1.4826 * float(np.median(deviations)) / math.sqrt(both or count)
         return max(FLOOR, half, abs(_lead(values, TWIN, self.twin_of) or 0.0))
 
 
@@ -144,8 +149,9 @@ def _lead(values: Sequence[Mapping[str, float]], name: str, other: str) -> float
 def run(finalists: Sequence[str], baselines: Sequence[str], time_round: Round, say: Callable[[str], None]) -> Race:
     """Races the finalists, the likely best first, beside the baselines; the twin is of the first.
 
-    Finalists clearly behind drop out; baselines run to the end. Ends when one finalist is left, but not before
-    `LEAST_ROUNDS`, or after `MOST_ROUNDS`.
+    Finalists clearly behind drop out, baselines run to the end; none drops out before `LEAST_ROUNDS`, for whoever
+    leads may prove to be outside the limits, and the next is then announced by what it showed. Ends when one finalist
+    is left, or after `MOST_ROUNDS`.
     """
     race = Race(finalists[0])
     active = list(dict.fromkeys([*finalists, *baselines]))
@@ -158,7 +164,7 @@ def run(finalists: Sequence[str], baselines: Sequence[str], time_round: Round, s
         if not left:
             return race
         race.rounds.append(laps)
-        if len(race.rounds) < _CLEAR_ROUNDS:
+        if len(race.rounds) < LEAST_ROUNDS:
             continue
         leader = race.ranked(left)[0]
         noise = race.noise
@@ -168,6 +174,6 @@ def run(finalists: Sequence[str], baselines: Sequence[str], time_round: Round, s
                 race.dropped[name] = f"{100 * race.behind(name, leader):.0f} % behind"
                 if name not in baselines:
                     active.remove(name)
-        if len(race.rounds) >= LEAST_ROUNDS and sum(name not in race.dropped for name in left) == 1:
+        if sum(name not in race.dropped for name in left) == 1:
             return race
     return race

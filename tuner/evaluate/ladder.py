@@ -136,7 +136,7 @@ class Ladder:
         probe_ms = worker.run_for(self._deadline.left_s(), host.warm_up, _PROBE_S)
         if limit_ms is not None and probe_ms > WIDE_MARGIN * limit_ms:  # for a while
             probe_ms = min(probe_ms, worker.run_for(self._deadline.left_s(), host.warm_up, 3 * _PROBE_S))
-        latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, (probe_ms, probe_ms))
+        latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, None)
         rate = self._candidate.at_once / probe_ms * 1e3
         self.measured = replace(self.measured, latency_ms=latency, throughput=rate, probed=True)
 

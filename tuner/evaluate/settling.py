@@ -25,10 +25,11 @@ from tuner.evaluate.reference import CHECK_BATCH, reference_candidate, scored_as
 from tuner.evaluate.rig import Rig
 from tuner.judging import Answers, Judging, Labels, Scores
 from tuner.measure import host
-from tuner.metrics import AUTO, CHOICES, Metric, Truth, find, named, suiting, typed
+from tuner.metrics import AUTO, CHOICES, Metric, find, named, suiting, typed
 from tuner.plugin import Backend
 from tuner.system.code import source_digest
 from tuner.task import Call
+from tuner.truth import Truth, longer, output_file, room, shapes_file
 from tuner.workload import Workload
 
 _TRUTH = "truth"
@@ -86,12 +87,14 @@ def settle(
     outputs: Sequence[NDArray[Any]],
     labels: NDArray[Any],
     parts: Parts | None = None,
+    shapes: Sequence[NDArray[Any] | None] = (),
 ) -> tuple[Judging, Scores]:
     """How the answers of a model are judged whose float answers are these, and their scores.
 
     `metric` and `output` are as the configuration has them, `names` those of the outputs, as far as they have any.
-    `parts` has the answers in batches beside some labels, where the outputs are not all that was answered. Raises
-    RequestError with the mend where nothing fits, or more than one judgement does.
+    `parts` has the answers in batches beside some labels, where the outputs are not all that was answered, or were
+    filled up: `shapes` then are those of each sample (`Truth`). Raises RequestError with the mend where nothing fits,
+    or more than one judgement does.
     """
     parts = parts or partial(_parts, outputs)
     called = [repr(names[place]) if place < len(names) else f"output {place}" for place in range(len(outputs))]
@@ -109,7 +112,8 @@ def settle(
         )
     if metric == AUTO and not known:
         metric, output = _fidelity(output, outputs, names, len(labels))
-    truth = labels if metric == AUTO or find(metric).against == "labels" else Truth.of(outputs, len(labels))
+    by_label = metric == AUTO or find(metric).against == "labels"
+    truth = labels if by_label else Truth.of(outputs, len(labels), shapes)
     for place in _places(metric, output, names, len(outputs)):
         try:
             reference = suiting(outputs[place or 0], labels) if metric == AUTO else named(metric)
@@ -120,10 +124,7 @@ def settle(
             answers_nothing &= isinstance(error, CandidateError) and error.kind == "numerics"
             reasons[said] = f"{reasons[said]}, {called[place or 0]}" if said in reasons else called[place or 0]
     if not fitting:
-        why = "; ".join(f"{of}: {said}" for said, of in reasons.items()) if len(outputs) > 1 else next(iter(reasons))
-        if answers_nothing:
-            raise _AnswersNothing(f"the float model answers nothing that could be judged: {why}")
-        raise RequestError(f"metric={typed(metric)} cannot judge the float model's answers: {why}. There are {CHOICES}")
+        raise _refusal(metric, reasons, len(outputs), answers_nothing)
     (judging, scores), *others = fitting.items()
     if any(not _same(scores, other) for _, other in others):
         places = [judged.output or 0 for judged in fitting]
@@ -139,6 +140,14 @@ def settle(
     if isinstance(truth, Truth):
         return judging, scores
     return replace(judging, guess=_guess(judging, scores, parts, truth)), scores
+
+
+def _refusal(metric: str, reasons: Mapping[str, str], outputs: int, answers_nothing: bool) -> RequestError:
+    """Why none of so many outputs can be judged; `reasons` name the outputs that each is of."""
+    why = "; ".join(f"{of}: {said}" for said, of in reasons.items()) if outputs > 1 else next(iter(reasons))
+    if answers_nothing:
+        return _AnswersNothing(f"the float model answers nothing that could be judged: {why}")
+    return RequestError(f"metric={typed(metric)} cannot judge the float model's answers: {why}. There are {CHOICES}")
 
 
 def _fidelity(
@@ -222,7 +231,7 @@ def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
     model, samples = host.hosted().artifact, evaluation(workload.dataset)
     _, known = next(batches(samples, len(samples)))
     wanted = find(workload.metric).against == "float" if workload.metric != AUTO else not labelled(known)
-    outputs, labels = _answered(model, workload, out / _TRUTH, None if wanted else _MOST_BYTES)
+    outputs, shapes, labels = _answered(model, workload, out / _TRUTH, None if wanted else _MOST_BYTES)
 
     def answered_again(labels: Labels) -> Answers:
         done = 0
@@ -231,10 +240,10 @@ def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
             done += len(some)
 
     # what is kept of outputs of several lengths, or without an axis of samples, is not what was answered
-    odd = bool(model.shapes) or any(not output.ndim or len(output) != len(labels) for output in outputs)
+    odd = any(each is not None for each in shapes) or any(not o.ndim or len(o) != len(labels) for o in outputs)
     asked = (workload.metric, workload.metric_output, names)
     try:
-        judging, scores = settle(*asked, outputs, labels, answered_again if odd else None)
+        judging, scores = settle(*asked, outputs, labels, answered_again if odd else None, shapes)
     except _AnswersNothing as error:
         unclean = not_finite(samples) or "look at its weights, and at how the samples are prepared"
         raise RequestError(f"model {workload.name}: {error}; {unclean}") from error
@@ -249,47 +258,38 @@ def _settle(workload: Workload, names: tuple[str, ...], out: Path) -> None:
 
 def _answered(
     model: Artifact, workload: Workload, folder: Path, most: int | None
-) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-    """The float model's outputs for all evaluation samples, on disk in the folder, and the labels, in the order in
-    which they are judged. Outputs of several lengths are filled up with zeros to the longest. Of one that takes `most`
-    bytes or more only the first batch is kept."""
+) -> tuple[list[NDArray[Any]], list[NDArray[Any] | None], NDArray[Any]]:
+    """The float model's outputs for all evaluation samples, and the shapes of each sample's where they differ, on disk
+    in the folder; and the labels, in the order in which they are judged. Outputs of several lengths are filled up to
+    the longest. Of one that takes `most` bytes or more only the first batch is kept."""
     folder.mkdir()
     count, done = len(evaluation(workload.dataset)), 0
     kept: list[NDArray[Any]] = []
+    shapes: list[list[tuple[int, ...]]] = []
     right: list[Any] = []
     for inputs, labels in host.judged_samples(workload, model):
         outputs = model.answer(inputs)
         axes = [_kept_along(axis, o, most, count) for o, axis in zip(outputs, model.axes(outputs), strict=True)]
-        files = [folder / f"{n}.npy" for n in range(len(outputs))]
+        files = [output_file(folder, n) for n in range(len(outputs))]
         if not kept:
             both = zip(files, outputs, axes, strict=True)
-            kept = [output if axis is None else _room(file, output, count) for file, output, axis in both]
+            kept = [o if axis is None else room(file, o.dtype, (count, *o.shape[1:])) for file, o, axis in both]
+            shapes = [[] for _ in outputs]
         for n, (output, axis) in enumerate(zip(outputs, axes, strict=True)):
             if axis is not None:
-                kept[n] = _longer(kept[n], output, files[n])
+                kept[n] = longer(kept[n], output, files[n])
                 kept[n][(slice(done, done + len(labels)), *map(slice, output.shape[1:]))] = output
+                shapes[n] += [output.shape[1:]] * len(labels)
         right.append(labels)
         done += len(labels)
-    return kept, np.concatenate(right)
+    own = [np.array(each) if len(set(each)) > 1 else None for each in shapes]
+    for n, each in enumerate(own):
+        if each is not None:
+            np.save(shapes_file(folder, n), each)
+    return kept, own, np.concatenate(right)
 
 
 def _kept_along(axis: int | None, output: NDArray[Any], most: int | None, count: int) -> int | None:
     """The axis along which all that is answered is kept; None where it is not."""
     needed = 0 if axis is None else output.nbytes // len(output) * count
     return axis if most is None or needed < most else None
-
-
-def _room(file: Path, output: NDArray[Any], count: int, shape: Sequence[int] = ()) -> NDArray[Any]:
-    """Room for an output of all samples."""
-    return np.lib.format.open_memmap(file, "w+", output.dtype, (count, *(shape or output.shape[1:])))
-
-
-def _longer(whole: NDArray[Any], output: NDArray[Any], file: Path) -> NDArray[Any]:
-    """The same with room for such an output too."""
-    shape = np.maximum(whole.shape[1:], output.shape[1:])
-    if tuple(shape) == whole.shape[1:]:
-        return whole
-    before = whole.copy()
-    longer = _room(file, output, len(whole), tuple(map(int, shape)))
-    longer[tuple(map(slice, before.shape))] = before
-    return longer

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.dataset import Samples
+from tuner.errors import RequestError
 from tuner.model import Model
 from tuner.system.said import first_line
 from tuner.tensors import Arrays, TensorSpec
@@ -26,6 +27,10 @@ class NotFree(Exception):
     """Why the batch cannot be of any size, in a line."""
 
 
+class _Squeezed(NotFree):
+    """An output has an axis for the batch, but not for one sample alone."""
+
+
 def places(specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, ...]]:
     """The inputs with their batch in one place or another: first of all, then ever further back."""
     options = [[replace(spec, batch_axis=axis) for axis in range(len(spec.shape) + 1)] for spec in specs]
@@ -35,16 +40,38 @@ def places(specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, ...]]:
 
 def placed(model: Model, answer: Answer, samples: Sequence[Arrays]) -> Model:
     """The model with its batch where these samples get together what each gets alone; else of one sample at a time. As
-    it is where it does not run at all."""
-    fixed = ""
+    it is where it does not run at all. Raises RequestError where one sample alone gets other outputs than several."""
+    fixed: NotFree | None = None
     for inputs in places(model.inputs):
         try:
             return replace(model, inputs=inputs, outputs=output_axes(answer, inputs, samples))
         except NotFree as error:
-            fixed = fixed or (str(error) if inputs == model.inputs else "")
+            fixed = error if inputs == model.inputs else fixed
         except Exception:  # of a single sample
             continue
-    return replace(model, batch_size=1, fixed=fixed) if fixed else model
+    if fixed is None:
+        return model
+    if isinstance(fixed, _Squeezed):
+        raise RequestError(f"model: {fixed}")
+    calls = [[output.shape for output in answer(stacked(model.inputs, [sample]))] for sample in samples]
+    if len({*map(len, calls)}) > 1:
+        raise RequestError(
+            f"model: it gives {' or '.join(map(str, sorted({*map(len, calls)})))} tensors, by the sample"
+        )
+    return replace(model, batch_size=1, fixed=str(fixed), outputs=fixed_axes(model.inputs, calls, 1))
+
+
+def fixed_axes(
+    inputs: Sequence[TensorSpec], calls: Sequence[Sequence[tuple[int, ...]]], size: int
+) -> tuple[int | None, ...]:
+    """The batch axis of each output of a model that takes batches of one size, whose outputs have those shapes in one
+    call and another: what always has an axis of that size where the inputs have it, or first of all, has the batch
+    there; None where one has none."""
+    likely = [0, *(spec.batch_axis for spec in inputs if spec.batch_axis is not None)]
+    return tuple(
+        next((axis for axis in likely if all(shape[axis : axis + 1] == (size,) for shape in shapes)), None)
+        for shapes in zip(*calls, strict=True)
+    )
 
 
 def rows(samples: Samples, count: int = ROWS) -> list[Arrays]:
@@ -83,6 +110,8 @@ def output_axes(
         together = answer(stacked(specs, samples))
     except Exception as error:  # whatever a runtime says
         raise NotFree(first_line(str(error).rpartition("Status Message: ")[2] or error)) from error
+    if any(len(outputs) != len(together) for outputs in alone):
+        raise NotFree(f"it gives {len(alone[0])} outputs for one sample, but {len(together)} for {len(samples)}")
     return tuple(
         _axis(number, [outputs[number] for outputs in alone], output, tolerance)
         for number, output in enumerate(together)
@@ -99,6 +128,8 @@ def same(expected: Sequence[NDArray[Any]], given: Sequence[NDArray[Any]], tolera
 def _axis(number: int, alone: Sequence[NDArray[Any]], together: NDArray[Any], tolerance: float) -> int | None:
     """Where the batch stands in one output, given what each sample gets alone."""
     shape = alone[0].shape
+    if together.shape == (len(alone), *shape) and all(each.shape == shape for each in alone):
+        raise _Squeezed(f"output {number} loses its batch axis at batch 1 (.squeeze()); write .squeeze(-1)")
     if any(each.shape != shape for each in alone) or len(shape) != together.ndim:
         raise NotFree(f"the shape of output {number} depends on the sample")
     if together.shape == shape:

@@ -109,19 +109,6 @@ class Layout:
     why: str = ""
     shapes: tuple[Shape, ...] = ()
 
-    @classmethod
-    def fixed(
-        cls, inputs: tuple[TensorSpec, ...], calls: Sequence[Sequence[tuple[int, ...]]], size: int, why: str
-    ) -> "Layout":
-        """Of a graph that takes batches of one size, whose outputs have those shapes in one call and another: what
-        always has an axis of that size where the inputs have it, or first of all, has the batch there."""
-        likely = [0, *(spec.batch_axis for spec in inputs if spec.batch_axis is not None)]
-        outputs = [
-            next((axis for axis in likely if all(shape[axis : axis + 1] == (size,) for shape in shapes)), None)
-            for shapes in zip(*calls, strict=True)
-        ]
-        return cls(inputs, tuple(outputs), size, why)
-
     def write(self, proto: Any, former: str) -> None:
         """Into the graph's metadata, with its `former_identity`."""
         from onnx.helper import set_model_props

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.artifact import cut
 from tuner.dataset import Samples
 from tuner.errors import RequestError
 from tuner.forms import batch_axis
@@ -103,8 +104,9 @@ class _Trials:
         self, places: Sequence[tuple[TensorSpec, ...]], refusal: str
     ) -> tuple[Any, Layout, list[tuple[int, ...]]]:
         """The graph at the batch size that it is written for; of several samples, each gets its own answer wherever it
-        stands. Raises RequestError where it does not run so."""
-        said = ""
+        stands, whatever the others are: zeros fill up a short batch, and a server mixes its callers. Raises
+        RequestError where it does not run so."""
+        said, mixed = "", False
         for specs in places:
             size = _fixed(self._proto, specs) or 1
             asked = batch_axis.rows(self._samples, size)
@@ -113,20 +115,35 @@ class _Trials:
                 answer = self._running(graph)
                 outputs = answer(batch_axis.stacked(specs, asked))
                 turned = answer(batch_axis.stacked(specs, asked[::-1]))
+                nothing = {name: np.zeros_like(array) for name, array in asked[0].items()}
+                filled = answer(batch_axis.stacked(specs, [asked[0], *[nothing] * (size - 1)]))
                 alone = batch_axis.rows(self._samples) if size == 1 else []
                 others = [[o.shape for o in answer(batch_axis.stacked(specs, [row]))] for row in alone]
             except Exception as error:
                 said = said or first_line(error, lines=2)
                 continue
             shapes = [output.shape for output in outputs]
-            layout = Layout.fixed(specs, [shapes, *others], size, refusal)
+            layout = Layout(specs, batch_axis.fixed_axes(specs, [shapes, *others], size), size, refusal)
             again = [o if a is None else np.flip(o, a) for o, a in zip(turned, layout.outputs, strict=True)]
             try:
                 batch_axis.same(outputs, again, **self._tolerance)
             except NotFree:
                 said = said or refusal
                 continue
+            first, lone = (
+                [cut(o, a, 0, 1) for o, a in zip(each, layout.outputs, strict=True)] for each in (outputs, filled)
+            )
+            try:
+                batch_axis.same(first, lone, **self._tolerance)
+            except NotFree:
+                mixed = True
+                continue
             return graph, layout, shapes
+        if mixed:
+            raise RequestError(
+                f"{self._where}: the samples of one batch influence each other: what one is answered changes with the "
+                "others; export it for a batch of 1, or without what it takes over the batch axis"
+            )
         raise RequestError(f"{self._where}: ONNX Runtime cannot run it on the dataset's samples: {said}")
 
     def at_every_length(self, proto: Any, layout: Layout) -> Layout:

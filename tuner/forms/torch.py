@@ -222,6 +222,11 @@ class TorchSession(Session):
             result = self._call(*(self._tensor(inputs[name]) for name in self._names))
             # .cpu() waits for the device; what was not made in this call, like a state that the module keeps, is copied
             outputs = [leaf.cpu() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            if not outputs:
+                raise TypeError(
+                    f"the model returns {type(result).__name__}, in which torch finds no tensor; return tensors, or a "
+                    "tuple, list or dict of them"
+                )
             outputs = [output if output.is_inference() else output.clone() for output in outputs]
             return [(o.float() if o.is_floating_point() else o).numpy() for o in outputs]
 

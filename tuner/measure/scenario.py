@@ -9,7 +9,6 @@ are busy, and throughput that of all together.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,23 +28,21 @@ def figures(
     goal: Goal, turns: Sequence[NDArray[Any]], candidate: Candidate, *, evenness: float = 1.0, resamples: int = 0
 ) -> tuple[Latency, float]:
     """Latency in ms, and samples per second, of the candidate's calls (in ms), which came in turns. The latency's
-    interval is had by resampling the turns so many times; without, it is the estimate alone. Of several lengths,
+    interval is had by resampling the turns so many times; without, and of a queue, it has none. Of several lengths,
     latency is that of all calls, and throughput that of whole rounds of them. Replicas were at work all at once, and
     `evenness` is theirs (`Timing.evenness`)."""
     calls = np.concatenate(turns)
     a_round = whole_rounds(calls)  # of several lengths, each as often as it was declared
     if goal.scenario != "Server":
         p50, p90, p95, p99 = (float(np.percentile(calls, q)) for q in (50, 90, 95, 99))
-        latency = Latency(p50, p90, p95, p99, (0.0, 0.0))
-        limited = latency.percentile(goal.percentile)
-        ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else (limited, limited)
-        return replace(latency, ci95=ci95), evenness * candidate.at_once / float(np.median(a_round)) * 1e3
+        ci95 = percentile_interval(turns, goal.percentile, resamples) if resamples else None
+        rate = evenness * candidate.at_once / float(np.median(a_round)) * 1e3
+        return Latency(p50, p90, p95, p99, ci95), rate
     size, replicas = candidate.batch_size, candidate.replicas
     served = queueing.largest_rate(calls, size, goal.limits["latency_ms"], goal.percentile, replicas=replicas)
     if served is None:
         served = queueing.at_rate(calls, size, _IDLE * 1e3 / float(calls.mean()), replicas=replicas)
-    latency = Latency(served.p50, served.p90, served.p95, served.p99, (served.p50, served.p99))
-    return latency, evenness * served.rate
+    return Latency(served.p50, served.p90, served.p95, served.p99, None), evenness * served.rate
 
 
 def interval(

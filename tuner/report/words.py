@@ -103,7 +103,7 @@ def assurance(result: Result) -> Iterator[str]:
         yield f"Accuracy is {result.judged}, on {result.samples['evaluation']:,} samples."
     yield from _margins(result.goal, result.champion.measurement)
     certified = "the bad end of each interval is within its limit"
-    feasible = "the estimates are within the limits, but not the bad end of every interval"
+    feasible = "the estimates are within the limits, but the bad end of an interval is not, or is not known"
     if result.goal.certified(result.champion.measurement):
         feasible = "an accuracy that is not surely better than guessing certifies nothing"
     if result.made_up:
@@ -134,18 +134,18 @@ def _margins(goal: Goal, measured: Measurement) -> Iterator[str]:
     """Each limit beside the interval of what it limits."""
     for name, limit in goal.limits.items():
         figure = figures()[name]
-        ends, text = figure.interval(measured), figure.text(measured, goal.percentile)
-        if ends is None:
+        if figure.ends is None or figure.value(measured, goal.percentile) is None:  # it is what it is, or is not there
             continue
+        ends, text = figure.interval(measured), figure.text(measured, goal.percentile)
         unit, basis = figure.unit and f" {figure.unit}", figure.basis and f", {figure.basis}"
         settled = ""
-        if name == "accuracy_drop" and not figure.holds(ends, limit) and measured.samples_to_certify:
+        if name == "accuracy_drop" and ends and not figure.holds(ends, limit) and measured.samples_to_certify:
             settled = f" About {measured.samples_to_certify:,} evaluation samples would settle it."
         title = figure.titled(goal.percentile)
-        yield (
-            f"{title[0].upper()}{title[1:]} is {text}{unit} (95 % interval {printed(ends[0], figure.form)} to "
-            f"{printed(ends[1], figure.form)}){basis}; the limit is {limit:g}{unit}.{settled}"
-        )
+        said = "how sure that is, is not known"
+        if ends is not None:
+            said = f"95 % interval {printed(ends[0], figure.form)} to {printed(ends[1], figure.form)}"
+        yield (f"{title[0].upper()}{title[1:]} is {text}{unit} ({said}){basis}; the limit is {limit:g}{unit}.{settled}")
 
 
 def _comparison(result: Result, champion: FindingRecord, noise: float) -> Iterator[str]:

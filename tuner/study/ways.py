@@ -145,19 +145,22 @@ def end_to_end(parts: Sequence[Measurement], link_ms: float) -> Latency | None:
     if len(latencies) < len(parts):
         return None
     sums = {q: link_ms + sum(getattr(each, q) for each in latencies) for q in ("p50", "p90", "p95", "p99")}
-    low, high = (link_ms + sum(each.ci95[end] for each in latencies) for end in (0, 1))
+    intervals = [each.ci95 for each in latencies if each.ci95 is not None]
+    if len(intervals) < len(latencies):
+        return Latency(**sums, ci95=None)
+    low, high = (link_ms + sum(each[end] for each in intervals) for end in (0, 1))
     return Latency(**sums, ci95=(low, high))
 
 
 def chosen(ways: Sequence[Way], goal: Goal) -> Way | None:
     """The way within the limits that takes the least; where intervals overlap that is a tie, which goes to the one that
-    comes first. None where none is within them."""
+    comes first. Without an interval it is taken as it was measured. None where none is within the limits."""
     within = [way for way in ways if way.latency is not None and goal.feasible(way.measured)]
     if not within:
         return None
-    timed = [(way, way.latency) for way in within if way.latency is not None]
-    _, least = min(timed, key=lambda each: each[1].percentile(goal.percentile))
-    return next(way for way, latency in timed if latency.ci95[0] <= least.ci95[1])
+    timed = [(way, way.latency.percentile(goal.percentile), way.latency.ci95) for way in within if way.latency]
+    _, least_ms, least = min(timed, key=lambda each: each[1])
+    return next(way for way, ms, ends in timed if (ends or (ms, ms))[0] <= (least or (least_ms, least_ms))[1])
 
 
 def claimed(request: Request) -> Path:
