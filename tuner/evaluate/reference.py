@@ -94,7 +94,7 @@ class Reference:
                 self._running(deadline)
             (out / _CALL).write_text(json.dumps(self._least_ms))
 
-        where = {"machine": rig.target.check(), "threads": rig.target.cores, "task": rig.prepared.workload.task.key()}
+        where = {"machine": rig.target.machine, "threads": rig.target.cores, "task": rig.prepared.workload.task.key()}
         made_from = {**scored_as(rig, rig.prepared.source.model, self.candidate), **where}
         return float(json.loads((rig.store.make("call", made_from, fill, deadline.stopped) / _CALL).read_text()))
 
@@ -169,5 +169,5 @@ def reference_candidate(model: Model, transforms: tuple[Transform, ...], backend
 def scored_as(rig: Rig, model: Model, candidate: Candidate) -> dict[str, Any]:
     """What decides the answers of a candidate made of that model, beside the samples."""
     # half precisions and fused kernels answer otherwise on another device
-    where = [rig.target.device, rig.target.device_name]
+    where = [rig.target.device, rig.target.device_name, *rig.target.here.values()]
     return {"model": model.key, "reference": candidate.to_json(), "device": where}
