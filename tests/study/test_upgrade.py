@@ -9,7 +9,8 @@ from tests import study
 from tests.fakes import Paced
 from tuner.cli import main
 
-VERSIONS = {"1.0": "MS = 2.0", "2.0": "MS = 4.0", "2.1": "MS = 2.0", "2.2": "raise ImportError('no such symbol')"}
+VERSIONS = {"1.0": "MS = 2.0", "2.0": "MS = 4.0", "2.1": "MS = 2.0", "2.2": "raise ImportError('no such symbol')",
+            "2.3": "raise MemoryError('of this machine')"}  # fmt: skip
 
 
 def wheels(folder: Path) -> Path:
@@ -33,7 +34,8 @@ def test_the_verdict_is_of_the_other_version(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels(place / "wheels")))
-    settings = ("search_space.batch_size=[4]", "install=auto", "promote=auto")
+    # whose size is the same with any version
+    settings = ("search_space.batch_size=[4]", "install=auto", "promote=auto", "objective=size_mb")
     assert study.tune(place, study.deploy(study.node(Paced)), *settings) == 0
     champion = str(place / "out/linear-cpu-001/champion")
 
@@ -51,6 +53,8 @@ def test_the_verdict_is_of_the_other_version(
     code, said, _ = upgraded(champion, "tiny-runtime==2.2")
     assert (code, said.splitlines()[0]) == (4, f"{champion} with tiny-runtime==2.2: does not load")
     assert "no such symbol" in said
+    code, _, refusal = upgraded(champion, "tiny-runtime==2.3")
+    assert (code, "MemoryError: of this machine; that says nothing of the version" in refusal) == (2, True)
     code, _, refusal = upgraded(champion, "tiny-runtime==1.0")
     assert (code, refusal) == (2, "tune: tiny-runtime==1.0: it has 1.0 already; name another version\n")
     code, _, refusal = upgraded(champion, "tvm==1")

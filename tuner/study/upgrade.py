@@ -16,7 +16,7 @@ from tuner.build.store import Store
 from tuner.candidate import Candidate
 from tuner.decide.contest import INCUMBENT, Incumbent
 from tuner.decide.judge import Judge
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import CandidateError, Kind, RequestError
 from tuner.evaluate.accuracy import lost_interval
 from tuner.evaluate.rig import Rig, preload_children
 from tuner.evaluate.settling import settled
@@ -30,6 +30,8 @@ from tuner.trial import Outcome
 
 State = Literal["better", "worse", "the same within noise", "does not load"]
 Say = Callable[[str], None]
+_UNTOLD: tuple[Kind, ...] = ("timeout", "out_of_memory", "killed")
+"""Failures of a machine and its limits, not of a version."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,15 @@ def _raced(request: Request, champion: Champion, rig: Rig, rebuilt: Rig, changed
     try:
         after = rebuilt.scores(rebuilt.built(candidate), candidate)
     except CandidateError as error:
+        if error.kind in _UNTOLD:
+            raise RequestError(
+                f"{champion.folder}: rebuilt, it was not tried to the end: {error.sentence}; that says nothing of the "
+                "version: free what it lacks here, or raise trial.timeout_s or trial.memory_mb"
+            ) from error
         return Upgrade("does not load", (*changed, error.sentence))
     incumbent = Incumbent(outcome, champion.folder, favoured=True, rig=rig)
-    race = Judge(rebuilt, request.goal, say).race([outcome], [], incumbent).race
+    # by speed, whatever the study wanted most: of one size, or one energy, both have the same
+    race = Judge(rebuilt, replace(request.goal, objective="throughput"), say).race([outcome], [], incumbent).race
     if INCUMBENT in race.failed:
         raise RequestError(f"{champion.folder}: it does not run here as it is: {race.failed[INCUMBENT]}")
     if candidate.key in race.failed:
