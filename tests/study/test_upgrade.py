@@ -1,5 +1,7 @@
 """A champion races itself, rebuilt in an environment with another version of its library."""
 
+import json
+import platform
 import zipfile
 from pathlib import Path
 
@@ -55,6 +57,17 @@ def test_the_verdict_is_of_the_other_version(
     assert "no such symbol" in said
     code, _, refusal = upgraded(champion, "tiny-runtime==2.3")
     assert (code, "MemoryError: of this machine; that says nothing of the version" in refusal) == (2, True)
+    manifest, result = Path(champion, "manifest.json"), Path(champion).parent / "result.json"
+    made = manifest.read_text()
+    manifest.write_text(made.replace(f'"python": "{platform.python_version()}"', '"python": "3.1"', 1))
+    code, said, _ = upgraded(champion, "tiny-runtime==2.2")
+    assert f"  made with python 3.1, compared with {platform.python_version()}\n" in said
+    manifest.write_text(made)
+    found = result.read_text()
+    result.write_text(found.replace(json.loads(found)["content"]["data"], "others"))
+    code, _, refusal = upgraded(champion, "tiny-runtime==2.2")
+    assert (code, "these samples, or how they are read, are not those by which" in refusal) == (2, True)
+    result.write_text(found)
     code, _, refusal = upgraded(champion, "tiny-runtime==1.0")
     assert (code, refusal) == (2, "tune: tiny-runtime==1.0: it has 1.0 already; name another version\n")
     code, _, refusal = upgraded(champion, "tvm==1")
