@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tuner import target as targets
+from tuner.build import versions
 from tuner.build.builder import Builder, Source
 from tuner.build.store import Store
 from tuner.candidate import Candidate
@@ -54,7 +55,7 @@ def test_a_process_that_died_may_have_more_luck(builder: Builder, tmp_path: Path
     assert builder._failures == {}
 
 
-def test_what_other_cores_or_another_processor_compiled_is_not_taken(
+def test_what_other_cores_another_processor_or_another_tuner_compiled_is_not_taken(
     builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidate = Candidate((), Null(), 1)
@@ -62,5 +63,7 @@ def test_what_other_cores_or_another_processor_compiled_is_not_taken(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(300)))
     built.append(builder.compiled(candidate, Deadline(60)))
     monkeypatch.setattr(targets, "instructions", lambda: "another")
+    built.append(builder.compiled(candidate, Deadline(60)))
+    monkeypatch.setattr(versions, "engine_digest", lambda: "of another version")
     built += [builder.compiled(candidate, Deadline(60)) for _ in range(2)]
-    assert len(set(built)) == 3 and built[-1] == built[-2]
+    assert len(set(built)) == 4 and built[-1] == built[-2]

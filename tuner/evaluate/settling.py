@@ -26,7 +26,7 @@ from tuner.judging import Answers, Judging, Labels, Scores
 from tuner.measure import host
 from tuner.metrics import AUTO, CHOICES, Metric, Truth, find, named, suiting, typed
 from tuner.plugin import Backend
-from tuner.system.code import source_digest
+from tuner.system.code import engine_digest, source_digest
 from tuner.task import Call
 from tuner.workload import Workload
 
@@ -53,7 +53,7 @@ def settled(rig: Rig, backends: Mapping[str, Backend], log: Path) -> Rig:
         "dataset": prepared.source.dataset.key(),
         "metric": [workload.metric, source_digest(judged_by)],
         "output": workload.metric_output,
-        "code": source_digest(__name__),
+        "tuner": engine_digest(),
     }
 
     def fill(out: Path) -> None:
