@@ -6,8 +6,11 @@ import pytest
 
 from tests.study import Refused
 from tuner.device import fits
+from tuner.errors import RequestError
+from tuner.plugins.backends import tvm_on_board
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.devices import amd, openvino_npu, qnn, tpu
+from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.request import compose
 from tuner.system.machine import cpu_name
 from tuner.target import Target
@@ -85,6 +88,14 @@ def test_an_arm_processor_is_called_by_its_part(tmp_path: Path) -> None:
 )
 def test_a_number_in_a_name_is_a_whole_one(wanted: str | None, name: str, fitting: bool) -> None:
     assert fits(wanted, name) is fitting
+
+
+def test_a_board_that_is_gone_is_no_fault_of_what_was_to_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tvm_on_board, "_GONE_S", -1.0)
+    monkeypatch.setattr(TvmBoard, "servers", lambda board: {"another": 2})
+    monkeypatch.setattr(TvmBoard, "free", lambda board: 0)
+    with pytest.raises(RequestError, match=r"no server of the board 'desk' at 127.0.0.1:1 answers .* goes on"):
+        tvm_on_board.OnBoard(None, TvmBoard("127.0.0.1:1", "desk"), Path("library.so"), [], 1)
 
 
 def test_targets_say_what_they_compute_in(targets: dict[str, Target]) -> None:

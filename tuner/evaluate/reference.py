@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tuner.candidate import Candidate
+from tuner.errors import CandidateError
 from tuner.evaluate.accuracy import with_accuracy
 from tuner.evaluate.rig import Rig
 from tuner.judging import Bar, Scores
@@ -133,16 +134,24 @@ class Reference:
     def timed_beside(self, worker: Worker, limit_s: float, deadline: Deadline) -> Beside:
         """Times the artifact that the worker hosts in turns with the reference, for `limit_s` at the most.
 
-        Raises CandidateError where either fails.
+        Raises CandidateError where either fails, and says so where it is the reference.
         """
-        reference = self._running(deadline)
+        try:
+            reference = self._running(deadline)
+        except CandidateError as error:
+            raise _of_the_reference(error) from error
         worker.pause()
         turns = timing.take_turns(
             {"candidate": worker, "reference": reference},
             limit_s=min(limit_s, deadline.left_s()),
             timeout_s=deadline.left_s(),
             precision=_PRECISION,
+            go_on=True,
         )
+        if "reference" in turns.failures:
+            raise _of_the_reference(turns.failures["reference"])
+        if "candidate" in turns.failures:
+            raise turns.failures["candidate"]
         worker.resume()
         theirs = turns.timings["reference"]
         # beyond a factor of two the machine is disturbed, not drifting
@@ -159,6 +168,10 @@ class Reference:
                 turns = timing.take_turns({"": self._worker}, limit_s=_FIRST_S, timeout_s=deadline.left_s())
                 self._first_ms = turns.timings[""].percentile(_UNDISTURBED)
         return self._worker
+
+
+def _of_the_reference(error: CandidateError) -> CandidateError:
+    return CandidateError(error.kind, f"the float model, beside which it is timed, failed: {error.sentence}")
 
 
 def reference_candidate(model: Model, transforms: tuple[Transform, ...], backends: Mapping[str, Backend]) -> Candidate:
