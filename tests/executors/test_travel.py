@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ import pytest
 
 from tests.servers import free_port
 from tests.study import Refused, overrides
+from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.executors import ray_driver, staging
 from tuner.executors.parcel import archive, packed, restore, unpacked
 from tuner.executors.ray import report
 from tuner.executors.ray_driver import Node
 from tuner.executors.ray_node import Facts
+from tuner.testing.fakes import Null
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,24 @@ def test_a_node_that_differs_from_here_is_left_out_in_one_sentence() -> None:
     for node, sentence in nodes.values():
         refusal = report(node, ours, shared=False).refusal
         assert (refusal is None) if sentence is None else (refusal is not None and sentence in refusal)
+
+
+def test_a_node_whose_disk_is_full_is_dropped_and_its_trial_goes_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    trial = ray_driver._Submitted(Candidate((), Null(), 1), None, math.inf)
+    cluster = ray_driver._Cluster(names={"a": "one", "b": "two"}, trials={1: trial})
+    again: list[int] = []
+    monkeypatch.setattr(ray_driver, "_cluster", cluster)
+    monkeypatch.setattr(ray_driver, "_launch", again.append)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": node, "Alive": True} for node in "ab"])
+    monkeypatch.setattr(ray, "wait", lambda references, **_: (references, []))
+    monkeypatch.setattr(ray, "get", lambda node: (node, "its disk is full"))
+    cluster.flying["a"] = 1
+    assert ray_driver.finished(0.0) == ([], 1, {"one": "its disk is full"})
+    assert again == [1]
+    cluster.flying["b"] = 1
+    with pytest.raises(RequestError, match="no node that evaluated can go on; two: its disk is full"):
+        ray_driver.finished(0.0)
 
 
 def test_another_version_of_ray_or_python_is_told_with_both_sides() -> None:

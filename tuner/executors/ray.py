@@ -74,7 +74,7 @@ class Ray(Executor):
                     say(f"left out node {report.name}: {report.refusal}")
             if (remark := _larger_group(reports, next(iter(usable.values())).device)) is not None:
                 say(remark)
-            yield _ClusterTrials(driver, self.address, names, cpus, min(places, self.capacity or places))
+            yield _ClusterTrials(driver, self.address, names, cpus, min(places, self.capacity or places), say)
 
     def nodes(self, target: Target, plugins: Sequence[Plugin], cache: Path) -> list[NodeReport]:
         with self._connected() as driver:
@@ -165,13 +165,16 @@ def _larger_group(reports: Sequence[NodeReport], device: str) -> str | None:
 class _ClusterTrials(Trials):
     """Trials that the process `driver`, connected to a cluster, has in flight on the nodes of those names."""
 
-    def __init__(self, driver: Worker, address: str, names: dict[str, str], cpus: int, places: int) -> None:
-        """A trial asks for so many `cpus`; `places` are the trials for which a node has them, on average over nodes."""
+    def __init__(self, driver: Worker, address: str, names: dict[str, str], cpus: int, places: int, say: Say) -> None:
+        """A trial asks for so many `cpus`; `places` are the trials for which a node has them, on average over nodes.
+        `say` is told of nodes that cannot go on."""
         self._driver = driver
         self._address = address
         self._names = names
         self._cpus = cpus
         self._places = places
+        self._say = say
+        self._told: set[str] = set()
         self._alive = len(names)
         self._count = 0
 
@@ -196,7 +199,11 @@ class _ClusterTrials(Trials):
 
     def finished(self) -> list[tuple[int, Outcome]]:
         outcomes: list[tuple[int, Outcome]]
-        outcomes, self._alive = self._call(ray_driver.finished, _WAIT_S)
+        dropped: dict[str, str]
+        outcomes, self._alive, dropped = self._call(ray_driver.finished, _WAIT_S)
+        for name in dropped.keys() - self._told:
+            self._told.add(name)
+            self._say(f"node {name} evaluates no more: {dropped[name]}")
         if not self._alive and not outcomes:
             raise RequestError(
                 f"executor.address={self._address}: no node that evaluated is left; what is done is kept, and the same "

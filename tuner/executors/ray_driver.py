@@ -16,6 +16,7 @@ from tuner.executors.parcel import archive, packed, restore
 from tuner.executors.ray_node import Assignment, Bar, Facts, Finished, Work, evaluated, facts, mark
 from tuner.measurement import Measurement
 from tuner.plugin import Plugin
+from tuner.system.files import no_room
 from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.trial import Failure, Outcome
@@ -50,6 +51,7 @@ class _Cluster:
 
     cache_dir: str = ""  # of the nodes
     names: dict[str, str] = field(default_factory=dict)  # of the nodes that evaluate, by identity
+    dropped: dict[str, str] = field(default_factory=dict)  # why those of them do not go on that cannot
     options: dict[str, Any] = field(default_factory=dict)
     root: Path = Path()
     logs: Path = Path()
@@ -160,8 +162,7 @@ def begin(work: Work, root: Path, logs: Path, names: dict[str, str], cpus: int) 
     study = ray.get_runtime_context().get_job_id()
     _cluster.assignment = ray.put(Assignment(study, _cluster.cache_dir, value, files, mark(root)))
     _cluster.bar = ray.remote(num_cpus=0, max_restarts=-1)(Bar).remote()
-    selector = {"ray.io/node-id": f"in({','.join(names)})"}
-    _cluster.options = {"num_cpus": cpus, "max_retries": 0, "label_selector": selector}
+    _cluster.options = {"num_cpus": cpus, "max_retries": 0}
 
 
 def submit(handle: int, candidate: Candidate, to_beat: float | None, most_s: float) -> None:
@@ -174,13 +175,15 @@ def _launch(handle: int) -> None:
 
     trial = _cluster.trials[handle]
     most_s = trial.end - time.monotonic()
-    task = ray.remote(**_cluster.options)(_evaluated)
+    left = [identity for identity in _cluster.names if identity not in _cluster.dropped]
+    selector = {"ray.io/node-id": f"in({','.join(left)})"}
+    task = ray.remote(**_cluster.options, label_selector=selector)(_evaluated)
     reference = task.remote(_cluster.assignment, trial.candidate, trial.to_beat, most_s, _cluster.bar)
     _cluster.flying[reference] = handle
 
 
 def _evaluated(assignment: Assignment, candidate: Candidate, to_beat: float | None, most_s: float, bar: Any) -> Any:
-    """The task: which node it was on, and what came of the candidate."""
+    """The task: which node it was on, and what came of the candidate; or why no candidate can be evaluated there."""
     import ray
 
     known = [float("-inf")]
@@ -191,12 +194,21 @@ def _evaluated(assignment: Assignment, candidate: Candidate, to_beat: float | No
             known[0] = max(known[0], ray.get(bar.score.remote(), timeout=2.0))
         return known[0]
 
-    finished = evaluated(assignment, candidate, to_beat, most_s, raised, ray.get)
-    return ray.get_runtime_context().get_node_id(), finished
+    found: Finished | str
+    try:
+        found = evaluated(assignment, candidate, to_beat, most_s, raised, ray.get)
+    except RequestError as error:
+        found = str(error)
+    except OSError as error:
+        if not no_room(error):
+            raise
+        found = f"its disk is full ({error})"
+    return ray.get_runtime_context().get_node_id(), found
 
 
-def finished(wait_s: float) -> tuple[list[tuple[int, Outcome]], int]:
-    """The outcomes that are there, by handle, and how many of the nodes that evaluate are alive."""
+def finished(wait_s: float) -> tuple[list[tuple[int, Outcome]], int, dict[str, str]]:
+    """The outcomes that are there, by handle, how many of the nodes that evaluate are alive, and why those do not go on
+    that cannot, by name."""
     import ray
 
     if _cluster.flying:
@@ -209,7 +221,7 @@ def finished(wait_s: float) -> tuple[list[tuple[int, Outcome]], int]:
         if (outcome := _outcome(handle, reference)) is not None:
             outcomes.append((handle, outcome))
             del _cluster.trials[handle]
-    return outcomes, len(alive())
+    return outcomes, len(alive()), {_cluster.names[node]: why for node, why in _cluster.dropped.items()}
 
 
 def _outcome(handle: int, reference: Any) -> Outcome | None:
@@ -219,7 +231,7 @@ def _outcome(handle: int, reference: Any) -> Outcome | None:
     trial = _cluster.trials[handle]
     try:
         identity, done = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:  # such as a disk that is full there: it costs the trial
+    except ray.exceptions.RayTaskError as error:  # it costs the trial
         cause = f"on a node: {type(error.cause).__name__}: {first_line(error.cause)}"
         return Outcome(trial.candidate, "failed", Measurement(), Failure("error", cause))
     except ray.exceptions.RayError as error:
@@ -229,6 +241,12 @@ def _outcome(handle: int, reference: Any) -> Outcome | None:
             return None
         sentence = f"{_LOST}, twice ({type(error).__name__})"
         return Outcome(trial.candidate, "failed", Measurement(), Failure("killed", sentence))
+    if isinstance(done, str):
+        _cluster.dropped[identity] = done
+        if not alive():
+            raise RequestError(f"no node that evaluated can go on; {_cluster.names[identity]}: {done}")
+        _launch(handle)
+        return None
     return _home(done, _cluster.names[identity])
 
 
@@ -244,10 +262,11 @@ def _home(done: Finished, node: str) -> Outcome:
 
 
 def alive() -> list[str]:
-    """The nodes that evaluate and are there still."""
+    """The nodes that evaluate, can go on, and are there still."""
     import ray
 
-    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] in _cluster.names]
+    left = _cluster.names.keys() - _cluster.dropped
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] in left]
 
 
 def cancel(handle: int) -> None:
