@@ -17,6 +17,7 @@ from tuner.model import ModelSource
 from tuner.plugin import Backend, Transform
 from tuner.report.terminal import Terminal
 from tuner.request import compose
+from tuner.study.usable import needed
 from tuner.system import interpreters
 from tuner.system.files import folder
 from tuner.system.launcher import Launcher, install_name
@@ -56,7 +57,7 @@ def run(arguments: Sequence[str]) -> ExitCode:
     rows = [(kind, plugin.label, reasons.get(plugin, "yes")) for kind, plugin in zip(kinds, plugins, strict=True)]
     terminal.table(("kind", "plugin", "can run here"), rows)
     with terminal.busy("asking every node"):
-        nodes = executor(request.executor).nodes(request.target, plugins, request.cache_dir)
+        nodes = executor(request.executor).nodes(request.target, needed(request), request.cache_dir)
     if nodes:
         terminal.table(("node", "device", "CPUs", "trials of this study"), [_row(node) for node in nodes])
     runs = any(isinstance(plugin, Backend) and plugin not in reasons for plugin in plugins)

@@ -2,17 +2,16 @@
 gone, and the study has something to say then. Every function here runs in that child, through a `Worker`."""
 
 import contextlib
-import re
-import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tuner.candidate import Candidate
-from tuner.errors import RequestError
+from tuner.errors import CandidateError, RequestError
 from tuner.executors.parcel import archive, packed, restore
+from tuner.executors.ray_connection import explained, require_answer
 from tuner.executors.ray_node import Assignment, Bar, Facts, Finished, Work, evaluated, facts, mark
 from tuner.measurement import Measurement
 from tuner.plugin import Plugin
@@ -21,8 +20,7 @@ from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.trial import Failure, Outcome
 
-_ANSWER_S = 5.0  # for an address to answer
-_FACTS_S = 300.0  # for a node to say what it can run: each plugin imports its library, the first time
+FACTS_S = 300.0  # for a node to say what it can run: each plugin imports its library, the first time
 _LOST = "killed with its machine, or the process that watched it was"
 
 
@@ -64,54 +62,33 @@ class _Cluster:
 _cluster = _Cluster()
 
 
+def answered(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns. Raises CandidateError (`crash`) where the cluster is gone, and what it raises else,
+    where something here or there is full."""
+    import ray
+
+    full = (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError, ray.exceptions.OutOfMemoryError)
+    try:
+        return function(*arguments)
+    except full:
+        raise
+    except Exception as error:
+        if isinstance(error, (ray.exceptions.RayError, ConnectionError)) or type(error).__module__.startswith("grpc"):
+            raise CandidateError("crash", f"{type(error).__name__}: {first_line(error)}") from error
+        raise
+
+
 def connect(address: str, runtime_env: dict[str, Any]) -> None:
     """Raises RequestError where there is no cluster at the address, or none that this process could use."""
     try:
         import ray
     except ImportError as error:
         raise RequestError("executor=ray needs Ray; pip install 'inference-tuner[ray]'") from error
-    _require_answer(address)
+    require_answer(address)
     try:
         ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # of Ray, gRPC, its agents
         raise RequestError(f"executor.address={address}: {explained(error)}") from error
-
-
-def _require_answer(address: str) -> None:
-    """Ray itself would try for half a minute."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-    except OSError as error:
-        raise RequestError(
-            f"executor.address={address}: nothing answers there ({error.strerror or error}); `ray start --head` starts "
-            "a cluster and prints its address"
-        ) from error
-
-
-def explained(error: Exception) -> str:
-    """Why Ray did not connect, with the mend, in one sentence."""
-    text = str(error)
-    if "ersion mismatch" in text:
-        # each of the two says what it has: first the cluster, then this process
-        (ray_there, ray_here), (python_there, python_here) = (
-            [*re.findall(rf"{name}: *([\w.]+)", text), "?", "?"][:2] for name in ("Ray", "Python")
-        )
-        return (
-            f"it runs Ray {ray_there} on Python {python_there}, this machine Ray {ray_here} on Python {python_here}; "
-            "install the same versions on both"
-        )
-    if type(error).__name__ == "AuthenticationError" or "UNAUTHENTICATED" in text:
-        return "it asks for a token; put it in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
-    if isinstance(error, ConnectionError) or "Could not find any running Ray" in text:
-        return (
-            f"no cluster that this machine may use ({first_line(error)}); `ray start --address=HOST:PORT` makes it a "
-            "node, executor.address=ray://HOST:10001 needs none; one that asks for a token wants RAY_AUTH_MODE=token "
-            "and the same ~/.ray/auth_token"
-        )
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def survey(target: Target, plugins: Sequence[Plugin], cache_dir: str) -> list[Node]:
@@ -128,7 +105,7 @@ def survey(target: Target, plugins: Sequence[Plugin], cache_dir: str) -> list[No
         for node in there
         if node["Resources"].get("CPU", 0) >= 1
     }
-    end = time.monotonic() + _FACTS_S
+    end = time.monotonic() + FACTS_S
     nodes = []
     for node in there:
         known, silence = None, "it offers no CPUs"
@@ -244,7 +221,10 @@ def _outcome(handle: int, reference: Any) -> Outcome | None:
     if isinstance(done, str):
         _cluster.dropped[identity] = done
         if not alive():
-            raise RequestError(f"no node that evaluated can go on; {_cluster.names[identity]}: {done}")
+            raise RequestError(
+                f"no node that evaluated can go on; {_cluster.names[identity]}: {done}; what is done is kept, and the "
+                "same command goes on"
+            )
         _launch(handle)
         return None
     return _home(done, _cluster.names[identity])
