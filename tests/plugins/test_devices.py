@@ -83,10 +83,18 @@ def test_an_arm_processor_is_called_by_its_part(tmp_path: Path) -> None:
         ("L4", "NVIDIA L40S", False),
         ("a100", "NVIDIA A100-SXM4-80GB", True),
         ("RTX 4090", "NVIDIA GeForce RTX 4090", True),
+        ("RTX 4090", "NVIDIA GeForce RTX 4090 Laptop GPU", False),
+        ("RTX 4090 Laptop", "NVIDIA GeForce RTX 4090 Laptop GPU", True),
+        ("RTX 5000", "Quadro RTX 5000 with Max-Q Design", False),
+        ("H200", "NVIDIA H200", True),
+        ("H200", "NVIDIA GH200 480GB", False),
+        ("B200", "NVIDIA GB200", False),
         (None, "anything", True),
     ],
 )
-def test_a_number_in_a_name_is_a_whole_one(wanted: str | None, name: str, fitting: bool) -> None:
+def test_a_device_is_the_one_named_and_none_whose_name_only_looks_like_it(
+    wanted: str | None, name: str, fitting: bool
+) -> None:
     assert fits(wanted, name) is fitting
 
 
