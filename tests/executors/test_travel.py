@@ -129,6 +129,12 @@ def test_a_node_whose_disk_is_full_is_dropped_and_its_trial_goes_to_another(monk
         ray_driver.finished(0.0)
 
 
+def test_a_device_that_only_the_nodes_have_is_told_as_theirs() -> None:
+    absent = Facts("here", None, "no such device", {}, {}, True)
+    refusal = report(_node("far", HERE, "NVIDIA A100"), absent, shared=False).refusal
+    assert refusal == "it has NVIDIA A100, and this machine has not: start the study on such a node"
+
+
 @dataclass(frozen=True)
 class Surveyed(Ray):
     """A cluster of a node with four CPUs and one with two, whose driver fails so."""

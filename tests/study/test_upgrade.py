@@ -57,6 +57,9 @@ def test_the_verdict_is_of_the_other_version(
     assert "no such symbol" in said
     code, _, refusal = upgraded(champion, "tiny-runtime==2.3")
     assert (code, "MemoryError: of this machine; that says nothing of the version" in refusal) == (2, True)
+    (place / "file").write_text("")
+    code, _, refusal = upgraded(champion, "tiny-runtime==2.1", f"cache_dir={place / 'file'}")
+    assert (code, refusal.startswith(f"tune: cache_dir={place / 'file'}: cannot be written")) == (2, True)
     manifest, result = Path(champion, "manifest.json"), Path(champion).parent / "result.json"
     made = manifest.read_text()
     manifest.write_text(made.replace(f'"python": "{platform.python_version()}"', '"python": "3.1"', 1))

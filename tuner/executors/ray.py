@@ -147,7 +147,9 @@ def report(node: Node, ours: Facts, *, shared: bool) -> NodeReport:
         if label not in {*ours.unable, *theirs.unable} and theirs.versions.get(label) != mine:
             lacking[label] = _difference(mine, theirs.versions.get(label, {}))
     refusal = None
-    if theirs.device != ours.device:
+    if ours.device is None:
+        refusal = f"it has {theirs.device}, and this machine has not: start the study on such a node"
+    elif theirs.device != ours.device:
         refusal = f"it has {theirs.device}, and figures of two kinds of machine are never compared"
     elif lacking:
         refusal = "; ".join(f"{label}: {why}" for label, why in lacking.items())

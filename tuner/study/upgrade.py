@@ -28,6 +28,7 @@ from tuner.plugin import Plugin
 from tuner.request.request import Request
 from tuner.result import Result
 from tuner.system.environment import library_versions
+from tuner.system.files import require_place, require_room
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
 from tuner.trial import Outcome
@@ -91,6 +92,8 @@ def upgrade(request: Request, champion: Champion, wanted: Requirement, say: Say)
     Side effects: pip makes the environment, and built stages are kept, under `cache_dir`.
     """
     request.target.check()
+    require_place(request.cache_dir, "cache_dir")
+    require_room(request.cache_dir, "cache_dir")
     store = Store(request.cache_dir)
     home = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     other = replace(home, instead=str(wanted))
