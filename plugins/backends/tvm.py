@@ -225,8 +225,8 @@ def run(inputs):
             counts = {"records": len(database), "reused": reused, "measured": len(database) - reused}
             seconds = round(time.monotonic() - start, 1)
             imported = (work / IMPORTED).exists()
-            known = target.peaks is not None and not imported  # what another machine measured is no share of this one's
-            peak = target.peaks.flops_per_s.get("f32") if known else None
+            # what another machine measured is no share of this one's
+            peak = target.peaks.flops_per_s.get("f32") if target.peaks is not None and not imported else None
             tuned = tuned_tasks(tasks, database, out, peak)
             table(tuned, imported=imported).write(out, "tvm_tasks")
             found = {"by_task": [asdict(task) for task in tuned], "imported": imported}

@@ -1,6 +1,7 @@
 """What backends found out by tuning goes from one cache to another by `tune cache`."""
 
 import contextlib
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def test_records_go_to_a_file_and_into_another_cache(tmp_path: Path, capsys: pyt
     assert "the tuning records of 2 models taken; of 1 there were as many here already" in told
     lines = {folder.name: len((folder / TVM.records[0]).read_text().splitlines()) for folder in more.parent.iterdir()}
     assert lines == {"one": 5, "two": 9, "three": 5}
-    assert not (more.with_name("one") / "lock").exists()
+    with tarfile.open(file) as archive:
+        assert {Path(name).name for name in archive.getnames()} == set(TVM.records), "no lock of ours goes along"
     assert fewer.exists()
 
 

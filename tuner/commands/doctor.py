@@ -92,8 +92,8 @@ def _install(arguments: list[str]) -> ExitCode:
     if not names or names[0] not in needing:
         raise RequestError(unknown_name(" ".join(names), list(needing), f"{_INSTALL} "))
     terminal, store = Terminal(), Store(cache)
-    for place in (cache, store.environments):
-        require_place(place, "cache_dir")
+    for path in (cache, store.environments):
+        require_place(path, "cache_dir")
     requirements = needing[names[0]]
     with terminal.busy(f"pip installs {', '.join(requirements)}"):
         made = interpreters.install(store.environments, requirements, cache / "install.log")

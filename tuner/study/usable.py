@@ -46,7 +46,8 @@ def needed(request: Request) -> list[Plugin]:
     given = [plugin.gives for plugin in plugins if isinstance(plugin, Transform)]
     forms = dict.fromkeys([request.workload.model.form, *given])
     plugins += [request.reference[form.name] for form in forms if form.name in request.reference]
-    accepted = {plugin.accepts if isinstance(plugin, Backend) else (plugin.takes,) for plugin in plugins}
+    accepted = {plugin.accepts for plugin in plugins if isinstance(plugin, Backend)}
+    accepted |= {(plugin.takes,) for plugin in plugins if isinstance(plugin, Transform)}
     for form, wanted in itertools.product(forms, sorted(accepted, key=str)):
         plugins += conversions(form, wanted) or ()
     return list(dict.fromkeys(plugins))
