@@ -1,12 +1,13 @@
 """What the tests of workers have a child do. It is a module of its own because every child imports it."""
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from tuner.errors import RequestError
+from tuner.errors import CandidateError, RequestError
 
 
 def double(value: int) -> int:
@@ -41,6 +42,15 @@ def count(progress: Callable[[float, str], None], steps: int) -> int:
 
 def wrong_request() -> None:
     raise RequestError("model.path=x: no such file")
+
+
+def full_disk(*, wrapped: bool) -> None:
+    try:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/draft")
+    except OSError as error:
+        if wrapped:
+            raise CandidateError("compile", "the compiler failed") from error
+        raise
 
 
 def unpicklable() -> Any:

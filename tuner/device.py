@@ -147,13 +147,19 @@ class Device(ABC):
         return {"name": self.find(device_name), **self.versions()}
 
 
+_SLOWER = ("laptop", "max-q")  # what NVIDIA adds to the name of a card
+
+
 def fits(device_name: str | None, name: str) -> bool:
-    """Whether `device_name` occurs in what a device is called; a number is a whole one, for an A100 is no A10. None
-    fits any."""
+    """Whether `device_name` occurs in what a device is called, as words: an A100 is no A10, and a GH200 no H200. A
+    laptop's chip of the same number is another, unless that is asked for. None fits any."""
     if device_name is None:
         return True
-    whole = r"(?![a-z0-9])" if device_name[-1:].isdigit() else ""
-    return re.search(re.escape(device_name.lower()) + whole, name.lower()) is not None
+    wanted, called = device_name.lower(), name.lower()
+    begins = r"(?<![a-z0-9])" if wanted[:1].isalnum() else ""
+    ends = r"(?![a-z0-9])" if wanted[-1:].isdigit() else ""
+    slower = any(word in called and word not in wanted for word in _SLOWER)
+    return not slower and re.search(begins + re.escape(wanted) + ends, called) is not None
 
 
 def device(name: str) -> Device:

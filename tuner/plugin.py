@@ -192,7 +192,8 @@ class Backend(Plugin, ABC):
     """Whether what it compiles takes inputs of any length where the model does; else each declared length is compiled
     for itself."""
     records: ClassVar[tuple[str, ...]] = ()
-    """The files in a folder of its `cache` that hold what it found out by tuning, and may be carried to another."""
+    """The files in a folder of its `cache` that hold what it found out by tuning, and may be carried to another. Who
+    writes them holds the lock of the file `lock` there; a file `imported` says that another machine measured some."""
     accepts: ClassVar[tuple[Form, ...]]
     """Forms it compiles, best first; the engine converts the model to one of them by the shortest route."""
 

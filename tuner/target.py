@@ -7,6 +7,7 @@ from typing import Any
 from tuner.device import Device, Peaks, device
 from tuner.errors import RequestError
 from tuner.system.environment import environment
+from tuner.system.machine import cpu_name, instructions
 
 PRECISIONS = ("f32", "bf16", "f16", "f8", "int8", "int4")
 
@@ -86,6 +87,21 @@ class Target:
         """What decides how something is built and runs for it: its fields, less what it can do at best."""
         left_out = ("peak_tflops", "memory_gb_s", "precisions", *(() if self.hardware.far else ("remote",)))
         return {k: v for k, v in asdict(self).items() if k not in left_out}
+
+    @property
+    def machine(self) -> str:
+        """What runs it, as far as what is compiled for it, and how fast that is, depends on that: the device that is
+        found, of a processor with its cores and instruction sets. Raises RequestError where it is not here."""
+        if not self.hardware.host:
+            return self.check()
+        cores = f"{self.cores} core{'s' * (self.cores > 1)}"
+        return f"{cpu_name()}, {cores}, instruction sets {instructions()}"
+
+    @property
+    def here(self) -> dict[str, str]:
+        """What a key needs beside the target's fields: of a processor they say neither which it is nor how many cores
+        it has."""
+        return {"machine": self.machine} if self.hardware.host else {}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Target":

@@ -26,7 +26,17 @@ from tuner.plugins.backends.tvm_lowering import (
     scheduled,
 )
 from tuner.plugins.backends.tvm_on_board import OnBoard
-from tuner.plugins.backends.tvm_records import FAILED_S, REACHED, RECORDS, costs_of, key_of, locked, reach, reached
+from tuner.plugins.backends.tvm_records import (
+    FAILED_S,
+    IMPORTED,
+    REACHED,
+    RECORDS,
+    costs_of,
+    key_of,
+    locked,
+    reach,
+    reached,
+)
 from tuner.plugins.backends.tvm_session import TvmSession
 from tuner.plugins.backends.tvm_tasks import table, tuned_tasks
 from tuner.plugins.backends.tvm_tuning import ROUND, Budget, CostModel, Effort, Strategy, measure
@@ -214,10 +224,12 @@ def run(inputs):
                 shutil.copyfile(work / name, out / name)
             counts = {"records": len(database), "reused": reused, "measured": len(database) - reused}
             seconds = round(time.monotonic() - start, 1)
-            peak = target.peaks.flops_per_s.get("f32") if target.peaks is not None else None
+            imported = (work / IMPORTED).exists()
+            # what another machine measured is no share of this one's
+            peak = target.peaks.flops_per_s.get("f32") if target.peaks is not None and not imported else None
             tuned = tuned_tasks(tasks, database, out, peak)
-            table(tuned).write(out, "tvm_tasks")
-            found = {"by_task": [asdict(task) for task in tuned]}
+            table(tuned, imported=imported).write(out, "tvm_tasks")
+            found = {"by_task": [asdict(task) for task in tuned], "imported": imported}
             return {"tasks_with_valid_record": valid, **counts, "seconds": seconds, "database": key, **found}
 
 

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import CandidateError
+from tuner.errors import CandidateError, RequestError
 from tuner.plugins.backends.tvm_session import TvmSession
 from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.files import critical_section
+from tuner.system.said import first_line
 from tuner.tensors import TensorSpec
 
 _WAIT_S = 60.0  # a server is free again a moment after the process before has ended
+_GONE_S = 5.0  # one that starts anew is back sooner
 
 
 class OnBoard(TvmSession):
@@ -39,20 +41,35 @@ class OnBoard(TvmSession):
 
 
 def _connected(tvm: Any, board: TvmBoard) -> Any:
-    """A session with one of the board's servers. Raises CandidateError where all are taken: TVM would wait for ever.
-    One process at a time asks: two that see the same server free would."""
+    """A session with one of the board's servers. Raises CandidateError where all are taken: TVM would wait for ever;
+    RequestError where there is none, for no candidate is to blame. One process at a time asks: two that see the same
+    server free would."""
     with critical_section(Path(tempfile.gettempdir(), f"inference-tuner-{os.getuid()}-{board.lock}-rpc.lock")):
         return _requested(tvm, board)
 
 
 def _requested(tvm: Any, board: TvmBoard) -> Any:
-    end = time.monotonic() + _WAIT_S
+    seen = time.monotonic()
+    end = seen + _WAIT_S
     while not board.free():
-        if time.monotonic() > end:
-            count = board.servers().get(str(board.key), 0)
+        now, count = time.monotonic(), board.servers().get(str(board.key), 0)
+        seen = now if count else seen
+        if now > seen + _GONE_S:
+            raise _gone(board, "the tracker has no server of it any more")
+        if now > end:
             raise CandidateError(
                 "error",
                 f"every server of {board.key!r} is taken ({count} at {board.tracker}): start more on the board",
             )
         time.sleep(0.2)
-    return tvm.rpc.connect_tracker(*board.address).request(board.key)
+    try:
+        return tvm.rpc.connect_tracker(*board.address).request(board.key)
+    except RuntimeError as error:  # of TVM, which has tried five times: the tracker lists it for a while
+        raise _gone(board, first_line(error)) from error
+
+
+def _gone(board: TvmBoard, why: str) -> RequestError:
+    return RequestError(
+        f"target.remote: no server of the board {board.key!r} at {board.tracker} answers ({why}); start them on the "
+        "board: what is done is kept, and the same command goes on"
+    )

@@ -13,6 +13,7 @@ from tuner.system.files import critical_section
 
 FAILED_S = 1e9  # MetaSchedule writes 1e10 s for a schedule that did not build or run
 RECORDS = ("database_workload.json", "database_tuning_record.json")  # MetaSchedule's own names
+IMPORTED = "imported"  # the file that says that another machine measured some of them
 REACHED = "trials_per_task"  # the file that says so; a small search space is spent before it has that many records
 
 

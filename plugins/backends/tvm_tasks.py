@@ -51,8 +51,9 @@ def tuned_tasks(tasks: Sequence[Any], database: Any, work: Path, peak: float | N
     return sorted(found, key=lambda task: -task.graph_ms)
 
 
-def table(tasks: Sequence[TunedTask]) -> Table:
-    """With the curve at each doubling of the schedules, and at its end: does it still fall?"""
+def table(tasks: Sequence[TunedTask], *, imported: bool) -> Table:
+    """With the curve at each doubling of the schedules, and at its end: does it still fall? `imported`: another machine
+    measured some."""
     most = max((task.records for task in tasks), default=0)
     ends = [ROUND << i for i in range(most.bit_length()) if ROUND << i <= most]
     curve = f"best ms after {', '.join(map(str, [*ends, 'all']))}"
@@ -60,7 +61,8 @@ def table(tasks: Sequence[TunedTask]) -> Table:
         (t.name, t.weight, t.flop / 1e9, t.records, t.best_ms, t.gflops, t.share_of_peak, _text(t.curve_ms))
         for t in tasks
     )
-    return Table("Tasks that TVM tuned", (*_COLUMNS, curve), rows)
+    title = f"Tasks that TVM tuned{', by times that another machine measured in part or all' * imported}"
+    return Table(title, (*_COLUMNS, curve), rows)
 
 
 def _found(name: str, weight: int, flop: float, seconds: Sequence[float], peak: float | None) -> TunedTask:

@@ -1,9 +1,12 @@
 """What a build shares with another is built once, and fails once."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from tuner import target as targets
+from tuner.build import versions
 from tuner.build.builder import Builder, Source
 from tuner.build.store import Store
 from tuner.candidate import Candidate
@@ -23,8 +26,7 @@ def builder(tmp_path: Path) -> Builder:
     folder.mkdir()
     write_linear(folder, CENTRES.T)
     source = Source(Model(ONNX, folder, INPUTS, "a model"), Points())
-    target = Target("cpu", "cpu", threads=1)
-    return Builder(source, target, Store(tmp_path / "store"), Launcher(4096), tmp_path / "log", {})
+    return Builder(source, Target("cpu", "cpu"), Store(tmp_path / "store"), Launcher(4096), tmp_path / "log", {})
 
 
 def attempts(log: Path) -> int:
@@ -51,3 +53,17 @@ def test_a_process_that_died_may_have_more_luck(builder: Builder, tmp_path: Path
         with pytest.raises(CandidateError):
             builder.compiled(Candidate((FaultyTransform(fault=fault),), Null(), 1), Deadline(60))
     assert builder._failures == {}
+
+
+def test_what_other_cores_another_processor_or_another_tuner_compiled_is_not_taken(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = Candidate((), Null(), 1)
+    built = [builder.compiled(candidate, Deadline(60))]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(300)))
+    built.append(builder.compiled(candidate, Deadline(60)))
+    monkeypatch.setattr(targets, "instructions", lambda: "another")
+    built.append(builder.compiled(candidate, Deadline(60)))
+    monkeypatch.setattr(versions, "engine_digest", lambda: "of another version")
+    built += [builder.compiled(candidate, Deadline(60)) for _ in range(2)]
+    assert len(set(built)) == 4 and built[-1] == built[-2]

@@ -1,13 +1,19 @@
 """What backends found out by tuning goes from one cache to another by `tune cache`."""
 
+import contextlib
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.study import Refused
+from tuner.build import tuning_records
 from tuner.build.store import Store
 from tuner.cli import main
 from tuner.plugins.backends.tvm import TVM
+from tuner.plugins.backends.tvm_records import IMPORTED, locked
+from tuner.plugins.backends.tvm_tasks import table
 
 
 def recorded(cache: Path, model: str, lines: int) -> Path:
@@ -33,8 +39,45 @@ def test_records_go_to_a_file_and_into_another_cache(tmp_path: Path, capsys: pyt
     assert "the tuning records of 2 models taken; of 1 there were as many here already" in told
     lines = {folder.name: len((folder / TVM.records[0]).read_text().splitlines()) for folder in more.parent.iterdir()}
     assert lines == {"one": 5, "two": 9, "three": 5}
-    assert not (more.with_name("one") / "lock").exists()
+    with tarfile.open(file) as archive:
+        assert {Path(name).name for name in archive.getnames()} == set(TVM.records), "no lock of ours goes along"
     assert fewer.exists()
+
+
+def test_who_tunes_is_waited_for_and_what_is_taken_is_told_as_another_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "records.tar.gz"
+    recorded(tmp_path / "here", "one", lines=5)
+    assert main(["cache", "export-tuning-records", str(file), f"cache_dir={tmp_path / 'here'}"]) == 0
+    place = recorded(tmp_path / "there", "one", lines=2)
+    held: list[Path] = []
+
+    @contextlib.contextmanager
+    def watched(path: Path) -> Iterator[None]:
+        before = [(place / name).read_text() for name in TVM.records]
+        held.append(path)
+        yield
+        assert all((place / name).read_text() != text for name, text in zip(TVM.records, before, strict=True))
+
+    monkeypatch.setattr(tuning_records, "critical_section", watched)
+    assert main(["cache", "import-tuning-records", str(file), f"cache_dir={tmp_path / 'there'}"]) == 0
+    with locked(place) as work:
+        assert held == [work / "lock"] and (work / IMPORTED).exists()
+    assert "another machine measured" in table((), imported=True).title
+    assert "another machine measured" not in table((), imported=False).title
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(tmp_path / "here", "one", lines=5)
+    file = str(tmp_path / "records.tar.gz")
+    assert main(["cache", "export-tuning-records", file, f"cache_dir={tmp_path / 'here'}"]) == 0
+    (tmp_path / "cache").write_text("")
+    capsys.readouterr()
+    told = refused("cache", "import-tuning-records", file)
+    assert f"{tmp_path / 'cache'}/plugins: cannot be written" in told
 
 
 def test_what_is_no_such_file_is_refused(tmp_path: Path, refused: Refused) -> None:

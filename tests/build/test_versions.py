@@ -1,6 +1,7 @@
 """What decides a plugin's work is part of the key under which it is kept."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ from tuner.build.versions import plugin_version
 from tuner.system.launcher import Launcher
 
 
+@pytest.mark.parametrize("line", ["from mine.helper import x", "from .helper import x", "from . import helper"])
 def test_a_file_beside_a_plugin_that_it_imports_is_part_of_its_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+        monkeypatch.delitem(sys.modules, name)
     package = tmp_path / "mine"
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "plugin.py").write_text(
-        "from mine.helper import x\nfrom tuner.plugins.backends.eager import Eager\nclass Mine(Eager):\n    pass\n"
+        f"{line}\nfrom tuner.plugins.backends.eager import Eager\nclass Mine(Eager):\n    pass\n"
     )
     (package / "helper.py").write_text("from mine.deeper import x\n")
     (package / "deeper.py").write_text("x = 1\n")

@@ -15,6 +15,8 @@ from tests import study
 from tests.study import Refused
 from tuner.cli import COMMANDS, main
 from tuner.errors import ExitCode
+from tuner.executors.base import NodeReport
+from tuner.executors.inline import Inline
 from tuner.testing.fakes import CENTRES, FEATURES, Null, write_linear
 from tuner.testing.faults import Absent
 
@@ -288,6 +290,23 @@ def test_doctor_says_what_can_run_here(tmp_path: Path, capsys: pytest.CaptureFix
     assert "nobody-has-it" in told
     assert "yes" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_what_doctor_cannot_install_is_one_sentence(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "cache").write_text("")
+    told = refused("doctor", "--install", "executorch")
+    assert f"cache_dir={tmp_path / 'cache'}: cannot be written" in told
+
+
+def test_doctor_lists_the_nodes_where_the_device_is_theirs_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = NodeReport("far", "NVIDIA A100-SXM4-80GB", 8, {}, None)
+    monkeypatch.setattr(Inline, "nodes", lambda *_: [report])
+    device = "target.device_name=Abacus"
+    assert main(["doctor", *fakes(tmp_path, device, "executor=inline")]) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert "looked for a CPU named 'Abacus'" in told and "far NVIDIA A100-SXM4-80GB 8 yes" in told
 
 
 def test_a_field_that_is_a_mapping_takes_what_its_plugin_knows(capsys: pytest.CaptureFixture[str]) -> None:

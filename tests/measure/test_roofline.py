@@ -121,6 +121,10 @@ def test_nothing_without_a_peak_or_arithmetic() -> None:
             "102 % more",
         ),
         (
+            Standing("f32", 100e9, 400e9, 9.0, "memory", declared=True),
+            "reaches 25 % of what this CPU can do at f32 by its declared peak (memory-bound: 100 of 400 GFLOP/s)",
+        ),
+        (
             Standing("f32", 401e9, 400e9, 9.0, "memory", declared=True),
             "beats the declared peak of this CPU at f32, 400 GFLOP/s (memory-bound): that must be 401 GFLOP/s at least",
         ),

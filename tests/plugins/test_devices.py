@@ -6,8 +6,11 @@ import pytest
 
 from tests.study import Refused
 from tuner.device import fits
+from tuner.errors import RequestError
+from tuner.plugins.backends import tvm_on_board
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.devices import amd, openvino_npu, qnn, tpu
+from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.request import compose
 from tuner.system.machine import cpu_name
 from tuner.target import Target
@@ -80,11 +83,27 @@ def test_an_arm_processor_is_called_by_its_part(tmp_path: Path) -> None:
         ("L4", "NVIDIA L40S", False),
         ("a100", "NVIDIA A100-SXM4-80GB", True),
         ("RTX 4090", "NVIDIA GeForce RTX 4090", True),
+        ("RTX 4090", "NVIDIA GeForce RTX 4090 Laptop GPU", False),
+        ("RTX 4090 Laptop", "NVIDIA GeForce RTX 4090 Laptop GPU", True),
+        ("RTX 5000", "Quadro RTX 5000 with Max-Q Design", False),
+        ("H200", "NVIDIA H200", True),
+        ("H200", "NVIDIA GH200 480GB", False),
+        ("B200", "NVIDIA GB200", False),
         (None, "anything", True),
     ],
 )
-def test_a_number_in_a_name_is_a_whole_one(wanted: str | None, name: str, fitting: bool) -> None:
+def test_a_device_is_the_one_named_and_none_whose_name_only_looks_like_it(
+    wanted: str | None, name: str, fitting: bool
+) -> None:
     assert fits(wanted, name) is fitting
+
+
+def test_a_board_that_is_gone_is_no_fault_of_what_was_to_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tvm_on_board, "_GONE_S", -1.0)
+    monkeypatch.setattr(TvmBoard, "servers", lambda board: {"another": 2})
+    monkeypatch.setattr(TvmBoard, "free", lambda board: 0)
+    with pytest.raises(RequestError, match=r"no server of the board 'desk' at 127.0.0.1:1 answers .* goes on"):
+        tvm_on_board.OnBoard(None, TvmBoard("127.0.0.1:1", "desk"), Path("library.so"), [], 1)
 
 
 def test_targets_say_what_they_compute_in(targets: dict[str, Target]) -> None:

@@ -45,6 +45,14 @@ def test_what_fails_is_told_and_the_next_has_a_folder_of_its_own(
     assert "failed: no such instruction" in capsys.readouterr().out
 
 
+def test_two_of_one_label_are_both_kept(place: Path) -> None:
+    alike = study.deploy(study.node(Crossing, ms=[1.0, 2.0]))
+    assert study.tune(place, *LINE[:-1], "search_space.batch_size=[1]", alike) == 0
+    folder = place / "out/linear-a100-compiled-001"
+    assert len({one["artifact"] for one in compiled(place)["compiled"]}) == 2
+    assert all((folder / one["artifact"] / "manifest.json").exists() for one in compiled(place)["compiled"])
+
+
 def test_a_space_of_which_nothing_crosses_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study.tune(place, *LINE, study.deploy(study.node(Null), study.node(Faulty))) == 2
     assert "null-2 compiles only where its device is" in capsys.readouterr().err

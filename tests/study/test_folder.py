@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests import study
 from tests.fakes import Labelled
 from tests.study import Refused
+from tuner import target as targets
 from tuner.errors import RequestError
 from tuner.request import compose
 from tuner.request.request import Request
@@ -48,6 +49,22 @@ def test_the_same_command_after_a_finished_study_makes_the_next(label: str, requ
         assert (first.name[-4:], second.name[-4:]) == ("-001", "-002")
         assert first.path.parent == second.path.parent == out and list(Path(name).iterdir()) == [out]
         assert first.request.read_bytes() == before and not second.result.exists()
+
+
+def test_a_study_goes_on_where_it_was_begun_alone_and_one_of_the_version_before_anywhere(
+    request_of_fakes: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(request_of_fakes, out_dir=tmp_path / "out")
+    begun = once(request)
+    monkeypatch.setattr(targets, "instructions", lambda: "others")
+    with pytest.raises(RequestError, match=r"it was begun on .*, 1 core, .*, and this is .* instruction sets others"):
+        once(request)
+    assert once(replace(request, study="mine")).name == "mine"
+    before = json.loads(begun.request.read_text())
+    del before["machine"]
+    begun.request.write_text(json.dumps(before))
+    assert once(request).path == begun.path
+    assert json.loads(begun.request.read_text()) == before, "nobody knows which machine it was"
 
 
 DAMAGED = [b"", b"{", b"[]", b"null", b"{}", b'{"key": 1, "id": 2}', b"\xff\0", b"[" * 100_000]

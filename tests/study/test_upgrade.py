@@ -1,5 +1,7 @@
 """A champion races itself, rebuilt in an environment with another version of its library."""
 
+import json
+import platform
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from tests import study
 from tests.fakes import Paced
 from tuner.cli import main
 
-VERSIONS = {"1.0": "MS = 2.0", "2.0": "MS = 4.0", "2.1": "MS = 2.0", "2.2": "raise ImportError('no such symbol')"}
+VERSIONS = {"1.0": "MS = 2.0", "2.0": "MS = 4.0", "2.1": "MS = 2.0", "2.2": "raise ImportError('no such symbol')",
+            "2.3": "raise MemoryError('of this machine')"}  # fmt: skip
 
 
 def wheels(folder: Path) -> Path:
@@ -33,7 +36,8 @@ def test_the_verdict_is_of_the_other_version(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels(place / "wheels")))
-    settings = ("search_space.batch_size=[4]", "install=auto", "promote=auto")
+    # whose size is the same with any version
+    settings = ("search_space.batch_size=[4]", "install=auto", "promote=auto", "objective=size_mb")
     assert study.tune(place, study.deploy(study.node(Paced)), *settings) == 0
     champion = str(place / "out/linear-cpu-001/champion")
 
@@ -51,6 +55,23 @@ def test_the_verdict_is_of_the_other_version(
     code, said, _ = upgraded(champion, "tiny-runtime==2.2")
     assert (code, said.splitlines()[0]) == (4, f"{champion} with tiny-runtime==2.2: does not load")
     assert "no such symbol" in said
+    code, _, refusal = upgraded(champion, "tiny-runtime==2.3")
+    assert (code, "MemoryError: of this machine; that says nothing of the version" in refusal) == (2, True)
+    (place / "file").write_text("")
+    code, _, refusal = upgraded(champion, "tiny-runtime==2.1", f"cache_dir={place / 'file'}")
+    assert (code, refusal.startswith(f"tune: cache_dir={place / 'file'}: cannot be written")) == (2, True)
+    manifest, result = Path(champion, "manifest.json"), Path(champion).parent / "result.json"
+    made = manifest.read_text()
+    value = json.loads(made)
+    manifest.write_text(json.dumps(value | {"versions": value["versions"] | {"python": "3.1"}}))
+    code, said, _ = upgraded(champion, "tiny-runtime==2.2")
+    assert f"  made with python 3.1, compared with {platform.python_version()}\n" in said
+    manifest.write_text(made)
+    found = result.read_text()
+    result.write_text(found.replace(json.loads(found)["content"]["data"], "others"))
+    code, _, refusal = upgraded(champion, "tiny-runtime==2.2")
+    assert (code, "these samples, or how they are read, are not those by which" in refusal) == (2, True)
+    result.write_text(found)
     code, _, refusal = upgraded(champion, "tiny-runtime==1.0")
     assert (code, refusal) == (2, "tune: tiny-runtime==1.0: it has 1.0 already; name another version\n")
     code, _, refusal = upgraded(champion, "tvm==1")

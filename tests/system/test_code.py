@@ -1,5 +1,6 @@
 """Functions that a person names: by their module, or by their file."""
 
+import hashlib
 import signal
 import sys
 from pathlib import Path
@@ -71,3 +72,18 @@ def test_what_it_raises_is_one_sentence_with_the_key(
 def test_ctrl_c_is_still_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt), authored("a long import"):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_the_digest_of_a_function_is_of_what_its_file_imports_too(tmp_path: Path) -> None:
+    """One alone has the digest that it had, by which registered champions know their metric."""
+    (tmp_path / "scoring.py").write_text("import json\nimport numpy\nimport tuner.metrics\n")
+    reference = f"{tmp_path}/scoring.py:score"
+    assert source_digest(reference) == hashlib.sha256((tmp_path / "scoring.py").read_bytes()).hexdigest()
+    (tmp_path / "scoring.py").write_text("def score():\n    from scoring_helpers import deep\n")
+    (tmp_path / "scoring_helpers").mkdir()
+    (tmp_path / "scoring_helpers/__init__.py").write_text("from . import deep\n")
+    (tmp_path / "scoring_helpers/deep.py").write_text("x = 1\n")
+    before = source_digest(reference)
+    (tmp_path / "scoring_helpers/deep.py").write_text("x = 2\n")
+    assert source_digest(reference) != before
+    assert "scoring_helpers" not in sys.modules, "nothing is run for it"

@@ -24,6 +24,7 @@ from tests.chores import (
     count,
     double,
     executable,
+    full_disk,
     grandchild_that_grows,
     noisy,
     unpicklable,
@@ -119,6 +120,12 @@ def test_a_fault_is_told_by_its_class(fault: Any, kind: str, said: str, launcher
     assert caught.value.kind == kind
     assert said in caught.value.sentence
     assert "\n" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_disk_that_is_full_is_no_candidates_failure(wrapped: bool, launcher: Launcher, log: Path) -> None:
+    with launcher.open(log) as worker, pytest.raises(RequestError, match=r"disk is full .*the same command goes on"):
+        worker.run(full_disk, wrapped=wrapped)
 
 
 def test_who_is_killed_from_outside_is_told_from_who_died(launcher: Launcher, log: Path) -> None:

@@ -60,7 +60,7 @@ class _Asking:
         key = {
             "plugin": encode(plugin),
             "code": plugin_version(plugin, self._launcher),
-            "target": asdict(self._target),
+            "target": asdict(self._target) | self._target.here,
             **({"across": True} if self._across else {}),
         }
 

@@ -2,7 +2,7 @@
 
 Each stage runs in a worker of its own, which has loaded nothing else. Its key names everything that decides the
 result: the model it starts from, the plugin with its parameters and code, library versions, and for transforms
-the dataset, for compilation the target and the batch size.
+the dataset, for compilation the target, the processor and the batch size.
 """
 
 import platform
@@ -112,7 +112,7 @@ class Builder:
             "model": model.key,
             "candidate": candidate.to_json(),
             "code": plugin_version(backend, self._launcher),
-            "target": self._target.runs(),
+            "target": self._target.runs() | self._target.here,
         }
         cache = self._store.folder(self._store.home(type(backend)))
         plugins = (*candidate.transforms, backend)

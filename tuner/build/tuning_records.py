@@ -14,6 +14,7 @@ from tuner import catalog
 from tuner.build.store import Store
 from tuner.errors import RequestError
 from tuner.plugin import Backend
+from tuner.system.files import critical_section
 from tuner.system.said import first_line
 
 
@@ -30,7 +31,8 @@ def export(store: Store, file: Path) -> int:
 
 def take(store: Store, file: Path) -> tuple[int, int]:
     """Takes what `export` wrote into the cache; returns how many folders were taken, and how many were left because
-    what is there already is as much or more. Raises RequestError where it is no such file."""
+    what is there already is as much or more. Waits for whoever tunes. Raises RequestError where it is no such file,
+    OSError where the cache cannot be written."""
     taken = left = 0
     with tempfile.TemporaryDirectory(dir=store.plugins) as scratch:
         try:
@@ -43,18 +45,27 @@ def take(store: Store, file: Path) -> tuple[int, int]:
             ) from error
         for home, names in _homes():
             for folder in _recorded(Path(scratch) / home, names):
-                place = store.folder(home) / folder.name
-                if _size(place, names) >= _size(folder, names):
+                if _replaced(folder, store.folder(home) / folder.name, names):
+                    taken += 1
+                else:
                     left += 1
-                    continue
-                place.mkdir(exist_ok=True)
-                for name in names:
-                    shutil.copyfile(folder / name, place / f"{name}.draft")
-                    (place / f"{name}.draft").replace(place / name)
-                taken += 1
     if not taken + left:
         raise RequestError(f"{file}: no backend that is installed here knows a record in it")
     return taken, left
+
+
+def _replaced(folder: Path, place: Path, names: tuple[str, ...]) -> bool:
+    """Whether the records in `folder` are now those in `place`: not where that has as much or more. Whoever tunes there
+    goes on afterwards, for the files belong together."""
+    place.mkdir(exist_ok=True)
+    with critical_section(place / "lock"):
+        if _size(place, names) >= _size(folder, names):
+            return False
+        (place / "imported").touch()
+        for name in names:
+            shutil.copyfile(folder / name, place / f"{name}.draft")
+            (place / f"{name}.draft").replace(place / name)
+    return True
 
 
 def _homes() -> Iterator[tuple[str, tuple[str, ...]]]:

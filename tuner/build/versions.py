@@ -1,8 +1,5 @@
-"""What besides its parameters decides what a plugin does: its libraries, where it runs, its own file and those beside
-it that it imports."""
+"""What besides its parameters decides what a plugin does: its libraries, where it runs, its code and the tuner's."""
 
-import ast
-import functools
 import hashlib
 import inspect
 import sys
@@ -11,6 +8,7 @@ from pathlib import Path
 
 from tuner.errors import CandidateError
 from tuner.plugin import Plugin
+from tuner.system.code import engine_digest, source
 from tuner.system.launcher import Launcher
 
 
@@ -19,32 +17,12 @@ def plugin_version(plugin: Plugin, launcher: Launcher) -> dict[str, str]:
 
     Raises CandidateError where that is not there.
     """
-    source = inspect.getsourcefile(type(plugin))
-    code = _digest(Path(source)) if source else "unknown"
+    file = inspect.getsourcefile(type(plugin))
+    code = hashlib.sha256(source(type(plugin).__module__, Path(file))).hexdigest()[:16] if file else "unknown"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     home = launcher.with_libraries_of(plugin)
     own = {} if home.environment is None else {"environment": home.environment.key}
-    return {"file": code, "python": python, **home.versions(plugin.libraries), **own}
-
-
-def _digest(source: Path) -> str:
-    """Of a plugin's file, and of those beside it that it imports, and they in their turn."""
-    texts: dict[Path, bytes] = {}
-    left = [source]
-    while left:
-        file = left.pop()
-        texts[file] = file.read_bytes()
-        beside = map(source.with_name, _imported_beside(texts[file], source.parent.name))
-        left += [other for other in beside if other not in texts and other.is_file()]
-    return hashlib.sha256(b"".join(texts[file] for file in sorted(texts))).hexdigest()[:16]
-
-
-@functools.cache  # keys are made several times a trial
-def _imported_beside(text: bytes, package: str) -> tuple[str, ...]:
-    """The names of the files that a plugin's file, of such a text, imports from the package it is in."""
-    modules = (node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom))
-    parts = (module.split(".") for module in modules)
-    return tuple(f"{names[-1]}.py" for names in parts if names[-2:-1] == [package])
+    return {"file": code, "tuner": engine_digest(), "python": python, **home.versions(plugin.libraries), **own}
 
 
 def versions(plugins: Iterable[Plugin], launcher: Launcher) -> dict[str, str]:

@@ -48,15 +48,15 @@ def _carry(command: str, arguments: Sequence[str]) -> ExitCode:
         raise RequestError(f"tune cache {command} FILE: the file must be named, such as records.tar.gz")
     file, terminal = Path(arguments[0]), Terminal()
     store = Store(folder(compose.composed(arguments[1:]).cache_dir))
-    if command == _EXPORT:
-        try:
-            count = tuning_records.export(store, file)
-        except OSError as error:
-            raise RequestError(f"{file}: cannot be written ({error.strerror})") from error
-        terminal.line(f"{file}: the tuning records of {count} models")
-    else:
-        taken, left = tuning_records.take(store, file)
-        terminal.line(f"{file}: the tuning records of {taken} models taken; of {left} there were as many here already")
+    try:
+        if command == _EXPORT:
+            told = f"the tuning records of {tuning_records.export(store, file)} models"
+        else:
+            taken, left = tuning_records.take(store, file)
+            told = f"the tuning records of {taken} models taken; of {left} there were as many here already"
+    except OSError as error:
+        raise RequestError(f"{error.filename or file}: cannot be written ({error.strerror})") from error
+    terminal.line(f"{file}: {told}")
     return ExitCode.OK
 
 

@@ -17,8 +17,10 @@ from tuner.model import ModelSource
 from tuner.plugin import Backend, Transform
 from tuner.report.terminal import Terminal
 from tuner.request import compose
+from tuner.request.request import Request
+from tuner.study.usable import needed
 from tuner.system import interpreters
-from tuner.system.files import folder
+from tuner.system.files import folder, require_place
 from tuner.system.launcher import Launcher, install_name
 from tuner.system.machine import cpu_name
 from tuner.system.spelling import unknown_name
@@ -46,6 +48,7 @@ def run(arguments: Sequence[str]) -> ExitCode:
         terminal.line(f"target   {request.target.name}: {request.target.check()}")
     except RequestError as error:
         terminal.line(f"target   {error}", bad=True)
+        _tell_nodes(terminal, request)
         return ExitCode.WRONG_REQUEST
     plugins = request.space.plugins
     with tempfile.TemporaryDirectory() as scratch, terminal.busy("asking every plugin"):
@@ -55,12 +58,17 @@ def run(arguments: Sequence[str]) -> ExitCode:
     kinds = ["backend" if isinstance(plugin, Backend) else "transform" for plugin in plugins]
     rows = [(kind, plugin.label, reasons.get(plugin, "yes")) for kind, plugin in zip(kinds, plugins, strict=True)]
     terminal.table(("kind", "plugin", "can run here"), rows)
-    with terminal.busy("asking every node"):
-        nodes = executor(request.executor).nodes(request.target, plugins, request.cache_dir)
-    if nodes:
-        terminal.table(("node", "device", "CPUs", "trials of this study"), [_row(node) for node in nodes])
+    _tell_nodes(terminal, request)
     runs = any(isinstance(plugin, Backend) and plugin not in reasons for plugin in plugins)
     return ExitCode.OK if runs else ExitCode.WRONG_REQUEST
+
+
+def _tell_nodes(terminal: Terminal, request: Request) -> None:
+    """The machines of a cluster, whether or not this one has the device: it may be theirs."""
+    with terminal.busy("asking every node"):
+        nodes = executor(request.executor).nodes(request.target, needed(request), request.cache_dir)
+    if nodes:
+        terminal.table(("node", "device", "CPUs", "trials of this study"), [_row(node) for node in nodes])
 
 
 def _targets(arguments: Sequence[str]) -> Iterator[Sequence[str | None]]:
@@ -84,6 +92,8 @@ def _install(arguments: list[str]) -> ExitCode:
     if not names or names[0] not in needing:
         raise RequestError(unknown_name(" ".join(names), list(needing), f"{_INSTALL} "))
     terminal, store = Terminal(), Store(cache)
+    for path in (cache, store.environments):
+        require_place(path, "cache_dir")
     requirements = needing[names[0]]
     with terminal.busy(f"pip installs {', '.join(requirements)}"):
         made = interpreters.install(store.environments, requirements, cache / "install.log")

@@ -44,8 +44,8 @@ def _told(name: str, champion: Path, study: StudyFolder, wanted: Requirement, ov
     request = compose.request([*before, *overrides])
     from tuner.study.upgrade import Champion, upgrade
 
-    model = study.read_result().content.get("model") if study.result.exists() else None
-    packaged = Champion(champion, artifact.read_manifest(champion).candidate, model)
+    found = study.read_result() if study.result.exists() else None
+    packaged = Champion(champion, artifact.read_manifest(champion).candidate, found)
     verdict = upgrade(request, packaged, wanted, process.say)
     sys.stdout.write(f"{name} with {wanted}: {verdict.state}\n")
     sys.stdout.writelines(f"  {line}\n" for line in verdict.evidence)

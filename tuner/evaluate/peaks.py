@@ -60,7 +60,7 @@ class KnownPeaks:
 
     def _key(self) -> dict[str, Any]:
         return {
-            "device": self._target.check(),
+            "device": self._target.machine,
             "threads": self._target.cores,
             "libraries": self._launcher.versions(self._target.hardware.libraries),
         }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tuner.candidate import Candidate
+from tuner.errors import CandidateError
 from tuner.evaluate.accuracy import with_accuracy
 from tuner.evaluate.rig import Rig
 from tuner.judging import Bar, Scores
@@ -94,7 +95,7 @@ class Reference:
                 self._running(deadline)
             (out / _CALL).write_text(json.dumps(self._least_ms))
 
-        where = {"machine": rig.target.check(), "threads": rig.target.cores, "task": rig.prepared.workload.task.key()}
+        where = {"machine": rig.target.machine, "threads": rig.target.cores, "task": rig.prepared.workload.task.key()}
         made_from = {**scored_as(rig, rig.prepared.source.model, self.candidate), **where}
         return float(json.loads((rig.store.make("call", made_from, fill, deadline.stopped) / _CALL).read_text()))
 
@@ -133,16 +134,24 @@ class Reference:
     def timed_beside(self, worker: Worker, limit_s: float, deadline: Deadline) -> Beside:
         """Times the artifact that the worker hosts in turns with the reference, for `limit_s` at the most.
 
-        Raises CandidateError where either fails.
+        Raises CandidateError where either fails, and says so where it is the reference.
         """
-        reference = self._running(deadline)
+        try:
+            reference = self._running(deadline)
+        except CandidateError as error:
+            raise _of_the_reference(error) from error
         worker.pause()
         turns = timing.take_turns(
             {"candidate": worker, "reference": reference},
             limit_s=min(limit_s, deadline.left_s()),
             timeout_s=deadline.left_s(),
             precision=_PRECISION,
+            go_on=True,
         )
+        if "reference" in turns.failures:
+            raise _of_the_reference(turns.failures["reference"])
+        if "candidate" in turns.failures:
+            raise turns.failures["candidate"]
         worker.resume()
         theirs = turns.timings["reference"]
         # beyond a factor of two the machine is disturbed, not drifting
@@ -161,6 +170,10 @@ class Reference:
         return self._worker
 
 
+def _of_the_reference(error: CandidateError) -> CandidateError:
+    return CandidateError(error.kind, f"the float model, beside which it is timed, failed: {error.sentence}")
+
+
 def reference_candidate(model: Model, transforms: tuple[Transform, ...], backends: Mapping[str, Backend]) -> Candidate:
     """What answers where only the scores of the model are wanted, to which those transforms led."""
     return Candidate(transforms, backends[model.form.name], model.batch_size or CHECK_BATCH)
@@ -169,5 +182,5 @@ def reference_candidate(model: Model, transforms: tuple[Transform, ...], backend
 def scored_as(rig: Rig, model: Model, candidate: Candidate) -> dict[str, Any]:
     """What decides the answers of a candidate made of that model, beside the samples."""
     # half precisions and fused kernels answer otherwise on another device
-    where = [rig.target.device, rig.target.device_name]
+    where = [rig.target.device, rig.target.device_name, *rig.target.here.values()]
     return {"model": model.key, "reference": candidate.to_json(), "device": where}

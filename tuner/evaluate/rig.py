@@ -17,7 +17,7 @@ from tuner.errors import CandidateError
 from tuner.judging import Bar, Scores
 from tuner.measure import host
 from tuner.model import Form, ModelSource
-from tuner.system.code import source_digest
+from tuner.system.code import engine_digest, source_digest
 from tuner.system.deadline import Deadline
 from tuner.system.forked import preload
 from tuner.system.launcher import Launcher
@@ -115,6 +115,7 @@ class Rig:
             "metric": [judge.metric, source_digest(judge.metric)],
             "judged": judge.to_json(),
             "task": workload.task.key(),
+            "tuner": engine_digest(),
             **({} if bar is None else {"bar": bar.key()}),
         }
 

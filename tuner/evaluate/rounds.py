@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.candidate import Candidate
-from tuner.errors import CandidateError
+from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.rig import Rig
 from tuner.measure import host
 from tuner.measure.timing import Turns, device_lock, take_turns
@@ -32,18 +32,24 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
     """Loads everyone in a fresh process and times them in turns, each for `_TIMED_S` in all, and no longer than a trial
     does.
 
-    One that fails is among the failures, and the others go on.
+    One that fails is among the failures, and the others go on. Raises RequestError where all of several candidates do:
+    each of them ran before, so that says something of the machine and nothing of them.
     """
     failures: dict[str, CandidateError] = {}
+    folders: dict[str, Path] = {}
     workers: dict[str, Worker] = {}
-    deadline = Deadline(_ROUND_LIMIT_S)
+    for name, contender in contenders.items():  # what has to be built again keeps nobody from the device
+        try:
+            folders[name] = contender.folder or (contender.rig or rig).built(contender.candidate)
+        except CandidateError as error:
+            failures[name] = error
     timed_s = min(_TIMED_S, rig.limits.measure_s)
     with device_lock(rig.device_lock), ExitStack() as stack:
-        for name, contender in contenders.items():
+        deadline = Deadline(_ROUND_LIMIT_S)
+        for name, folder in folders.items():
             try:
-                mine = contender.rig or rig
-                folder = contender.folder or mine.built(contender.candidate)
-                workers[name] = stack.enter_context(mine.opening(folder, contender.candidate))
+                mine = contenders[name].rig or rig
+                workers[name] = stack.enter_context(mine.opening(folder, contenders[name].candidate))
             except CandidateError as error:
                 failures[name] = error
         for ready in (_loaded, _warm):  # all load at once, and nothing else is done while one warms up
@@ -54,7 +60,13 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
                     failures[name] = error
                     del workers[name]
         turns = take_turns(workers, limit_s=timed_s * len(workers), timeout_s=_ROUND_LIMIT_S, go_on=True)
-    return replace(turns, failures={**failures, **turns.failures})
+    failures |= turns.failures
+    if failures.keys() == contenders.keys() and len({contender.candidate for contender in contenders.values()}) > 1:
+        raise RequestError(
+            f"target={rig.target.name}: nothing runs there any more, though all of it did: "
+            f"{next(iter(failures.values())).sentence}; what is done is kept, and the same command goes on"
+        )
+    return replace(turns, failures=failures)
 
 
 def _loaded(worker: Worker, deadline: Deadline) -> None:

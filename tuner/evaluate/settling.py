@@ -27,7 +27,7 @@ from tuner.judging import Answers, Judging, Labels, Scores
 from tuner.measure import host
 from tuner.metrics import AUTO, CHOICES, Metric, find, named, suiting, typed
 from tuner.plugin import Backend
-from tuner.system.code import source_digest
+from tuner.system.code import engine_digest, source_digest
 from tuner.task import Call
 from tuner.truth import Truth, longer, output_file, room, shapes_file
 from tuner.workload import Workload
@@ -55,7 +55,7 @@ def settled(rig: Rig, backends: Mapping[str, Backend], log: Path) -> Rig:
         "dataset": prepared.source.dataset.key(),
         "metric": [workload.metric, source_digest(judged_by)],
         "output": workload.metric_output,
-        "code": source_digest(__name__),
+        "tuner": engine_digest(),
     }
 
     def fill(out: Path) -> None:

@@ -13,6 +13,7 @@ from tuner.evaluate.peaks import KnownPeaks
 from tuner.evaluate.rig import Rig
 from tuner.measure.roofline import Standing, standing
 from tuner.model import Form, Model, Work
+from tuner.system.code import engine_digest
 
 _LIMIT_S = 120.0
 
@@ -59,7 +60,8 @@ def counted(rig: Rig, candidate: Candidate) -> Work | None:
                 work = worker.run_for(_LIMIT_S, _work_of, model)
             (out / "work.json").write_text(json.dumps(work and asdict(work)))
 
-        kept = json.loads((rig.store.make("work", {"model": model.key}, fill) / "work.json").read_text())
+        made_from = {"model": model.key, "tuner": engine_digest()}
+        kept = json.loads((rig.store.make("work", made_from, fill) / "work.json").read_text())
     except CandidateError:
         return None
     return Work(**kept) if kept else None

@@ -28,6 +28,8 @@ from tuner.target import Target
 from tuner.trial import Outcome
 
 _CALL_S = 180.0  # for any answer of the process that is connected: Ray itself gives up sooner
+_SURVEY_S = ray_driver.FACTS_S + 60.0  # for that of every node
+_GONE = ("crash", "killed", "timeout")  # how that process fails where its cluster is gone
 _WAIT_S = 1.0
 _LOOPBACK = ("127.", "::1", "localhost")
 _VARIABLES = {  # Ray hides the GPUs of a task that asks for none of them; ours are waited for by their own lock
@@ -64,17 +66,21 @@ class Ray(Executor):
                     + "; ".join(f"{report.name}: {report.refusal}" for report in reports)
                 )
             cpus = self.cpus or max(1, min(report.cpus for report in usable.values()) // 2)
-            places = sum(report.cpus // cpus for report in usable.values())
-            if not places:
+            small = {identity: report for identity, report in usable.items() if report.cpus < cpus}
+            usable = {identity: report for identity, report in usable.items() if identity not in small}
+            if not usable:
                 raise RequestError(f"executor.cpus={cpus}: no node that could evaluate has so many")
+            places = sum(report.cpus // cpus for report in usable.values())
             names = {identity: report.name for identity, report in usable.items()}
             say(f"evaluating on {len(names)} of {len(reports)} nodes of {self.address}: {', '.join(names.values())}")
             for report in reports:
                 if report.refusal is not None:
                     say(f"left out node {report.name}: {report.refusal}")
+            for report in small.values():
+                say(f"left out node {report.name}: it has {report.cpus} of executor.cpus={cpus}")
             if (remark := _larger_group(reports, next(iter(usable.values())).device)) is not None:
                 say(remark)
-            yield _ClusterTrials(driver, self.address, names, cpus, min(places, self.capacity or places))
+            yield _ClusterTrials(driver, self.address, names, cpus, min(places, self.capacity or places), say)
 
     def nodes(self, target: Target, plugins: Sequence[Plugin], cache: Path) -> list[NodeReport]:
         with self._connected() as driver:
@@ -109,8 +115,9 @@ class Ray(Executor):
         self, driver: Worker, target: Target, plugins: Sequence[Plugin], cache: Path
     ) -> list[tuple[Node, NodeReport]]:
         """Every node, and whether it can take part. Raises RequestError where the cluster is open to anybody."""
+        cache_dir = self.cache_dir or str(cache)
         nodes: list[Node] = _asked(
-            driver, self.address, ray_driver.survey, target, tuple(plugins), self.cache_dir or str(cache)
+            driver, self.address, ray_driver.survey, target, tuple(plugins), cache_dir, limit_s=_SURVEY_S
         )
         for node in nodes:
             guarded = node.facts is None or node.facts.token or node.address.startswith(_LOOPBACK)
@@ -140,7 +147,9 @@ def report(node: Node, ours: Facts, *, shared: bool) -> NodeReport:
         if label not in {*ours.unable, *theirs.unable} and theirs.versions.get(label) != mine:
             lacking[label] = _difference(mine, theirs.versions.get(label, {}))
     refusal = None
-    if theirs.device != ours.device:
+    if ours.device is None:
+        refusal = f"it has {theirs.device}, and this machine has not: start the study on such a node"
+    elif theirs.device != ours.device:
         refusal = f"it has {theirs.device}, and figures of two kinds of machine are never compared"
     elif lacking:
         refusal = "; ".join(f"{label}: {why}" for label, why in lacking.items())
@@ -165,13 +174,16 @@ def _larger_group(reports: Sequence[NodeReport], device: str) -> str | None:
 class _ClusterTrials(Trials):
     """Trials that the process `driver`, connected to a cluster, has in flight on the nodes of those names."""
 
-    def __init__(self, driver: Worker, address: str, names: dict[str, str], cpus: int, places: int) -> None:
-        """A trial asks for so many `cpus`; `places` are the trials for which a node has them, on average over nodes."""
+    def __init__(self, driver: Worker, address: str, names: dict[str, str], cpus: int, places: int, say: Say) -> None:
+        """A trial asks for so many `cpus`; `places` are the trials for which a node has them, on average over nodes.
+        `say` is told of nodes that cannot go on."""
         self._driver = driver
         self._address = address
         self._names = names
         self._cpus = cpus
         self._places = places
+        self._say = say
+        self._told: set[str] = set()
         self._alive = len(names)
         self._count = 0
 
@@ -196,7 +208,11 @@ class _ClusterTrials(Trials):
 
     def finished(self) -> list[tuple[int, Outcome]]:
         outcomes: list[tuple[int, Outcome]]
-        outcomes, self._alive = self._call(ray_driver.finished, _WAIT_S)
+        dropped: dict[str, str]
+        outcomes, self._alive, dropped = self._call(ray_driver.finished, _WAIT_S)
+        for name in dropped.keys() - self._told:
+            self._told.add(name)
+            self._say(f"node {name} evaluates no more: {dropped[name]}")
         if not self._alive and not outcomes:
             raise RequestError(
                 f"executor.address={self._address}: no node that evaluated is left; what is done is kept, and the same "
@@ -214,12 +230,16 @@ class _ClusterTrials(Trials):
         return _asked(self._driver, self._address, function, *arguments)
 
 
-def _asked(driver: Worker, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What that function returns in the process that is connected. Raises RequestError where its cluster is gone."""
+def _asked(
+    driver: Worker, address: str, function: Callable[..., Any], *arguments: Any, limit_s: float = _CALL_S
+) -> Any:
+    """What that function returns in the process that is connected. Raises RequestError where its cluster is gone, or
+    something is full."""
     try:
-        return driver.run_for(_CALL_S, function, *arguments)
+        return driver.run_for(limit_s, ray_driver.answered, function, *arguments)
     except CandidateError as error:
+        why = f"the cluster is gone ({error.sentence})" if error.kind in _GONE else error.sentence
+        again = " once it is there again" if error.kind in _GONE else ""
         raise RequestError(
-            f"executor.address={address}: the cluster is gone ({error.sentence}); what is done is kept, and the same "
-            "command goes on once it is there again"
+            f"executor.address={address}: {why}; what is done is kept, and the same command goes on{again}"
         ) from error

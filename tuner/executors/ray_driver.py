@@ -2,26 +2,25 @@
 gone, and the study has something to say then. Every function here runs in that child, through a `Worker`."""
 
 import contextlib
-import re
-import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tuner.candidate import Candidate
-from tuner.errors import RequestError
+from tuner.errors import CandidateError, RequestError
 from tuner.executors.parcel import archive, packed, restore
+from tuner.executors.ray_connection import explained, require_answer
 from tuner.executors.ray_node import Assignment, Bar, Facts, Finished, Work, evaluated, facts, mark
 from tuner.measurement import Measurement
 from tuner.plugin import Plugin
+from tuner.system.files import no_room
 from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.trial import Failure, Outcome
 
-_ANSWER_S = 5.0  # for an address to answer
-_FACTS_S = 300.0  # for a node to say what it can run: each plugin imports its library, the first time
+FACTS_S = 300.0  # for a node to say what it can run: each plugin imports its library, the first time
 _LOST = "killed with its machine, or the process that watched it was"
 
 
@@ -50,6 +49,7 @@ class _Cluster:
 
     cache_dir: str = ""  # of the nodes
     names: dict[str, str] = field(default_factory=dict)  # of the nodes that evaluate, by identity
+    dropped: dict[str, str] = field(default_factory=dict)  # why those of them do not go on that cannot
     options: dict[str, Any] = field(default_factory=dict)
     root: Path = Path()
     logs: Path = Path()
@@ -62,54 +62,33 @@ class _Cluster:
 _cluster = _Cluster()
 
 
+def answered(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns. Raises CandidateError (`crash`) where the cluster is gone, and what it raises else,
+    where something here or there is full."""
+    import ray
+
+    full = (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError, ray.exceptions.OutOfMemoryError)
+    try:
+        return function(*arguments)
+    except full:
+        raise
+    except Exception as error:
+        if isinstance(error, (ray.exceptions.RayError, ConnectionError)) or type(error).__module__.startswith("grpc"):
+            raise CandidateError("crash", f"{type(error).__name__}: {first_line(error)}") from error
+        raise
+
+
 def connect(address: str, runtime_env: dict[str, Any]) -> None:
     """Raises RequestError where there is no cluster at the address, or none that this process could use."""
     try:
         import ray
     except ImportError as error:
         raise RequestError("executor=ray needs Ray; pip install 'inference-tuner[ray]'") from error
-    _require_answer(address)
+    require_answer(address)
     try:
         ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # of Ray, gRPC, its agents
         raise RequestError(f"executor.address={address}: {explained(error)}") from error
-
-
-def _require_answer(address: str) -> None:
-    """Ray itself would try for half a minute."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-    except OSError as error:
-        raise RequestError(
-            f"executor.address={address}: nothing answers there ({error.strerror or error}); `ray start --head` starts "
-            "a cluster and prints its address"
-        ) from error
-
-
-def explained(error: Exception) -> str:
-    """Why Ray did not connect, with the mend, in one sentence."""
-    text = str(error)
-    if "ersion mismatch" in text:
-        # each of the two says what it has: first the cluster, then this process
-        (ray_there, ray_here), (python_there, python_here) = (
-            [*re.findall(rf"{name}: *([\w.]+)", text), "?", "?"][:2] for name in ("Ray", "Python")
-        )
-        return (
-            f"it runs Ray {ray_there} on Python {python_there}, this machine Ray {ray_here} on Python {python_here}; "
-            "install the same versions on both"
-        )
-    if type(error).__name__ == "AuthenticationError" or "UNAUTHENTICATED" in text:
-        return "it asks for a token; put it in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
-    if isinstance(error, ConnectionError) or "Could not find any running Ray" in text:
-        return (
-            f"no cluster that this machine may use ({first_line(error)}); `ray start --address=HOST:PORT` makes it a "
-            "node, executor.address=ray://HOST:10001 needs none; one that asks for a token wants RAY_AUTH_MODE=token "
-            "and the same ~/.ray/auth_token"
-        )
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def survey(target: Target, plugins: Sequence[Plugin], cache_dir: str) -> list[Node]:
@@ -126,7 +105,7 @@ def survey(target: Target, plugins: Sequence[Plugin], cache_dir: str) -> list[No
         for node in there
         if node["Resources"].get("CPU", 0) >= 1
     }
-    end = time.monotonic() + _FACTS_S
+    end = time.monotonic() + FACTS_S
     nodes = []
     for node in there:
         known, silence = None, "it offers no CPUs"
@@ -160,8 +139,7 @@ def begin(work: Work, root: Path, logs: Path, names: dict[str, str], cpus: int) 
     study = ray.get_runtime_context().get_job_id()
     _cluster.assignment = ray.put(Assignment(study, _cluster.cache_dir, value, files, mark(root)))
     _cluster.bar = ray.remote(num_cpus=0, max_restarts=-1)(Bar).remote()
-    selector = {"ray.io/node-id": f"in({','.join(names)})"}
-    _cluster.options = {"num_cpus": cpus, "max_retries": 0, "label_selector": selector}
+    _cluster.options = {"num_cpus": cpus, "max_retries": 0}
 
 
 def submit(handle: int, candidate: Candidate, to_beat: float | None, most_s: float) -> None:
@@ -174,13 +152,15 @@ def _launch(handle: int) -> None:
 
     trial = _cluster.trials[handle]
     most_s = trial.end - time.monotonic()
-    task = ray.remote(**_cluster.options)(_evaluated)
+    left = [identity for identity in _cluster.names if identity not in _cluster.dropped]
+    selector = {"ray.io/node-id": f"in({','.join(left)})"}
+    task = ray.remote(**_cluster.options, label_selector=selector)(_evaluated)
     reference = task.remote(_cluster.assignment, trial.candidate, trial.to_beat, most_s, _cluster.bar)
     _cluster.flying[reference] = handle
 
 
 def _evaluated(assignment: Assignment, candidate: Candidate, to_beat: float | None, most_s: float, bar: Any) -> Any:
-    """The task: which node it was on, and what came of the candidate."""
+    """The task: which node it was on, and what came of the candidate; or why no candidate can be evaluated there."""
     import ray
 
     known = [float("-inf")]
@@ -191,12 +171,21 @@ def _evaluated(assignment: Assignment, candidate: Candidate, to_beat: float | No
             known[0] = max(known[0], ray.get(bar.score.remote(), timeout=2.0))
         return known[0]
 
-    finished = evaluated(assignment, candidate, to_beat, most_s, raised, ray.get)
-    return ray.get_runtime_context().get_node_id(), finished
+    found: Finished | str
+    try:
+        found = evaluated(assignment, candidate, to_beat, most_s, raised, ray.get)
+    except RequestError as error:
+        found = str(error)
+    except OSError as error:
+        if not no_room(error):
+            raise
+        found = f"its disk is full ({error})"
+    return ray.get_runtime_context().get_node_id(), found
 
 
-def finished(wait_s: float) -> tuple[list[tuple[int, Outcome]], int]:
-    """The outcomes that are there, by handle, and how many of the nodes that evaluate are alive."""
+def finished(wait_s: float) -> tuple[list[tuple[int, Outcome]], int, dict[str, str]]:
+    """The outcomes that are there, by handle, how many of the nodes that evaluate are alive, and why those do not go on
+    that cannot, by name."""
     import ray
 
     if _cluster.flying:
@@ -209,7 +198,7 @@ def finished(wait_s: float) -> tuple[list[tuple[int, Outcome]], int]:
         if (outcome := _outcome(handle, reference)) is not None:
             outcomes.append((handle, outcome))
             del _cluster.trials[handle]
-    return outcomes, len(alive())
+    return outcomes, len(alive()), {_cluster.names[node]: why for node, why in _cluster.dropped.items()}
 
 
 def _outcome(handle: int, reference: Any) -> Outcome | None:
@@ -219,7 +208,7 @@ def _outcome(handle: int, reference: Any) -> Outcome | None:
     trial = _cluster.trials[handle]
     try:
         identity, done = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:  # such as a disk that is full there: it costs the trial
+    except ray.exceptions.RayTaskError as error:  # it costs the trial
         cause = f"on a node: {type(error.cause).__name__}: {first_line(error.cause)}"
         return Outcome(trial.candidate, "failed", Measurement(), Failure("error", cause))
     except ray.exceptions.RayError as error:
@@ -229,6 +218,15 @@ def _outcome(handle: int, reference: Any) -> Outcome | None:
             return None
         sentence = f"{_LOST}, twice ({type(error).__name__})"
         return Outcome(trial.candidate, "failed", Measurement(), Failure("killed", sentence))
+    if isinstance(done, str):
+        _cluster.dropped[identity] = done
+        if not alive():
+            raise RequestError(
+                f"no node that evaluated can go on; {_cluster.names[identity]}: {done}; what is done is kept, and the "
+                "same command goes on"
+            )
+        _launch(handle)
+        return None
     return _home(done, _cluster.names[identity])
 
 
@@ -244,10 +242,11 @@ def _home(done: Finished, node: str) -> Outcome:
 
 
 def alive() -> list[str]:
-    """The nodes that evaluate and are there still."""
+    """The nodes that evaluate, can go on, and are there still."""
     import ray
 
-    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] in _cluster.names]
+    left = _cluster.names.keys() - _cluster.dropped
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] in left]
 
 
 def cancel(handle: int) -> None:

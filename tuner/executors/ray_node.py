@@ -52,9 +52,8 @@ def facts(target: Target, plugins: Sequence[Plugin], cache_dir: str) -> Facts:
     """Asked of every node before a study begins, and of the study's own machine."""
     host, token = socket.gethostname(), os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
     try:
-        device = target.check()
-        if target.hardware.host:
-            device += f", {target.cores} core{'s' * (target.cores > 1)}"
+        target.check()
+        device = target.machine
     except RequestError as error:
         return Facts(host, None, str(error), {}, {}, token)
     store = Store(expanded(cache_dir))

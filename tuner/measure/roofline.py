@@ -55,13 +55,13 @@ class Standing:
                 f"beats the {source} peak of {device} at {self.precision}, {attainable} {unit} ({self.bound}-bound): "
                 f"that must be {achieved} {unit} at least{higher}"
             )
-        doubt = ""
+        doubt, by = "", " by its declared peak" if self.declared else ""
         if not self.steady:
             doubt = ", measured on a busy machine: it may be more"
         elif self.spread > _KNOWN_WITHIN:
             doubt = f", known within {_percent(self.spread)} %"
         return (
-            f"reaches {_percent(self.share)} % of what {device} can do at {self.precision} "
+            f"reaches {_percent(self.share)} % of what {device} can do at {self.precision}{by} "
             f"({self.bound}-bound: {achieved} of {attainable} {unit}{doubt})"
         )
 

@@ -105,7 +105,8 @@ def _folder(request: Request) -> Path:
 
 def _kept(built: Path, folder: Path, candidate: Candidate) -> dict[str, object]:
     """Copies what was built to the folder; its manifest says that nobody measured it."""
-    place = folder / slug(candidate.label.replace(" ", ""))
+    # what a label leaves out tells candidates apart all the same
+    place = folder / f"{slug(candidate.label.replace(' ', ''))}-{candidate.key[:6]}"
     shutil.copytree(built, place, ignore=shutil.ignore_patterns(".entry.json"))
     artifact.extend_manifest(place, measurement=None, sha256=digests(place / artifact.FILES))
     return {"artifact": place.name, "size_mb": round(size_mb(place), 3)}

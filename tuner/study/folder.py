@@ -55,11 +55,12 @@ def study_folder(request: Request, content: Mapping[str, Any]) -> Iterator[HeldF
     processes are at it: they share it), or the next.
 
     `content` stands for the model, the samples and the metric: a study goes on only while they are the same. Waits
-    while another process decides the study.
+    while another process decides the study. Raises RequestError where it was begun on another machine.
     """
     settings = {name: value for name, value in request.resolved.items() if name not in _FREE}
     key = digest({"settings": settings, "content": content})
-    kept = {"key": key, "command": shlex.join(["tune", *request.overrides]), "settings": settings}
+    command = shlex.join(["tune", *request.overrides])
+    kept = {"key": key, "command": command, "settings": settings, "machine": request.target.machine}
     candidates = _candidates(request, key)
     for path in candidates:
         path.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,8 @@ def _candidates(request: Request, key: str) -> list[Path]:
 def _claimed(folder: HeldFolder, kept: Mapping[str, Any], *, named: bool) -> bool:
     """Whether the folder is of that request, of which `kept` goes into its `request.json`; a new one is from now on.
 
-    A finished study goes on only where it is `named`. Raises RequestError where the folder is somebody else's.
+    A finished study goes on only where it is `named`. Raises RequestError where the folder is damaged, or its figures
+    are of another machine. Those of the version before name none, and go on anywhere.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -98,8 +100,17 @@ def _claimed(folder: HeldFolder, kept: Mapping[str, Any], *, named: bool) -> boo
         before = folder.read_request()
         if before is not None and (before["key"] != kept["key"] or not (named or _unfinished(folder))):
             return False
-        identity = before["id"] if before else f"{folder.name}-{uuid.uuid4().hex[:12]}"
-        write_whole(folder.request, json.dumps({**kept, "id": identity}, indent=2) + "\n")
+        if before is None:
+            own = {"id": f"{folder.name}-{uuid.uuid4().hex[:12]}", "machine": kept["machine"]}
+        else:
+            own = {name: before[name] for name in ("id", "machine") if name in before}
+        if own.get("machine", kept["machine"]) != kept["machine"]:
+            raise RequestError(
+                f"study={folder.name}: it was begun on {own['machine']}, and this is {kept['machine']}: figures of two "
+                "machines are never compared; go on there, or choose another name with study="
+            )
+        known = {name: value for name, value in kept.items() if name != "machine"}
+        write_whole(folder.request, json.dumps({**known, **own}, indent=2) + "\n")
         return True
 
 

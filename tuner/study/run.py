@@ -18,9 +18,9 @@ from tuner.search.storage import storage
 from tuner.study.folder import study_folder
 from tuner.study.session import Clock, Session
 from tuner.study.study import Study
-from tuner.study.usable import require_fitting, usable
+from tuner.study.usable import needed, require_fitting, usable
 from tuner.system import machine
-from tuner.system.files import full, require_place, require_room, taken_back
+from tuner.system.files import full, no_room, require_place, require_room, taken_back
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
 from tuner.tracking.stores import FAILURES, lost, reachable
@@ -41,7 +41,7 @@ def run(request: Request, console: Console) -> ExitCode:
     where = executor(request.executor)
     with (
         taken_back(request.out_dir, request.cache_dir),
-        where.open(request.target, request.space.plugins, request.cache_dir, console.say) as trials,
+        where.open(request.target, needed(request), request.cache_dir, console.say) as trials,
     ):
         return _run(request, console, clock, device, trials)
 
@@ -104,4 +104,9 @@ def _complaint(error: Exception, request: Request, folder: Path) -> RequestError
             return RequestError(
                 f"{name}: the disk is full; what is done is kept in {folder}; free some and repeat the command"
             )
+    if isinstance(error, OSError) and no_room(error):  # what did not fit is gone again
+        return RequestError(
+            f"{error.filename or 'a disk'}: the disk is full; what is done is kept in {folder}; free some and repeat "
+            "the command"
+        )
     return lost(request.tracking.uri, error, folder) if isinstance(error, FAILURES) else None

@@ -2,21 +2,23 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tuner import artifact
-from tuner.build.prepare import prepare
+from tuner.build.prepare import Prepared, prepare
 from tuner.build.store import Store
+from tuner.build.versions import versions
 from tuner.candidate import Candidate
 from tuner.decide.contest import INCUMBENT, Incumbent
 from tuner.decide.judge import Judge
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import CandidateError, Kind, RequestError
 from tuner.evaluate.accuracy import lost_interval
 from tuner.evaluate.rig import Rig, preload_children
 from tuner.evaluate.settling import settled
@@ -24,12 +26,18 @@ from tuner.judging import Scores
 from tuner.measurement import Measurement
 from tuner.plugin import Plugin
 from tuner.request.request import Request
+from tuner.result import Result
+from tuner.system.environment import library_versions
+from tuner.system.files import require_place, require_room
 from tuner.system.launcher import Launcher
 from tuner.system.names import slug
 from tuner.trial import Outcome
 
 State = Literal["better", "worse", "the same within noise", "does not load"]
 Say = Callable[[str], None]
+_TUNER = "inference-tuner"
+_UNTOLD: tuple[Kind, ...] = ("timeout", "out_of_memory", "killed")
+"""Failures of a machine and its limits, not of a version."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,39 @@ class Upgrade:
 
 @dataclass(frozen=True)
 class Champion:
-    """The packaged artifact in a folder, and the digest of the model that it was made of; None where that was not
-    kept."""
+    """The packaged artifact in a folder, and what the study that made it found; None where that was not kept."""
 
     folder: Path
     candidate: Candidate
-    model: str | None
+    found: Result | None
 
     @property
     def outcome(self) -> Outcome:
-        manifest = json.loads((self.folder / artifact.MANIFEST).read_text())
-        return Outcome(self.candidate, "complete", Measurement.from_json(manifest["measurement"]))
+        return Outcome(self.candidate, "complete", Measurement.from_json(self._manifest["measurement"]))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of Python and the distributions that made and measured it, as far as they were kept."""
+        every = {} if self.found is None else self.found.environment.get("versions", {})
+        tuner = {name: version for name, version in every.items() if name == _TUNER}
+        return {**self._manifest.get("versions", {}), **tuner}
+
+    def require_same(self, prepared: Prepared) -> None:
+        """Raises RequestError where it was made of another model, or judged by other samples."""
+        content = {} if self.found is None else self.found.content
+        name = prepared.workload.name
+        if "model" in content and not prepared.same_model(content["model"]):
+            raise RequestError(f"model {name}: it is not the one that {self.folder} was made of; put that back")
+        if content.get("data", prepared.data) != prepared.data:
+            raise RequestError(
+                f"dataset: these samples, or how they are read, are not those by which {self.folder} was judged; put "
+                "them back"
+            )
+
+    @property
+    def _manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads((self.folder / artifact.MANIFEST).read_text())
+        return manifest
 
 
 def upgrade(request: Request, champion: Champion, wanted: Requirement, say: Say) -> Upgrade:
@@ -62,6 +92,8 @@ def upgrade(request: Request, champion: Champion, wanted: Requirement, say: Say)
     Side effects: pip makes the environment, and built stages are kept, under `cache_dir`.
     """
     request.target.check()
+    require_place(request.cache_dir, "cache_dir")
+    require_room(request.cache_dir, "cache_dir")
     store = Store(request.cache_dir)
     home = Launcher(request.limits.memory_mb, request.target.environment, store.environments)
     other = replace(home, instead=str(wanted))
@@ -70,14 +102,11 @@ def upgrade(request: Request, champion: Champion, wanted: Requirement, say: Say)
     home.provide(request.workload.model, store.root / "install.log", say)
     for plugin in with_it:
         other.provide(plugin, store.root / "install.log", say)
-    changed = _changed(wanted, with_it, home, other)
+    changed = (*_changed(wanted, with_it, home, other), *_changed_since(champion, home))
     log = store.root / f"{slug(request.workload.name)}.log"
     with store.scratch() as scratch:
         prepared = prepare(request.workload, store, Path(scratch), home, lambda *_: None)
-        if champion.model is not None and not prepared.same_model(champion.model):
-            raise RequestError(
-                f"model {request.workload.name}: it is not the one that {champion.folder} was made of; put that back"
-            )
+        champion.require_same(prepared)
         rig = settled(Rig(prepared, request.target, store, home, request.limits, Path(scratch)), request.reference, log)
         return _raced(request, champion, rig, replace(rig, launcher=other, failures={}), changed, say)
 
@@ -92,9 +121,15 @@ def _raced(request: Request, champion: Champion, rig: Rig, rebuilt: Rig, changed
     try:
         after = rebuilt.scores(rebuilt.built(candidate), candidate)
     except CandidateError as error:
+        if error.kind in _UNTOLD:
+            raise RequestError(
+                f"{champion.folder}: rebuilt, it was not tried to the end: {error.sentence}; that says nothing of the "
+                "version: free what it lacks here, or raise trial.timeout_s or trial.memory_mb"
+            ) from error
         return Upgrade("does not load", (*changed, error.sentence))
     incumbent = Incumbent(outcome, champion.folder, favoured=True, rig=rig)
-    race = Judge(rebuilt, request.goal, say).race([outcome], [], incumbent).race
+    # by speed, whatever the study wanted most: of one size, or one energy, both have the same
+    race = Judge(rebuilt, replace(request.goal, objective="throughput"), say).race([outcome], [], incumbent).race
     if INCUMBENT in race.failed:
         raise RequestError(f"{champion.folder}: it does not run here as it is: {race.failed[INCUMBENT]}")
     if candidate.key in race.failed:
@@ -159,3 +194,12 @@ def _changed(wanted: Requirement, plugins: Sequence[Plugin], home: Launcher, oth
     first = canonicalize_name(wanted.name)
     order = sorted(now, key=lambda name: (canonicalize_name(name) != first, name))
     return tuple(f"{name} {then[name]} → {now[name]}" for name in order if then[name] != now[name])
+
+
+def _changed_since(champion: Champion, home: Launcher) -> Iterator[str]:
+    """What else is another since the champion was made: it runs with that, as it is and rebuilt."""
+    plugins = (*champion.candidate.transforms, champion.candidate.backend)
+    now = {"python": platform.python_version(), **versions(plugins, home), **library_versions({_TUNER})}
+    for name, version in sorted(champion.versions.items()):
+        if now.get(name, version) != version:
+            yield f"made with {name} {version}, compared with {now[name]}"

@@ -1,14 +1,15 @@
 """What of a search space can run: with this model and these samples, on this machine."""
 
+import itertools
 from collections.abc import Callable, Mapping
 
 from tuner.build.available import unavailable
 from tuner.build.prepare import Prepared
-from tuner.build.routes import obstacle
+from tuner.build.routes import conversions, obstacle
 from tuner.build.store import Store
 from tuner.errors import RequestError
 from tuner.model import Model
-from tuner.plugin import Plugin, Transform
+from tuner.plugin import Backend, Plugin, Transform
 from tuner.request.request import Request
 from tuner.search.recipe import BATCH_SIZE, REPLICAS, Recipe
 from tuner.search.space import Space
@@ -42,6 +43,20 @@ def require_fitting(request: Request, model: Model) -> None:
 
 def _only(model: Model) -> str:
     return f"the model takes batches of {model.batch_size} only ({model.fixed})"
+
+
+def needed(request: Request) -> list[Plugin]:
+    """The plugins that a study's trials may use: those of its space, and what no space names, the reference backends
+    and the conversions on the way."""
+    plugins = [*request.space.plugins]
+    given = [plugin.gives for plugin in plugins if isinstance(plugin, Transform)]
+    forms = dict.fromkeys([request.workload.model.form, *given])
+    plugins += [request.reference[form.name] for form in forms if form.name in request.reference]
+    accepted = {plugin.accepts for plugin in plugins if isinstance(plugin, Backend)}
+    accepted |= {(plugin.takes,) for plugin in plugins if isinstance(plugin, Transform)}
+    for form, wanted in itertools.product(forms, sorted(accepted, key=str)):
+        plugins += conversions(form, wanted) or ()
+    return list(dict.fromkeys(plugins))
 
 
 def usable(

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tuner.errors import CandidateError, RequestError
+from tuner.system.files import no_room
 from tuner.system.said import shortened
 
 REPORT = "<progress>"
@@ -54,15 +55,25 @@ def _reply(connection: Connection) -> tuple[Any, ...]:
         function, args, kwargs = pickle.loads(received)
         args = tuple(report if isinstance(arg, str) and arg == REPORT else arg for arg in args)
         return "ok", function(*args, **kwargs)
-    except CandidateError as error:
-        traceback.print_exc()
-        return "candidate", error.kind, error.sentence
     except RequestError as error:
         return "request", str(error)
+    except CandidateError as error:
+        traceback.print_exc()
+        return _full(error) or ("candidate", error.kind, error.sentence)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # Ctrl-C is ignored here
         # the one place that catches everything: a plugin's bug costs its trial, not the study
         traceback.print_exc()
+        if full := _full(error):
+            return full
         name = type(error).__name__
         memory = isinstance(error, MemoryError) or name == "OutOfMemoryError"
         text = shortened(str(error), 300)
         return "candidate", "out_of_memory" if memory else "error", f"{name}: {text}" if text else name
+
+
+def _full(error: BaseException) -> tuple[str, str] | None:
+    """The reply where a disk was full: that says nothing of a candidate, whatever it costs later."""
+    if not no_room(error):
+        return None
+    said = shortened(str(error), 300)
+    return "request", f"the disk is full ({said}); what is done is kept: free some, and the same command goes on"

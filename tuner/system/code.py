@@ -1,6 +1,8 @@
 """Functions and modules that a person names: found, imported, and known by the digest of their source."""
 
+import ast
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import signal
@@ -12,9 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuner.errors import CandidateError, RequestError
+from tuner.system.digests import digest, file_digest
 from tuner.system.said import first_line
 
 _FILE = ".py"
+_ENGINE = Path(__file__).parents[1]
+_PLUGINS = f"{_ENGINE.name}.plugins."
+_APART = ("plugins", "conf", "search_spaces")  # folders that may lie in the engine's, or elsewhere
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 class _Signalled(KeyboardInterrupt):
@@ -101,9 +108,76 @@ def importable() -> None:
 
 
 def source_digest(reference: str) -> str:
-    """SHA-256 of the file of the module that `module` names, or a reference as `resolve` takes it."""
+    """SHA-256 of the source, as `source` has it, of the module that `module` names, or a reference as `resolve` takes
+    it."""
     importable()
-    spec = importlib.util.find_spec(module_of(reference))
+    name = module_of(reference)
+    spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():  # some are built into Python
         raise RequestError(f"{reference!r}: no such module")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return hashlib.sha256(source(name, Path(spec.origin))).hexdigest()
+
+
+def source(module: str, file: Path) -> bytes:
+    """The text of a module's file, and of what it imports, and that in its turn: as far as it lies in the same folder,
+    is a plugin, or is of no installed distribution. The tuner's own code is not among it (`engine_digest`). Nothing is
+    imported."""
+    texts: dict[str, bytes] = {}
+    left = {module: file}
+    while left:
+        name, path = left.popitem()
+        texts[name] = path.read_bytes()
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        for other in _imported(texts[name], package):
+            if other not in texts and (found := _followed(other, file.parent, tuple(sys.path))) is not None:
+                left[other] = found
+    return b"".join(text for _, text in sorted(texts.items()))
+
+
+@functools.cache  # keys are made several times a trial
+def _imported(text: bytes, package: str) -> tuple[str, ...]:
+    """The modules that a file of such a text may import, which is in that package."""
+    names: list[str] = []
+    with contextlib.suppress(SyntaxError, ValueError):  # whoever imports it is told
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = ".".join(package.split(".")[: 1 - node.level or None]) if node.level else ""
+                whole = ".".join(filter(None, (base, node.module)))
+                names += [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+    return tuple(names)
+
+
+@functools.cache  # as _imported is, and for as long as the import path is the same
+def _followed(name: str, beside: Path, path: tuple[str, ...]) -> Path | None:
+    """The file of a module whose text decides what that does which imports it from the folder `beside`; None where it
+    is somebody's distribution, with a version of its own, or the tuner's."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or (top == _ENGINE.name and not name.startswith(_PLUGINS)):
+        return None
+    file = _located(name)
+    if file is None or file.suffix != _FILE:
+        return None
+    own = name.startswith(_PLUGINS) or file.parent == beside or _INSTALLED.isdisjoint(file.parts)
+    return file if own else None
+
+
+def _located(name: str) -> Path | None:
+    """Where a module lies, found without importing its package; None where it is no file."""
+    folders, spec, parts = None, None, name.split(".")
+    for count in range(1, len(parts) + 1):
+        whole = ".".join(parts[:count])
+        specs = (finder.find_spec(whole, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((found for found in specs if found is not None), None)
+        if spec is None or (count < len(parts) and spec.submodule_search_locations is None):
+            return None
+        folders = spec.submodule_search_locations
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin is not None else None
+
+
+@functools.cache
+def engine_digest() -> str:
+    """Of the tuner's own code, its plugins apart: it decides with them what is built, and how that is scored."""
+    files = [file for file in sorted(_ENGINE.rglob(f"*{_FILE}")) if file.relative_to(_ENGINE).parts[0] not in _APART]
+    return digest([(str(file.relative_to(_ENGINE)), file_digest(file)) for file in files])

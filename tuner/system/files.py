@@ -101,6 +101,15 @@ def full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free / 1e6 < _FULL_MB
 
 
+def no_room(error: BaseException | None) -> bool:
+    """Whether the error, or one that led to it, tells of a disk that is full; a library may tell in words alone."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def require_left(folder: Path) -> None:
     """Raises OSError where the disk of a folder is full."""
     if full(folder):

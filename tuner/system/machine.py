@@ -2,12 +2,15 @@
 
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
+
+from tuner.system.digests import digest
 
 _THROTTLES = "/sys/devices/system/cpu"
 
@@ -22,6 +25,13 @@ _ARM = {  # parts of Arm's own design, by the number in their identification reg
 }
 
 
+_MAKE = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")  # by number
+_INSTRUCTIONS = re.compile(
+    "avx|amx|s?sse|pni$|fma|f16c|bmi|abm$|popcnt|movbe|adx|aes|v?pclmul|vaes|gfni|sha|xop|3dnow"
+)  # the rest of x86's flags tells of the kernel and of mended flaws, and changes with an update
+
+
+@cache
 def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's model name as Linux gives it; it gives that of an Arm processor as a number."""
     with file.open(encoding="utf-8") as lines:
@@ -29,6 +39,16 @@ def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
     facts = {name.strip(): value.strip() for name, _, value in pairs}
     part = facts.get("CPU part", "unknown CPU")
     return facts.get("model name") or _ARM.get(part, part)
+
+
+@cache
+def instructions(file: Path = Path("/proc/cpuinfo")) -> str:
+    """A few digits that stand for the processor's make and instruction sets: clouds give several makes one name."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        pairs = [line.partition(":") for line in lines]
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    sets = [flag for flag in facts.get("flags", "").split() if _INSTRUCTIONS.match(flag)]
+    return digest([[facts.get(name) for name in _MAKE], sorted([*sets, *facts.get("Features", "").split()])])[:6]
 
 
 def saturates_int8(file: Path = Path("/proc/cpuinfo")) -> bool:
