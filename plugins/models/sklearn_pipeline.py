@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from tuner.errors import RequestError
 from tuner.forms.onnx import ONNX
 from tuner.forms.onnx_entry import let_in
 from tuner.forms.onnx_read import running
+from tuner.forms.onnx_rewrites import drop_texts
 from tuner.model import Form, ModelSource
 from tuner.plugin import missing
 from tuner.system.files import require_file
@@ -72,7 +73,7 @@ class SklearnModel(ModelSource):
             proto = self._converted(pipeline, samples)
             file.write_bytes(proto.SerializeToString())
             self._compare(pipeline, file, samples)
-            _drop_texts(proto)
+            drop_texts(proto)
             file.write_bytes(proto.SerializeToString())
             let_in(file, out / self.form.file, samples, {}, path=self.path)
 
@@ -163,32 +164,3 @@ def _texts(pipeline: Any) -> tuple[str, ...]:
     classes = getattr(pipeline, "classes_", None)
     texts = isinstance(classes, np.ndarray) and all(isinstance(name, str) for name in classes)
     return tuple(map(str, classes)) if texts and classes is not None else ()
-
-
-def _drop_texts(proto: Any) -> None:
-    """Takes outputs that are texts off a graph where it has others, and what only they need: there are probabilities,
-    or scores, of the same classes."""
-    from onnx import TensorProto
-
-    kept = [value for value in proto.graph.output if value.type.tensor_type.elem_type != TensorProto.STRING]
-    if not kept or len(kept) == len(proto.graph.output):
-        return
-    del proto.graph.output[:]
-    proto.graph.output.extend(kept)
-    while True:
-        used = {value.name for value in kept} | set(_read(proto.graph))
-        unused = [node for node in proto.graph.node if not used.intersection(node.output)]
-        if not unused:
-            return
-        for node in unused:
-            proto.graph.node.remove(node)
-
-
-def _read(graph: Any) -> Iterator[str]:
-    """The values that the nodes of a graph take, and those of graphs within it."""
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from (value.name for value in attribute.g.output)
-                yield from _read(attribute.g)

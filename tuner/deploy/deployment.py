@@ -20,6 +20,7 @@ from tuner.deploy.code import copy_code, needed, requirements
 from tuner.errors import RequestError
 from tuner.measurement import Latency, Measurement
 from tuner.target import Target
+from tuner.tensors import TensorSpec
 
 PORT = 8080
 _LONGEST_NAME = 50  # Kubernetes adds to it, and has 63
@@ -31,6 +32,17 @@ class Batching(Enum):
     PACED = "tune serve: of several requests along any axis, and several sessions keep apart"
     EAGER = "Triton: of several requests along the first axis, as soon as a session is free"
     NONE = "OpenVINO Model Server: one call for each request, which has a whole batch"
+
+    def joins(self, inputs: Sequence[TensorSpec], outputs: Sequence[int | None]) -> bool:
+        """Whether requests share a call, of such inputs and with these batch axes of the outputs."""
+        axes = {spec.batch_axis for spec in inputs}
+        match self:
+            case Batching.PACED:
+                return None not in axes
+            case Batching.EAGER:
+                return axes == {0} == {*outputs}
+            case Batching.NONE:
+                return False
 
 
 @dataclass(frozen=True)
@@ -105,27 +117,9 @@ class Deployment:
         return artifact.read_example(self.folder)[1]
 
     @property
-    def batch_bytes(self) -> int:
-        """Of the inputs and outputs of all its sessions at once."""
-        inputs = sum(math.prod(s.full(self.batch_size)) * np.dtype(s.dtype).itemsize for s in self.manifest.inputs)
-        return self.manifest.candidate.replicas * (inputs + sum(output.nbytes for output in self.outputs))
-
-    @property
     def axes(self) -> tuple[int | None, ...]:
         """The batch axes of the outputs."""
         return self.manifest.outputs or (0,) * len(self.outputs)
-
-    @property
-    def joined(self) -> bool:
-        """Whether requests share a call there."""
-        inputs = {spec.batch_axis for spec in self.manifest.inputs}
-        match self.wanted.batching:
-            case Batching.PACED:
-                return None not in inputs
-            case Batching.EAGER:
-                return inputs == {0} == {*self.axes}
-            case Batching.NONE:
-                return False
 
     @property
     def measurement(self) -> Measurement:
@@ -161,11 +155,12 @@ class Deployment:
                 "inputs of several lengths share no call, and how many a replica holds depends on their order: measure "
                 "it with tune bench, and give --held R"
             )
-        paced = self.wanted.batching is Batching.PACED
-        if self.joined or self.batch_size == 1:
+        batching = self.wanted.batching
+        paced = batching is Batching.PACED
+        if self.batch_size == 1 or batching.joins(self.manifest.inputs, self.axes):
             return capacity(self.calls, self.limit_ms, paced)
         each = capacity(replace(self.calls, batch_size=1), self.limit_ms, paced)
-        samples = self.batch_size if self.wanted.batching is Batching.NONE else 1
+        samples = self.batch_size if batching is Batching.NONE else 1
         return replace(each, rate=samples * each.rate, source=f"each request in a call of its own, {each.source}")
 
     def require_one_shape(self, what: str) -> None:
@@ -194,6 +189,13 @@ class Deployment:
         artifact.extend_manifest(to / "champion", **facts)
         modules = {type(part).__module__ for part in (*candidate.transforms, candidate.backend)}
         return copy_code(modules.union(self.wanted.modules), to / "code")
+
+
+def batch_bytes(deployment: Deployment) -> int:
+    """Of the inputs and outputs of all sessions at once."""
+    manifest, size = deployment.manifest, deployment.batch_size
+    inputs = sum(math.prod(spec.full(size)) * np.dtype(spec.dtype).itemsize for spec in manifest.inputs)
+    return manifest.candidate.replicas * (inputs + sum(output.nbytes for output in deployment.outputs))
 
 
 def _percentiles(latency: Latency) -> dict[float, float]:

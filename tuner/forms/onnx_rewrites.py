@@ -1,5 +1,6 @@
-"""What of a graph is written for one batch size or an old opset, and can be said otherwise."""
+"""What of a graph is written for one batch size or an old opset, and can be said otherwise; what can be left out."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -74,3 +75,32 @@ def _constant(graph: Any, name: str) -> Any | None:
                 fill = to_array(values["value"].t)[0] if "value" in values else np.float32(0)
                 return None if shape is None else np.full(shape, fill)
     return None
+
+
+def drop_texts(proto: Any) -> None:
+    """Takes outputs that are texts off a graph where it has others, and what only they need: there are probabilities,
+    or scores, of the same classes."""
+    from onnx import TensorProto
+
+    kept = [value for value in proto.graph.output if value.type.tensor_type.elem_type != TensorProto.STRING]
+    if not kept or len(kept) == len(proto.graph.output):
+        return
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    while True:
+        used = {value.name for value in kept} | set(_read(proto.graph))
+        unused = [node for node in proto.graph.node if not used.intersection(node.output)]
+        if not unused:
+            return
+        for node in unused:
+            proto.graph.node.remove(node)
+
+
+def _read(graph: Any) -> Iterator[str]:
+    """The values that the nodes of a graph take, and those of graphs within it."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from (value.name for value in attribute.g.output)
+                yield from _read(attribute.g)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from packaging.requirements import Requirement
 
-from tuner.deploy.deployment import PORT, Deployment
+from tuner.deploy.deployment import PORT, Deployment, batch_bytes
 from tuner.deploy.format import Format
 from tuner.errors import RequestError
 from tuner.system.environment import library_versions
@@ -73,7 +73,7 @@ class Docker(Format):
 
 def _memory(deployment: Deployment) -> str:
     """The option that gives the server and its sessions room for their batches in memory; else they share a disk."""
-    megabytes = deployment.batch_bytes / 1e6
+    megabytes = batch_bytes(deployment) / 1e6
     return f"--shm-size {math.ceil(megabytes) + 1}m " if megabytes > _SHARED_MB else ""
 
 

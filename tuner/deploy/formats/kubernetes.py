@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import yaml
 
 from tuner.deploy.capacity import Capacity
-from tuner.deploy.deployment import PORT, Deployment
+from tuner.deploy.deployment import PORT, Deployment, batch_bytes
 from tuner.deploy.format import Format
 
 _METRIC = "tune_serve_samples_per_second"
@@ -41,7 +41,7 @@ class Kubernetes(Format):
 
 def container(deployment: Deployment) -> dict[str, Any]:
     """The container of a replica: the image, its key, what it may use, and when it is well."""
-    shared_mb = deployment.batch_bytes / 1e6
+    shared_mb = batch_bytes(deployment) / 1e6
     resources: dict[str, Any] = {"requests": {"cpu": str(deployment.cores)}, "limits": {"cpu": str(deployment.cores)}}
     if (peak_mb := deployment.measurement.memory_mb) is not None:  # of all sessions in one process: each has its own
         weights_mb = deployment.measurement.size_mb or 0.0  # again for each smaller batch, as each session has its own
@@ -76,7 +76,7 @@ def container(deployment: Deployment) -> dict[str, Any]:
 
 def volumes(deployment: Deployment) -> list[dict[str, Any]]:
     """What the server and its sessions share: a container has 64 MB of it by itself."""
-    megabytes = math.ceil(deployment.batch_bytes / 1e6) + 1
+    megabytes = math.ceil(batch_bytes(deployment) / 1e6) + 1
     return [{"name": "batches", "emptyDir": {"medium": "Memory", "sizeLimit": f"{megabytes}M"}}]
 
 

@@ -66,7 +66,8 @@ def _native(deployment: Deployment) -> Native | str:
 
 
 def _config(deployment: Deployment, native: Native | None) -> Iterator[str]:
-    manifest, joined = deployment.manifest, deployment.joined
+    manifest = deployment.manifest
+    joined = Triton.batching.joins(manifest.inputs, deployment.axes)
     names = native.outputs if native else tuple(f"output_{i}" for i in range(len(deployment.outputs)))
     yield f"name: {_text(deployment.name)}"
     yield f"backend: {_text(native.runtime if native else 'python')}"
