@@ -525,8 +525,9 @@ def test_outputs_without_an_axis_of_samples_are_left_alone() -> None:
     judging, scores = settled([constant, np.asarray(scalar), logits(DIGITS, 10)], DIGITS)
     assert (judging.output, scores.value) == (2, 0.9)
     assert settled([constant, seeded().normal(size=(COUNT, 16))], UNKNOWN)[0].metric == "tuner.fidelity:cosine"
-    with pytest.raises(RequestError, match="has an axis that counts samples"):
-        settled([constant], UNKNOWN)
+    for by in ("auto", "cosine", "fidelity"):
+        with pytest.raises(RequestError, match="has an axis that counts samples"):
+            settled([constant], UNKNOWN, by=by)
 
 
 def test_a_candidate_of_another_shape_costs_its_trial_not_the_study() -> None:
