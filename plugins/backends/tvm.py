@@ -84,8 +84,13 @@ class TVM(Backend):
     @property
     def label(self) -> str:
         marks = {f"-ms{self.trials_per_task}": self.trials_per_task, "-nchw": self.layout == "NCHW"}
-        marks |= {"-v256": self.vector_bits == 256, "-replay": self.strategy == "replay-trace"}
-        marks |= {"-random": self.cost_model == "random", "-gain": self.budget == "gain", "-prepack": self.prepack}
+        replay = self.strategy == "replay-trace"  # which asks no model
+        marks |= {"-v256": self.vector_bits == 256, "-replay": replay}
+        marks |= {
+            "-random": self.cost_model == "random" and not replay,
+            "-gain": self.budget == "gain",
+            "-prepack": self.prepack,
+        }
         return "tvm" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:

@@ -205,7 +205,7 @@ class Anchored(torch.nn.Module):
     [
         (TimeFirst, {"x": (5, 3), "h0": (1, 4)}, [1, 1], (1, 1), None),
         (Anchored, {"x": (5, 3)}, [0], (0, None), None),
-        (Centred, {"x": (5, 3)}, [0], (), 1),
+        (Centred, {"x": (5, 3)}, [0], (0,), 1),
     ],
 )
 def test_where_a_module_has_its_batch_is_tried(
