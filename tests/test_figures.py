@@ -94,6 +94,10 @@ def test_where_more_is_better_the_limit_is_the_least() -> None:
     assert score is not None and math.isclose(score, math.log(50))
 
 
+def test_of_a_limit_of_nothing_the_excess_is_a_number() -> None:
+    assert Figure("lost", "lost").excess(2, 0) == 2
+
+
 def test_a_score_of_nothing_is_a_number() -> None:
     score = Figure("lost", "lost").score(Measurement(more={"lost": 0.0}), 95)
     assert score is not None and math.isfinite(score)

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 Kind = Literal["unsupported_op", "timeout", "out_of_memory", "crash", "killed", "numerics", "compile", "error"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OF_THE_MACHINE: tuple[Kind, ...] = ("timeout", "out_of_memory", "killed")
+"""Failures of a machine and its limits: they say nothing of what failed."""
 
 
 class ExitCode(IntEnum):

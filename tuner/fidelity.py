@@ -4,6 +4,7 @@ Each gives one score a sample: 1 where nothing differs, or 0 where it is an erro
 outputs. An answer of another shape than the float model's to that sample, such as fewer boxes, is not like it at all.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,11 +92,16 @@ Outputs = Sequence[NDArray[Any]]
 def unlikeness(answers: Sequence[Outputs], true: Sequence[Outputs]) -> float:
     """How far the outputs for some batches, all of one size, are from the float model's: the root mean square of the
     difference over that of the float model's about their mean over the samples. The largest of any output of
-    floating-point numbers; what is the same for all samples counts for nothing."""
+    floating-point numbers; what is the same for all samples counts for nothing. Infinite where an answer is NaN or
+    infinite and the float model's is not the same."""
     largest = 0.0
     for n, first in enumerate(true[0]):
         if first.dtype.kind == "f":
-            mine, theirs = (np.stack([outputs[n] for outputs in batches]) for batches in (answers, true))
+            mine, theirs = (np.stack([o[n] for o in batches]).astype(np.float64) for batches in (answers, true))
+            same = ~np.isfinite(theirs) & ((mine == theirs) | (np.isnan(mine) & np.isnan(theirs)))
+            mine, theirs = np.where(same, 0, mine), np.where(same, 0, theirs)
+            if not (np.isfinite(mine).all() and np.isfinite(theirs).all()):
+                return math.inf
             spread = np.square(theirs - theirs.mean(axis=(0, 1)[: theirs.ndim])).sum()  # of batches, then of samples
             if spread > 0:
                 largest = max(largest, float(np.sqrt(np.square(mine - theirs).sum() / spread)))

@@ -109,7 +109,7 @@ class Figure:
     def excess(self, value: float, limit: float) -> float:
         """By how much the limit is broken, in its unit; 0 or less is within it."""
         over = value - limit if self.better == "less" else limit - value
-        return over / max(abs(limit), self.point)
+        return over / (max(abs(limit), self.point) or 1.0)
 
     def holds(self, ends: Interval, limit: float) -> bool:
         """Whether the bad end of an interval is within the limit."""

@@ -60,6 +60,11 @@ class StudyFolder:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    @property
+    def first_call(self) -> Path:
+        """How long a call of the float model took when the study began, ms."""
+        return self.path / "first_call_ms.json"
+
     def read_request(self) -> dict[str, str] | None:
         """What the study was asked for (`key`, `id`, `command`); None where nothing was. Raises RequestError where the
         file is damaged."""

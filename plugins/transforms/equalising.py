@@ -65,8 +65,9 @@ def _balance(first: Any, second: Any, constants: dict[str, Any]) -> None:
     share = np.where(both, np.sqrt(gives / np.where(both, takes, 1)), 1).astype(np.float32)
 
     def divided(whole: Array) -> Array:
-        return whole / share.reshape(-1, *[1] * (whole.ndim - 1))
+        return (whole / share.reshape(-1, *[1] * (whole.ndim - 1))).astype(whole.dtype)
 
     for name in first.input[1:]:
         put(constants[name], divided(array(constants[name])))
-    put(constants[second.input[1]], (split * share.reshape(groups, 1, -1, 1)).reshape(taken.shape))
+    equal = (split * share.reshape(groups, 1, -1, 1)).reshape(taken.shape)
+    put(constants[second.input[1]], equal.astype(taken.dtype))

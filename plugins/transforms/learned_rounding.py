@@ -99,7 +99,7 @@ class _Layer:
 def rounded_together(weights: Array, moments: Array, low: int, high: int) -> Array:
     """Whole numbers from `low` to `high` for the weights (groups, outputs, inputs), so that products with inputs of
     those second moments (groups, inputs, inputs) are off by as little as GPTQ gets it."""
-    squares = np.einsum("gii->gi", moments)
+    squares = np.maximum(np.einsum("gii->gi", moments), 0)  # rounding may leave less than nothing
     order = np.argsort(-squares, axis=1)[:, None, :]  # the strongest input first, as long as others can make up for it
     damped = moments + np.eye(moments.shape[1]) * (_DAMPING * squares.mean(1) + 1e-12)[:, None, None]
     damped = np.take_along_axis(np.take_along_axis(damped, order.transpose(0, 2, 1), 1), order, 2)

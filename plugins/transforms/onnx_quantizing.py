@@ -26,7 +26,8 @@ _PRODUCTS = ("MatMul", "Gemm")  # whose sums a runtime may give in float
 
 
 def prepare(model: Path, out: Path) -> None:
-    """Writes the graph with BatchNorm and constants folded, as ONNX Runtime's tools want it."""
+    """Writes the graph with BatchNorm and constants folded, and a name for each node, as ONNX Runtime's tools want
+    it."""
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -38,6 +39,11 @@ def prepare(model: Path, out: Path) -> None:
     for constant in proto.graph.initializer:
         if constant.name in biases and len(constant.dims) == 2 and constant.dims[0] == 1:
             constant.dims[:] = constant.dims[1:]
+    named: set[str] = set()
+    for number, node in enumerate(proto.graph.node):
+        if not node.name or node.name in named:
+            node.name = f"{node.op_type}_{number}_of_{len(proto.graph.node)}"
+        named.add(node.name)
     onnx.save(proto, str(out))
 
 

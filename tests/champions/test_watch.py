@@ -21,7 +21,10 @@ from tuner.champions.alarm import notify
 from tuner.champions.examined import TOLERANCE, Examined
 from tuner.champions.watch import Watch
 from tuner.decide.package import deliver
+from tuner.errors import OF_THE_MACHINE, CandidateError, Kind
 from tuner.evaluate.reference import Reference
+from tuner.evaluate.rig import Rig
+from tuner.measure.timing import Turns
 from tuner.measurement import Measurement
 from tuner.request.tracking import default_uri
 from tuner.testing.fakes import Null
@@ -130,6 +133,50 @@ def test_another_target_is_no_slow_down(champion: Registered) -> None:
     assert "its speed is not compared" in found.sentence
 
 
+def test_another_machine_is_no_slow_down(champion: Registered) -> None:
+    champion.record(surroundings={**champion.record()["surroundings"], "cores": "512"})
+    found = champion.examined(ms=9)
+    assert (found.regression, found.slowdown) == (None, None)
+    assert "its speed is not compared, for the target, the reference or the machine is another" in found.sentence
+
+
+def test_other_samples_or_another_metric_lose_no_accuracy(champion: Registered) -> None:
+    champion.record(terms={**champion.record()["terms"], "samples": "other"})
+    found = champion.examined(confused=True)
+    assert found.regression is None
+    assert "its accuracy is not compared, for the samples or the metric are others" in found.sentence
+
+
+def test_one_without_a_limit_on_accuracy_is_held_to_none(champion: Registered) -> None:
+    champion.record(accuracy_limit=None)
+    assert champion.examined(confused=True).regression is None
+
+
+@pytest.mark.parametrize("kind", OF_THE_MACHINE)
+def test_what_the_machine_lacks_is_no_regression(
+    champion: Registered, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(*_: Any, **__: Any) -> None:
+        raise CandidateError(kind, "its process is gone")
+
+    monkeypatch.setattr(Rig, "scores", scores)
+    found = champion.examined()
+    assert (found.regression, found.measurement, found.unknown) == (None, None, True)
+    assert found.sentence == "linear-cpu version 3 is not compared: its process is gone."
+
+
+def test_a_reference_that_fails_is_not_the_champions_fault(
+    champion: Registered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fresh_round(*_: Any) -> Turns:
+        return Turns({}, {"reference": CandidateError("crash", "the reference crashed")}, False)
+
+    monkeypatch.setattr(watch, "fresh_round", fresh_round)
+    found = champion.examined()
+    assert (found.regression, found.slowdown) == (None, None)
+    assert "its speed is not compared, for the float reference did not run" in found.sentence
+
+
 @pytest.mark.parametrize(("slowdown", "least", "most"), [(1.2, 19, 20), (1.02, 0, 0)])
 def test_a_fifth_is_found_and_a_fiftieth_is_not_under_three_per_cent_of_noise(
     slowdown: float, least: int, most: int
@@ -146,6 +193,11 @@ def test_a_command_that_fails_is_told() -> None:
     assert notify("cat > /dev/null", {}) is None
     problem = notify("echo no mail today >&2; exit 3", {})
     assert problem == "on_regression: exit code 3 (no mail today): echo no mail today >&2; exit 3"
+
+
+def test_its_password_is_not_told() -> None:
+    problem = notify("false https://ada:secret@hooks.example/x; printf '\\344' >&2; exit 1", {})
+    assert problem is not None and "secret" not in problem and "ada:***@hooks.example" in problem
 
 
 # --- whole studies

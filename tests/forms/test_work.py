@@ -118,6 +118,19 @@ def test_counted(
     assert found.flops == flops
 
 
+def test_a_table_that_is_looked_up_and_multiplied_by_is_read_as_a_whole(tmp_path: Path) -> None:
+    """As tied embeddings are: 7 words of 5 numbers, of which a product takes all."""
+    nodes = [
+        node("Gather", ["words", "x"], ["h"]), node("Transpose", ["words"], ["t"], perm=[1, 0]),
+        node("MatMul", ["h", "t"], ["y"]),
+    ]  # fmt: skip
+    word = (TensorSpec("x", (), "int64"),)
+    work = ONNX.work(saved(tmp_path, nodes, {"words": f32(7, 5)}, word))
+    assert work is not None and work.weights == 35
+    work = ONNX.work(saved(tmp_path, [node("Gather", ["words", "x"], ["y"])], {"words": f32(7, 5)}, word))
+    assert work is not None and work.weights == 0
+
+
 def test_int8_weights_take_a_byte_each(tmp_path: Path) -> None:
     nodes = [node("DequantizeLinear", ["q", "s"], ["w"]), node("MatMul", ["x", "w"], ["y"])]
     found = ONNX.work(saved(tmp_path, nodes, {"q": s8(5, 7), "s": np.float32(1)}, ROW))

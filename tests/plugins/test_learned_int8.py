@@ -53,6 +53,26 @@ def _layer(kind: str, said: dict[str, Any], weights: Array, shape: list[Any]) ->
     return graphs.model([node], {"w": weights}, given, [answered])
 
 
+def test_an_answer_that_is_no_number_is_infinitely_far() -> None:
+    right = [[np.array([[1.0, -np.inf], [2.0, -np.inf]], np.float32)]]
+    assert unlikeness(right, right) == 0, "infinite as the float model is"
+    assert unlikeness([[np.full((2, 2), np.nan, np.float32)]], right) == np.inf
+    assert unlikeness([[np.array([[1.0, 0], [2, 0]], np.float32)]], right) == np.inf
+    large = [[np.array([[200.0], [-200.0]], np.float16)] for _ in range(9)]
+    assert unlikeness([[outputs[0] / 2] for outputs in large], large) == pytest.approx(0.5), "beyond float16"
+
+
+def test_nodes_without_a_name_or_with_the_same_get_names(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", [a, "w"], [b], name) for a, b, name in (("x", "m", ""), ("m", "y", ""))]
+    nodes.append(helper.make_node("MatMul", ["y", "w"], ["z"], "same"))
+    nodes.append(helper.make_node("MatMul", ["z", "w"], ["end"], "same"))
+    given, answered = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 3]) for n in ("x", "end"))
+    onnx.save(graphs.model(nodes, {"w": np.ones((3, 3), np.float32)}, given, [answered]), tmp_path / "net.onnx")
+    prepare(tmp_path / "net.onnx", tmp_path / "prepared.onnx")
+    names = [node.name for node in onnx.load(tmp_path / "prepared.onnx").graph.node]
+    assert len({*names}) == len(names) == 4 and "" not in names
+
+
 @pytest.mark.parametrize(
     ("kind", "said"), [*(("Conv", said) for said in CONVOLUTIONS), *PRODUCTS], ids=lambda value: str(value)
 )

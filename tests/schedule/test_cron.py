@@ -45,6 +45,19 @@ def test_what_cron_means_by_it(text: str, first: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("0 2 1-31 * 1", "0 2 * * 1"),  # written as it stands, cron would take either day: every day
+        ("0 2 1 * 0-6", "0 2 1 * *"),
+        ("*/30 2 * jan 5-7", "0,30 2 * 1 0,5,6"),  # Kubernetes knows no 7
+    ],
+)
+def test_every_cron_reads_the_same_fields(text: str, fields: str) -> None:
+    assert Cron.parse(text).crontab() == fields
+    assert Cron.parse(fields) == Cron.parse(text)
+
+
+@pytest.mark.parametrize(
     ("text", "mend"),
     [
         ("0 2 * *", "five fields"),

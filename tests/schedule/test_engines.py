@@ -84,7 +84,7 @@ def test_kubernetes_takes_the_manifest(tmp_path: Path, arguments: tuple[str, ...
     manifest: dict[str, Any] = yaml.safe_load(kubernetes(schedule(tmp_path, *arguments), place(tmp_path)))
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
     assert manifest["spec"]["concurrencyPolicy"] == "Forbid"
-    assert (manifest["spec"]["schedule"], manifest["spec"]["timeZone"]) == ("30 2 * * 1-5", "Europe/Berlin")
+    assert (manifest["spec"]["schedule"], manifest["spec"]["timeZone"]) == ("30 2 * * 1,2,3,4,5", "Europe/Berlin")
     job = manifest["spec"]["jobTemplate"]["spec"]
     assert (job["activeDeadlineSeconds"], job["backoffLimit"]) == (7200, 0)
     (container,) = job["template"]["spec"]["containers"]
@@ -102,7 +102,7 @@ def test_the_dag_compiles_and_says_what_matters(tmp_path: Path, arguments: tuple
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
     }
     dag, task = calls["DAG"], calls["BashOperator"]
-    assert ast.literal_eval(dag["schedule"]) == "30 2 * * 1-5"
+    assert ast.literal_eval(dag["schedule"]) == "30 2 * * 1,2,3,4,5"
     assert (ast.literal_eval(dag["max_active_runs"]), ast.literal_eval(dag["catchup"])) == (1, False)
     assert "Europe/Berlin" in ast.unparse(dag["start_date"])
     assert ast.unparse(task["execution_timeout"]) == "timedelta(seconds=7200)"

@@ -16,7 +16,7 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.plugin import Plugin, encode
 from tuner.search import starts
-from tuner.search.recipe import RECIPE
+from tuner.search.recipe import RECIPE, Recipe
 from tuner.search.space import Space
 from tuner.system.loader import build
 from tuner.testing.fakes import Null, Rounding, Scrambling
@@ -320,6 +320,12 @@ def test_replicas_that_would_be_lost_are_told() -> None:
     tree = {"batch_size": 1, "replicas": [1, {"low": 2, "high": 8, "factor": 2}], "deploy": {"backend": node(Null)}}
     with pytest.raises(RequestError, match="different replicas; make them one choice or range"):
         Space.parse(tree)
+
+
+def test_two_classes_of_one_name_are_told_apart_by_nobody() -> None:
+    backends = [{"backend": {"_target_": f"{module}.Held"}} for module in ("tests.fakes", "tests.other_fakes")]
+    with pytest.raises(RequestError, match="two plugins are both called Held"):
+        Space([Recipe((), each["backend"], 1) for each in backends])
 
 
 def test_replicas_that_are_left_open_are_as_elsewhere_in_the_space() -> None:

@@ -464,10 +464,12 @@ def test_a_study_of_one_name_has_one_set_of_settings(place: Path, capsys: pytest
 def test_a_finished_study_is_continued_with_more_trials(place: Path) -> None:
     assert tune(place, JUST_MISSED, "study=mine", "n_trials=2") == 3
     before = study.result(place, "mine")["trials"]["total"]
+    first = (place / "out/mine/first_call_ms.json").read_text()
     assert tune(place, JUST_MISSED, "study=mine", "n_trials=4") == 3
     after = study.result(place, "mine")["trials"]
     assert after["total"] == 4 > before
     assert after["elsewhere"] == before, "their time is not in this session's seconds"
+    assert (place / "out/mine/first_call_ms.json").read_text() == first, "speeds of both are beside one first speed"
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ Regression = Literal["slower", "less accurate", "does not load"]
 class Examined:
     """A registered champion as it is now.
 
-    `why` is the sentence of what does not load. `slowdown` is its time relative to the float reference, now over then,
-    with its 95 % interval; None where it was not compared. `changed` is what differs around it since then: [then, now]
+    `why` is the sentence of what does not load, or could not be examined: then there is neither a regression nor a
+    measurement. `slowdown` is its time relative to the float reference, now over then, with its 95 % interval; None
+    where it was not compared, and `why_no_speed` says why. `changed` is what differs around it since then: [then, now]
     by name. `differing` names the terms in which this study is another than the one that registered it, such as
     `model` or `limits`. `measurement` is None where nothing was measured.
     """
@@ -27,10 +28,16 @@ class Examined:
     why: str | None = None
     slowdown: float | None = None
     slowdown_ci95: Interval | None = None
+    why_no_speed: str = "the target, the reference or the machine is another"
     accuracy_recorded: float | None = None
     changed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     differing: tuple[str, ...] = ()
     measurement: Measurement | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether something else kept it from being examined."""
+        return self.regression is None and self.measurement is None and self.why is not None
 
     @property
     def sentence(self) -> str:
@@ -39,7 +46,7 @@ class Examined:
             state = self.regression if self.regression == "does not load" else f"is {self.regression}"
             state = f"has regressed, it {state}"
         elif self.measurement is None:
-            state = "is not compared: it was made of another model"
+            state = "is not compared" if self.unknown else "is not compared: it was made of another model"
         since = "; ".join(f"{name} {then} → {now}" for name, (then, now) in self.changed.items())
         changed = f" Changed since: {since or 'nothing that is recorded'}." if since or self.regression else ""
         findings = ", ".join(self._findings())
@@ -54,8 +61,10 @@ class Examined:
                 f"{high:.2f} (slower is said where all of it is above {TOLERANCE})"
             )
         elif self.measurement is not None:
-            findings.append("its speed is not compared, for the target or the reference is another")
-        if self.measurement is not None and self.accuracy_recorded is not None:
+            findings.append(f"its speed is not compared, for {self.why_no_speed}")
+        if self.measurement is not None and "samples" in self.differing:
+            findings.append("its accuracy is not compared, for the samples or the metric are others")
+        elif self.measurement is not None and self.accuracy_recorded is not None:
             findings.append(f"accuracy {self.measurement.accuracy:.4f}, recorded {self.accuracy_recorded:.4f}")
         return findings
 

@@ -18,7 +18,7 @@ from tuner.errors import RequestError
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
 from tuner.request.request import Request
-from tuner.tracking.registry import Registry, registered_name
+from tuner.tracking.registry import FilesGone, Registry, registered_name
 from tuner.tracking.tracker import Tracker
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Finding, Verdict
@@ -95,7 +95,11 @@ class Succession:
                 self._name, self._tracker.run_id, save, champion.parent, tags, _described(finding)
             )
             if why is not None:
-                self._registry.promote(self._name, version, f"promote=auto, study {self._study}", why)
+                before = None if self.examined is None else self.examined.version
+                who = f"promote=auto, study {self._study}"
+                if not self._registry.promote_after(before, self._name, version, who, why):
+                    self._say(f"not promoted: {self._name} has another champion than before this study")
+                    why = None
         except RequestError as error:  # the verdict stands, and the artifact lies in the study's folder
             self._say(f"not registered: {error}")
             return
@@ -134,8 +138,10 @@ class Succession:
         self._say(f"examining the champion, {self._name} version {version}")
         try:
             folder = self._registry.fetch(self._name, version, Path(self._files.name))
-        except RequestError as error:
+        except FilesGone as error:
             self.examined = Examined(self._name, version, regression="does not load", why=str(error))
+        except RequestError as error:
+            self.examined = Examined(self._name, version, why=str(error))
         else:
             self.examined = examined = self._watch.examine(self._name, version, folder)
             if examined.measurement is not None and not examined.differing and examined.regression != "less accurate":
@@ -152,6 +158,9 @@ class Succession:
         if before.differing:
             terms = ", ".join(before.differing)
             self._say(f"not promoted: {before.model} version {before.version} is of another {terms}")
+            return None
+        if before.unknown:
+            self._say(f"not promoted: {before.model} version {before.version} could not be examined")
             return None
         if before.regression is not None:
             return f"version {before.version} {before.regression}"

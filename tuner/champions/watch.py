@@ -24,7 +24,7 @@ from tuner import artifact
 from tuner.build.versions import versions
 from tuner.candidate import Candidate
 from tuner.champions.examined import TOLERANCE, Examined
-from tuner.errors import CandidateError, RequestError
+from tuner.errors import OF_THE_MACHINE, CandidateError, RequestError
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.rounds import Contender, fresh_round
@@ -39,7 +39,7 @@ RECORD = "record.json"
 _LEAST_ROUNDS, _MOST_ROUNDS = 4, 6
 _UNDISTURBED = 10  # the percentile of the calls
 _PRECISION = 0.04  # rounds may end when a ratio is known within ±4 %
-_ACCURACY_LIMIT = 0.01  # of a champion that was registered without one
+_FIGURES_OF = ("cpu", "cores")  # of another of these, times are other times
 
 
 class Watch:
@@ -84,16 +84,20 @@ class Watch:
         )
         if "model" in examined.differing:
             return examined
-        comparable = {"reference", "target"}.isdisjoint(examined.differing)
+        comparable = {"reference", "target"}.isdisjoint(examined.differing) and examined.changed.keys().isdisjoint(
+            _FIGURES_OF
+        )
         try:
             measured = self._rescored(candidate, folder / "champion", Measurement.from_json(manifest["measurement"]))
             examined = replace(examined, measurement=measured)
             if (then := record["log_ratios"]) and comparable:
                 examined = self._timed(examined, candidate, folder / "champion", then)
         except CandidateError as error:
-            return replace(examined, measurement=None, regression="does not load", why=error.sentence)
-        allowed = _ACCURACY_LIMIT if record["accuracy_limit"] is None else record["accuracy_limit"]
-        if measured.accuracy_drop is not None and measured.accuracy_drop > allowed:
+            regression = None if error.kind in OF_THE_MACHINE else "does not load"
+            return replace(examined, measurement=None, regression=regression, why=error.sentence)
+        allowed = record["accuracy_limit"]
+        judged = measured.accuracy_drop is not None and allowed is not None and "samples" not in examined.differing
+        if judged and measured.accuracy_drop > allowed:
             lost = f"it loses {measured.accuracy_drop:.4f} against the float model where {allowed:g} was allowed"
             return replace(examined, regression="less accurate", why=lost)
         interval = examined.slowdown_ci95
@@ -107,22 +111,25 @@ class Watch:
     def _timed(self, examined: Examined, candidate: Candidate, champion: Path, then: Sequence[float]) -> Examined:
         """With its slow-down since the rounds of `then`; what looks slower is timed again. Raises CandidateError."""
         now = self.against_reference(candidate, champion)
+        if not now:
+            return replace(examined, why_no_speed="the float reference did not run")
         if slower(slowdown_interval(now, then)):
             now += self.against_reference(candidate, champion)
         ratio = math.exp(float(np.mean(now) - np.mean(then)))
         return replace(examined, slowdown=ratio, slowdown_ci95=slowdown_interval(now, then))
 
     def against_reference(self, candidate: Candidate, folder: Path) -> list[float]:
-        """The logarithm of its undisturbed call over the float reference's, by round of fresh processes.
-
-        Raises CandidateError where either does not run.
+        """The logarithm of its undisturbed call over the float reference's, by round of fresh processes; nothing where
+        the reference does not run. Raises CandidateError where the champion does not.
         """
         contenders = {"champion": Contender(candidate, folder), "reference": Contender(self._reference.candidate)}
         logs: list[float] = []
         while len(logs) < _MOST_ROUNDS:
             turns = fresh_round(self._rig, contenders)
-            for error in turns.failures.values():
+            if (error := turns.failures.get("champion")) is not None:
                 raise error
+            if turns.failures:
+                return []
             champion, reference = (turns.timings[name].percentile(_UNDISTURBED) for name in contenders)
             logs.append(math.log(champion / reference))
             low, high = mean_interval(logs)

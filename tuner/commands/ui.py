@@ -18,6 +18,7 @@ import psutil
 from tuner.errors import ExitCode, RequestError
 from tuner.request import compose
 from tuner.system.said import last_line
+from tuner.system.secret import masked
 from tuner.tracking import view
 
 _FIRST_PORT = 5000
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
             webbrowser.open(table)
 
     if where.uri.startswith("http"):
-        tell(where.uri)
+        tell(masked(where.uri))
         return ExitCode.OK
     with _serving(where.uri) as (process, base), contextlib.suppress(KeyboardInterrupt):
         tell(base)

@@ -19,6 +19,7 @@ from tuner.measurement import Measurement
 from tuner.model import Model
 from tuner.plugin import Backend, Transform
 from tuner.system.deadline import Deadline
+from tuner.system.files import critical_section, write_whole
 from tuner.system.worker import Worker
 from tuner.task import Call
 
@@ -47,10 +48,12 @@ class Reference:
     in a process of its own; use it in a `with` block. `backends` are the reference backends by name of form.
 
     `scores` are those of the evaluation samples, the base of every accuracy drop. `first_ms` is what one of its calls
-    took when the study began, where that was found out by another process.
+    took when the study began, where that was found out by another process; `kept` is a file that has it, or gets it.
     """
 
-    def __init__(self, rig: Rig, backends: Mapping[str, Backend], first_ms: float = 0.0) -> None:
+    def __init__(
+        self, rig: Rig, backends: Mapping[str, Backend], first_ms: float = 0.0, kept: Path | None = None
+    ) -> None:
         self._rig = rig
         self.backends = backends
         model = rig.prepared.source.model
@@ -59,6 +62,7 @@ class Reference:
         self._worker: Worker | None = None
         self._scores: Scores | None = None
         self._first_ms = first_ms  # of a call, when the study began
+        self._kept = kept
         self._least_ms = 0.0  # of one, as its process warmed up
 
     def __enter__(self) -> "Reference":
@@ -166,8 +170,17 @@ class Reference:
             self._worker.pause()
             if not self._first_ms:
                 turns = timing.take_turns({"": self._worker}, limit_s=_FIRST_S, timeout_s=deadline.left_s())
-                self._first_ms = turns.timings[""].percentile(_UNDISTURBED)
+                self._first_ms = self._begun(turns.timings[""].percentile(_UNDISTURBED))
         return self._worker
+
+    def _begun(self, call_ms: float) -> float:
+        """What a call took when the study began, which is now unless an earlier or another process has begun it."""
+        if self._kept is None:
+            return call_ms
+        with critical_section(self._kept.with_suffix(".lock")):
+            if not self._kept.exists():
+                write_whole(self._kept, json.dumps(call_ms))
+            return float(json.loads(self._kept.read_text()))
 
 
 def _of_the_reference(error: CandidateError) -> CandidateError:

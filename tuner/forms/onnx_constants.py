@@ -1,7 +1,7 @@
 """Nodes and stored tensors of an ONNX graph as values of Python."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,16 @@ def attributes(node: Any) -> dict[str, Any]:
     return {attribute.name: get_attribute_value(attribute) for attribute in node.attribute}
 
 
+def _taken(graph: Any) -> Iterator[str]:
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _taken(inner)
+                yield from (value.name for value in inner.output)
+
+
 def sole(graph: Any) -> set[str]:
-    """The tensors that a single node takes, once."""
-    taken = Counter(name for node in graph.node for name in node.input)
+    """The tensors that a single node takes, once, those of graphs within it counted."""
+    taken = Counter(_taken(graph))
     return {name for name, count in taken.items() if count == 1}

@@ -44,7 +44,10 @@ def work(path: Path, inputs: tuple[TensorSpec, ...]) -> Work | None:
         return None
     graph = inferred(proto, inputs).graph
     constants = _constants(graph)
-    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}  # a row at a time, not as a whole
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}  # a row at a time, not as a whole, …
+    looked_up -= {  # … unless another reads all of it
+        name for node in graph.node for place, name in enumerate(node.input) if node.op_type != "Gather" or place > 0
+    }
     shapes = shapes_of(graph)
     counted = [flops(node, shapes) for node in graph.node]
     given = [math.prod(spec.shape) * _item_bytes(graph, spec.name) for spec in inputs]

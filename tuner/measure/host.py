@@ -4,7 +4,6 @@ One process, one artifact: `open_artifact` keeps it, and every other function is
 called through a `Worker`.
 """
 
-import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -171,7 +170,9 @@ def operator_times(folder: Path) -> list[OperatorTime]:
 def memory_mb() -> float:
     """The most memory this process has had, MB: interpreter, runtime, artifact and samples as they were resident, and
     what it took of the device's own."""
-    resident_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    # not getrusage's: a process that was started anew has in it what its parent had
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    resident_mb = int(line.split()[1]) * 1024 / 1e6
     return resident_mb + hosted().hardware.memory_mb()
 
 

@@ -152,10 +152,9 @@ def _comparison(result: Result, champion: FindingRecord, noise: float) -> Iterat
     """The champion beside what raced with it. `noise` is the race's, a logarithm."""
     if gains := speedups(result):
         yield f"It serves {' and '.join(gains)}."
-    yield (
-        f"The speed-ups are from one race, side by side in {result.race_rounds} rounds of fresh processes, which tells "
-        f"apart what differs by {100 * math.expm1(noise):.1f} % or more; nearer than that is a tie."
-    )
+    race = f"The speed-ups are from one race, side by side in {result.race_rounds} rounds of fresh processes"
+    told = f", which tells apart what differs by {100 * math.expm1(noise):.1f} % or more; nearer than that is a tie"
+    yield f"{race}{told if result.goal.wanted.timed else ''}."  # else it is the noise of what has none, such as a size
     runners_up = [row.finding for row in rows(result) if row.role == "runner-up"]
     near = [finding.label for finding in runners_up if _apart(finding, champion) <= noise]
     if near and result.goal.objective == "throughput":

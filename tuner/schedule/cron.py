@@ -67,6 +67,11 @@ class Cron:
             "day_of_week": named or "*",
         }
 
+    def crontab(self) -> str:
+        """The five fields as every cron reads them: it takes day and weekday for either where neither is a star."""
+        fields = (self.minute, self.hour, self.day, self.month, self.weekday)
+        return " ".join(map(_listed, fields))
+
     def calendar(self, timezone: str) -> str:
         """The same as an OnCalendar of a systemd timer."""
         days = "" if self.weekday is None else ",".join(_WEEKDAYS[day].capitalize() for day in self.weekday) + " "

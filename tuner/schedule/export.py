@@ -71,8 +71,9 @@ def cron(schedule: Schedule, place: Place) -> str:
     escaped = command.replace("%", "\\%")
     return f"""\
 # crontab -e. The times are those of {schedule.timezone}: cron reads them in the zone of the machine. Times missed while
-# the machine is off are left out. Where the command still runs, the line ends with exit code 1.
-{" ".join(schedule.cron.split())} {escaped}
+# the machine is off are left out. Where the command still runs, the line ends with exit code 1. Other schedules do not
+# wait for it, and what runs at the same time disturbs its timings: keep their times apart.
+{Cron.parse(schedule.cron).crontab()} {escaped}
 """
 
 
@@ -98,7 +99,7 @@ def kubernetes(schedule: Schedule, place: Place) -> str:
         "kind": "CronJob",
         "metadata": {"name": name},
         "spec": {
-            "schedule": " ".join(schedule.cron.split()),
+            "schedule": Cron.parse(schedule.cron).crontab(),
             "timeZone": "Etc/UTC" if schedule.timezone == "UTC" else schedule.timezone,
             "concurrencyPolicy": "Forbid",
             "jobTemplate": {
@@ -135,7 +136,7 @@ except ImportError:  # Airflow 2
 
 with DAG(
     dag_id={f"tune-{schedule.name}"!r},
-    schedule={" ".join(schedule.cron.split())!r},
+    schedule={Cron.parse(schedule.cron).crontab()!r},
     start_date=pendulum.datetime(2026, 1, 1, tz={schedule.timezone!r}),
     catchup=False,  # missed times become one run
     max_active_runs=1,

@@ -26,6 +26,11 @@ def perform(schedule: Schedule, state: Path, by: By) -> int:
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     process.adopt_orphans()
+    if not Path(schedule.folder).is_dir():
+        raise RequestError(
+            f"{schedule.name}: its folder {schedule.folder} is not there; put it back, or remove the schedule and add "
+            "it elsewhere"
+        )
     history = History(state)
     for folder in ("locks", "logs"):
         (state / folder).mkdir(exist_ok=True)

@@ -31,6 +31,11 @@ class Recipe:
         replicas = f" x{self.replicas}" if isinstance(self.replicas, int) and self.replicas > 1 else ""
         return " + ".join(described(spec) for spec in (*self.transforms, self.backend)) + size + replicas
 
+    @property
+    def classes(self) -> list[str]:
+        """Where its plugins are defined."""
+        return [str(spec["_target_"]) for spec in (*self.transforms, self.backend)]
+
     def free(self) -> Iterator[tuple[str, Range]]:
         """Its ranges, by name (`TVM.trials_per_task`, `batch_size`, `replicas`), in the order in which they stand."""
         for spec in (*self.transforms, self.backend):

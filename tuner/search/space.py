@@ -38,8 +38,11 @@ class Space:
             for name, span in recipe.free():
                 if self.ranges.setdefault(name, span) != span:
                     raise RequestError(f"search_space: two different ranges for {name}; make them the same")
-            if self.recipes[recipe.name].replicas != recipe.replicas:
+            known = self.recipes[recipe.name]
+            if known.replicas != recipe.replicas:
                 raise RequestError(f"search_space: {recipe.name} has different replicas; make them one choice or range")
+            if known.classes != recipe.classes:
+                raise RequestError(f"search_space: two plugins are both called {recipe.name}; rename the class of one")
 
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> "Space":

@@ -83,7 +83,13 @@ def concluded(session: Session, tally: Tally, ending: Ending, succession: Succes
         trials=_counts(outcomes, tally),
         left_out=ending.left_out,
         front=[
-            {"label": o.candidate.label, "throughput": o.measurement.throughput, "accuracy": o.measurement.accuracy}
+            {
+                "label": o.candidate.label,
+                "objective": request.goal.wanted.wanted(o.measurement, request.goal.percentile),
+                "throughput": o.measurement.throughput,
+                "accuracy": o.measurement.accuracy,
+                "accuracy_drop": o.measurement.accuracy_drop,
+            }
             for o in front(outcomes, request.goal)
         ],
         seconds=ending.seconds,
@@ -105,7 +111,7 @@ def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     """Those that no other beats in both the objective and accuracy, the best by the objective first."""
     whole = [o for o in outcomes if o.state == "complete" and o.measurement.accuracy_samples is None]
     done = [(o, lost) for o in whole if (lost := o.measurement.accuracy_drop) is not None]
-    done.sort(key=lambda pair: (-(goal.score(pair[0].measurement) or -math.inf), pair[1]))
+    done.sort(key=lambda pair: (-_score(pair[0], goal), pair[1]))
     least, unbeaten = math.inf, []
     for outcome, lost in done:
         if lost < least:
@@ -114,15 +120,19 @@ def front(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     return unbeaten
 
 
+def _score(outcome: Outcome, goal: Goal) -> float:
+    score = goal.score(outcome.measurement)
+    return -math.inf if score is None else score
+
+
 def speedup(verdict: Verdict, rival: Finding | None, raced: tuple[float, float] | None) -> Ratio | None:
-    """Samples per second of the champion over those of the rival. `raced` is the interval from their race; where
-    LoadGen's arrivals held at a share of the champion's rate only, it is of that share. It comes from rounds, the ratio
-    from all their calls: where that lies beyond it, it reaches as far."""
+    """Samples per second of the champion over those of the rival. `raced` is the interval from their race, of what was
+    kept of the champion's rate. It comes from rounds, the ratio from all their calls: where that lies beyond it, it
+    reaches as far."""
     if verdict.champion is None or rival is None or not rival.measurement.throughput:
         return None
-    share = (verdict.loadgen or {}).get("share", 1.0)
     ratio = (verdict.champion.measurement.throughput or 0.0) / rival.measurement.throughput
-    ends = None if raced is None else (min(share * raced[0], ratio), max(share * raced[1], ratio))
+    ends = None if raced is None else (min(raced[0], ratio), max(raced[1], ratio))
     return Ratio(ratio, ends)
 
 

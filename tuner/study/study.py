@@ -57,7 +57,7 @@ class Study:
         console.begin(request, session.folder.name, session.device)
         space, left_out = self._space, self._left_out
         console.left_out(left_out)
-        reference = Reference(session.rig, request.reference)
+        reference = Reference(session.rig, request.reference, kept=session.folder.first_call)
         evaluator = Evaluator(session.rig, reference, request.goal)
         recorder = Recorder(session)
         recorder.describe()

@@ -18,7 +18,7 @@ from tuner.build.versions import versions
 from tuner.candidate import Candidate
 from tuner.decide.contest import INCUMBENT, Incumbent
 from tuner.decide.judge import Judge
-from tuner.errors import CandidateError, Kind, RequestError
+from tuner.errors import OF_THE_MACHINE, CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval
 from tuner.evaluate.rig import Rig, preload_children
 from tuner.evaluate.settling import settled
@@ -36,8 +36,6 @@ from tuner.trial import Outcome
 State = Literal["better", "worse", "the same within noise", "does not load"]
 Say = Callable[[str], None]
 _TUNER = "inference-tuner"
-_UNTOLD: tuple[Kind, ...] = ("timeout", "out_of_memory", "killed")
-"""Failures of a machine and its limits, not of a version."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def _raced(request: Request, champion: Champion, rig: Rig, rebuilt: Rig, changed
     try:
         after = rebuilt.scores(rebuilt.built(candidate), candidate)
     except CandidateError as error:
-        if error.kind in _UNTOLD:
+        if error.kind in OF_THE_MACHINE:
             raise RequestError(
                 f"{champion.folder}: rebuilt, it was not tried to the end: {error.sentence}; that says nothing of the "
                 "version: free what it lacks here, or raise trial.timeout_s or trial.memory_mb"

@@ -6,6 +6,7 @@ MLflow holds all of it. The alias `champion` says who serves, wherever it was mo
 
 import contextlib
 import datetime
+import errno
 import getpass
 import json
 import os
@@ -37,6 +38,10 @@ _LISTED = 20
 _LONGEST_NAME = 200  # MLflow's column has 256
 
 
+class FilesGone(RequestError):
+    """The files of a registered version are not there any more."""
+
+
 @dataclass(frozen=True)
 class Move:
     """The alias `champion` came to `version`. `by hand` was found done, by someone in MLflow's UI or API."""
@@ -46,6 +51,13 @@ class Move:
     version: str
     who: str
     why: str
+
+
+def _is_absence(error: Exception) -> bool:
+    """Whether that says that files are not there, and not that nobody could look."""
+    if isinstance(error, MlflowException):
+        return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+    return isinstance(error, OSError) and error.errno in (None, errno.ENOENT, errno.ENOTDIR)  # MLflow's has no number
 
 
 def registered_name(model: str, target: str) -> str:
@@ -131,19 +143,27 @@ class Registry:
     def fetch(self, name: str, version: str, to: Path, part: str = "") -> Path:
         """Downloads what was registered: a folder with `champion/` and `record.json`, or that `part` of it.
 
-        Raises RequestError where its files are gone.
+        Raises FilesGone where they are not there, and RequestError where they cannot be had now.
         """
         try:
             source = self._client.get_model_version_download_uri(name, version)
             wanted = f"{source.rstrip('/')}/artifacts/{part}" if part else source
             path = Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(to), tracking_uri=self._uri))
         except (MlflowException, OSError) as error:
-            raise RequestError(f"{name} version {version}: its files cannot be had: {first_line(error)}") from error
+            kind = FilesGone if _is_absence(error) else RequestError
+            raise kind(f"{name} version {version}: its files cannot be had: {first_line(error)}") from error
         return path if part else path / "artifacts"
 
     def promote(self, name: str, version: str, who: str, why: str) -> None:
         """Makes a version the champion."""
         self._move(name, "promote", version, who, why)
+
+    def promote_after(self, before: str | None, name: str, version: str, who: str, why: str) -> bool:
+        """The same where that version (None: none) still is the champion; whether it is."""
+        if self.champion(name) != before:
+            return False
+        self.promote(name, version, who, why)
+        return True
 
     def rollback(self, name: str, who: str, why: str) -> tuple[str, str]:
         """Makes the champion before this one champion again; returns the version that was it, and the one that is.
