@@ -29,7 +29,7 @@ from tuner.errors import RequestError
 from tuner.request.tracking import default_uri
 from tuner.target import Target
 from tuner.testing.fakes import CENTRES, CLASSES, FEATURES, INPUTS, WEIGHTS, Null
-from tuner.tracking.registry import Registry, registered_name
+from tuner.tracking.registry import FilesGone, Registry, registered_name
 from tuner.tracking.tracker import Tracker
 
 NAME = "linear-cpu"
@@ -77,6 +77,17 @@ def versions(uri: str) -> list[str]:
     client = MlflowClient(tracking_uri=uri)
     client.create_registered_model(NAME, {"registered_by": "inference-tuner"}, "Sorts points.")
     return [str(client.create_model_version(NAME, "file:///nowhere").version) for _ in range(3)]
+
+
+def test_a_champion_that_came_meanwhile_keeps_its_place(
+    registry: Registry, versions: list[str], tmp_path: Path
+) -> None:
+    assert registry.promote_after(None, NAME, "1", "study a", "there was no champion")
+    assert not registry.promote_after(None, NAME, "2", "study b", "there was no champion")
+    assert registry.champion(NAME) == "1" and len(registry.history(NAME)) == 1
+    assert registry.promote_after("1", NAME, "2", "study b", "better than version 1")
+    with pytest.raises(FilesGone):
+        registry.fetch(NAME, "2", tmp_path)
 
 
 LOAD = """

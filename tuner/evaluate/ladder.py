@@ -138,7 +138,11 @@ class Ladder:
             probe_ms = min(probe_ms, worker.run_for(self._deadline.left_s(), host.warm_up, 3 * _PROBE_S))
         latency = Latency(probe_ms, probe_ms, probe_ms, probe_ms, None)
         rate = self._candidate.at_once / probe_ms * 1e3
-        self.measured = replace(self.measured, latency_ms=latency, throughput=rate, probed=True)
+        # beside others that were measured while the machine was faster or slower
+        normalised = rate / self._reference.drift
+        self.measured = replace(
+            self.measured, latency_ms=latency, throughput=rate, throughput_normalised=normalised, probed=True
+        )
 
     def _time(self, worker: Worker) -> None:
         """Latency, throughput, CPU time and energy of the artifact that the worker hosts."""

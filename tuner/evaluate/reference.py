@@ -63,6 +63,8 @@ class Reference:
         self._scores: Scores | None = None
         self._first_ms = first_ms  # of a call, when the study began
         self._kept = kept
+        self.drift = 1.0
+        """As it was seen last (`Beside.drift`)."""
         self._least_ms = 0.0  # of one, as its process warmed up
 
     def __enter__(self) -> "Reference":
@@ -158,9 +160,8 @@ class Reference:
             raise turns.failures["candidate"]
         worker.resume()
         theirs = turns.timings["reference"]
-        # beyond a factor of two the machine is disturbed, not drifting
-        drift = float(np.clip(self._first_ms / theirs.percentile(_UNDISTURBED), 0.5, 2.0))
-        return Beside(turns.timings["candidate"], theirs, turns.precise, drift)
+        self._see(theirs)
+        return Beside(turns.timings["candidate"], theirs, turns.precise, self.drift)
 
     def _running(self, deadline: Deadline) -> Worker:
         if self._worker is None or not self._worker.alive:
@@ -171,7 +172,12 @@ class Reference:
             if not self._first_ms:
                 turns = timing.take_turns({"": self._worker}, limit_s=_FIRST_S, timeout_s=deadline.left_s())
                 self._first_ms = self._begun(turns.timings[""].percentile(_UNDISTURBED))
+                self._see(turns.timings[""])
         return self._worker
+
+    def _see(self, timed: Timing) -> None:
+        """Beyond a factor of two the machine is disturbed, not drifting."""
+        self.drift = float(np.clip(self._first_ms / timed.percentile(_UNDISTURBED), 0.5, 2.0))
 
     def _begun(self, call_ms: float) -> float:
         """What a call took when the study began, which is now unless an earlier or another process has begun it."""
