@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.errors import RequestError
+
 _FIRST = 1000  # samples tell how outputs are spread
 
 
@@ -63,6 +65,17 @@ class Truth(list[NDArray[Any] | None]):
         """A copy of what it has of some samples."""
         outputs, shapes = ([None if a is None else np.array(a[pick]) for a in arrays] for arrays in (self, self.shapes))
         return Truth(outputs, self.spreads, shapes)
+
+
+def counted(outputs: Sequence[NDArray[Any]], count: int, shapes: Sequence[NDArray[Any] | None] = ()) -> Truth:
+    """Of the outputs for so many samples. Raises RequestError where none of them has an axis for those."""
+    truth = Truth.of(outputs, count, shapes)
+    if all(output is None for output in truth):
+        raise RequestError(
+            "no output of the model has an axis that counts samples, so nothing tells how like another is; add 'label' "
+            "to the samples, and name a metric of your own with metric=package.module:function"
+        )
+    return truth
 
 
 def output_file(folder: Path, place: int) -> Path:

@@ -29,7 +29,7 @@ from tuner.metrics import AUTO, CHOICES, Metric, find, named, suiting, typed
 from tuner.plugin import Backend
 from tuner.system.code import engine_digest, source_digest
 from tuner.task import Call
-from tuner.truth import Truth, longer, output_file, room, shapes_file
+from tuner.truth import Truth, counted, longer, output_file, room, shapes_file
 from tuner.workload import Workload
 
 _TRUTH = "truth"
@@ -113,7 +113,7 @@ def settle(
     if metric == AUTO and not known:
         metric, output = _fidelity(output, outputs, names, len(labels))
     by_label = metric == AUTO or find(metric).against == "labels"
-    truth = labels if by_label else _truth(outputs, len(labels), shapes)
+    truth = labels if by_label else counted(outputs, len(labels), shapes)
     for place in _places(metric, output, names, len(outputs)):
         try:
             reference = suiting(outputs[place or 0], labels) if metric == AUTO else named(metric)
@@ -154,23 +154,12 @@ def _fidelity(
     output: str | None, outputs: Sequence[NDArray[Any]], names: Sequence[str], count: int
 ) -> tuple[str, str | None]:
     """The metric that compares outputs like these with the float model's, and the output, if it is of one alone."""
-    whole = [n for n, of in enumerate(_truth(outputs, count)) if of is not None]
+    whole = [n for n, of in enumerate(counted(outputs, count)) if of is not None]
     if output is not None:
         whole = [place or 0 for place in _places("fidelity", output, names, len(outputs))]
     if len(whole) > 1:
         return "fidelity", None
     return fidelity.suiting(outputs[whole[0]]), str(whole[0])
-
-
-def _truth(outputs: Sequence[NDArray[Any]], count: int, shapes: Sequence[NDArray[Any] | None] = ()) -> Truth:
-    """The outputs as what is right. Raises RequestError where none of them is of so many samples."""
-    truth = Truth.of(outputs, count, shapes)
-    if all(output is None for output in truth):
-        raise RequestError(
-            "no output of the model has an axis that counts samples, so nothing tells how like another is; add 'label' "
-            "to the samples, and name a metric of your own with metric=package.module:function"
-        )
-    return truth
 
 
 def _places(metric: str, output: str | None, names: Sequence[str], count: int) -> Sequence[int | None]:
