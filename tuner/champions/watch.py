@@ -93,8 +93,9 @@ class Watch:
             if (then := record["log_ratios"]) and comparable:
                 examined = self._timed(examined, candidate, folder / "champion", then)
         except CandidateError as error:
-            regression = None if error.kind in OF_THE_MACHINE else "does not load"
-            return replace(examined, measurement=None, regression=regression, why=error.sentence)
+            if error.kind in OF_THE_MACHINE:
+                return replace(examined, measurement=None, why=error.sentence)
+            return replace(examined, measurement=None, regression="does not load", why=error.sentence)
         allowed = record["accuracy_limit"]
         judged = measured.accuracy_drop is not None and allowed is not None and "samples" not in examined.differing
         if judged and measured.accuracy_drop > allowed:
