@@ -45,16 +45,16 @@ def attributes(node: Any) -> dict[str, Any]:
     return {attribute.name: get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _taken(graph: Any) -> Iterator[str]:
+def taken(graph: Any) -> Iterator[str]:
+    """The tensors that the nodes of a graph take, and those of graphs within it: each as often as it is."""
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _taken(inner)
+                yield from taken(inner)
                 yield from (value.name for value in inner.output)
 
 
 def sole(graph: Any) -> set[str]:
     """The tensors that a single node takes, once, those of graphs within it counted."""
-    taken = Counter(_taken(graph))
-    return {name for name, count in taken.items() if count == 1}
+    return {name for name, count in Counter(taken(graph)).items() if count == 1}

@@ -1,9 +1,10 @@
 """What of a graph is written for one batch size or an old opset, and can be said otherwise; what can be left out."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from tuner.forms.onnx_constants import taken
 
 _OPSET = 17  # since 13 quantizers may scale each channel by itself; every runtime here takes 17
 _OLD = 13
@@ -88,19 +89,9 @@ def drop_texts(proto: Any) -> None:
     del proto.graph.output[:]
     proto.graph.output.extend(kept)
     while True:
-        used = {value.name for value in kept} | set(_read(proto.graph))
+        used = {value.name for value in kept} | set(taken(proto.graph))
         unused = [node for node in proto.graph.node if not used.intersection(node.output)]
         if not unused:
             return
         for node in unused:
             proto.graph.node.remove(node)
-
-
-def _read(graph: Any) -> Iterator[str]:
-    """The values that the nodes of a graph take, and those of graphs within it."""
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from (value.name for value in attribute.g.output)
-                yield from _read(attribute.g)
