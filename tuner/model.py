@@ -132,13 +132,14 @@ class ModelSource(Checked, ABC):
     @abstractmethod
     def name(self) -> str: ...
 
-    ahead: ClassVar[tuple[str, ...]] = ()
-    """Modules that take seconds to import, start no thread by that, and are needed by whoever loads the model as `form`
-    has it."""
-
     def key(self, dataset: Dataset) -> dict[str, Any] | None:
         """What decides the result of `write`, as JSON, where that is costly and worth keeping; else None."""
         return None
+
+    def ahead(self) -> tuple[str, ...]:
+        """Modules that take seconds to import, start no thread by that, and are needed by whoever loads the model as
+        `form` has it."""
+        return ()
 
     def declares(self) -> tuple[FreeSpec, ...]:
         """What the model declares that it takes; nothing where only samples tell. Called in a worker."""

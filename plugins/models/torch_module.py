@@ -64,6 +64,10 @@ class TorchModel(ModelSource):
     def name(self) -> str:
         return self.label or (Path(self.path).stem if self.path else str(self.factory).rpartition(":")[2])
 
+    def ahead(self) -> tuple[str, ...]:
+        exported = self.path is not None and form_of(Path(self.path)) == EXPORTED
+        return ("torch.export.pt2_archive",) if exported else ()
+
     def modules(self) -> tuple[str, ...]:
         return () if self.factory is None else (module_of(self.factory),)
 

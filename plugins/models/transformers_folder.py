@@ -39,7 +39,6 @@ class TransformersModel(ModelSource):
 
     form: ClassVar[Form] = TORCH
     files: ClassVar[Mapping[str, str]] = {"/config.json": "transformers"}
-    ahead: ClassVar[tuple[str, ...]] = ("transformers.modeling_utils",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +49,9 @@ class TransformersModel(ModelSource):
     @property
     def name(self) -> str:
         return self.label or Path(self.path).resolve().name
+
+    def ahead(self) -> tuple[str, ...]:
+        return ("transformers.modeling_utils",)
 
     def declares(self) -> tuple[FreeSpec, ...]:
         config = json.loads((Path(self.path) / "config.json").read_text())

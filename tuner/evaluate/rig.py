@@ -31,7 +31,7 @@ _CHILDREN_NEED = ("tuner.measure.host", "tuner.build.builder", "numpy.ma")  # np
 def preload_children(source: ModelSource | None = None) -> None:
     """Has workers forked with what they all import, and those that load the model with what it needs. Called once a
     study, before the first of them is."""
-    more = {} if source is None else dict.fromkeys(source.form.ahead, source.ahead)
+    more = {} if source is None else dict.fromkeys(source.form.ahead, source.ahead())
     ahead = {library: more.get(library, ()) for form in values(Form) for library in form.ahead}
     preload([*_CHILDREN_NEED, *files(Form.family), *files(Device.family)], ahead)
 

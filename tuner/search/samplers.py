@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 SamplerName = Literal["auto", "gp", "tpe", "nsga2", "random", "brute"]
 GP_TRIALS = 100  # up to here a Gaussian process costs less than the builds it saves
+_GP_STARTUP = 5
 
 
 def chosen(name: SamplerName, n_trials: int, points: int | None) -> SamplerName:
@@ -37,11 +38,11 @@ class Sampling:
     def sampler_for(self, number: int) -> optuna.samplers.BaseSampler:
         """Optuna's sampler that proposes the trial of that number."""
         seed = (self.seed * 1_000_003 + number) % 2**32
-        if self.sampler == "gp":
+        if self.sampler == "gp" and number >= _GP_STARTUP:  # before, it proposes at random, and would load torch for it
             import torch
 
             torch.set_num_threads(1)  # its matrices are tiny
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=5)
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_GP_STARTUP)
         if self.sampler == "tpe":
             return _TPE(seed=seed, n_startup_trials=10)
         if self.sampler == "nsga2":

@@ -32,7 +32,7 @@ for _name in ("mlflow", "alembic", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 FAILURES = (MlflowException, sqlite3.Error, SQLAlchemyError)
 """What a store raises that does not do what it is asked."""
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # its first answer is slow
 _REGISTRY = "MLFLOW_REGISTRY_URI"
 _MAGIC = b"SQLite format 3\0"
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow reads them
