@@ -186,7 +186,7 @@ def test_an_old_schedule_runs_when_it_is_due_and_watches_the_old_champion(old: P
     assert (watched["model"], watched["version"]) == (before.MODEL, "2")
     assert watched["regression"] != "does not load" and watched["accuracy"] is not None, watched
     moved = not watched["changed"].keys().isdisjoint(("cpu", "cores"))
-    assert (watched["slowdown"] is None) == moved, "its speed is compared with what was recorded, on such a machine alone"
+    assert (watched["slowdown"] is None) == moved, "its speed is compared on such a machine alone"
     assert ("the machine is another" in watched["sentence"]) == moved
 
 

@@ -131,7 +131,7 @@ def test_the_page_has_what_is_tested() -> None:
 
 @pytest.fixture
 def standing(reader: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As the reader's Python finds things in that folder, as far as this process is concerned; it forgets them again."""
+    """This process finds what lies in that folder, as the reader does, and forgets it again."""
     before = set(sys.modules)
     monkeypatch.chdir(reader)
     monkeypatch.setenv("PYTHONPATH", ".")
