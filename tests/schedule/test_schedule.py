@@ -188,6 +188,22 @@ def test_a_killed_watcher_takes_the_command_along(stage: Stage) -> None:
     assert stage.outcomes() == ["lost", "champion"]
 
 
+def test_a_run_whose_folder_is_gone_is_refused_with_the_mend(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with monkeypatch.context() as there:
+        there.chdir(folder)
+        stage.add("wait")
+    folder.rmdir()
+    running = stage.now("nightly")
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert said.startswith(f"tune: nightly: its folder {folder} is not there; put it back, or remove the schedule")
+    assert stage.history() == []
+
+
 # --- ended in order
 
 
