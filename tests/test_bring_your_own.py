@@ -30,7 +30,7 @@ COMMANDS = [
     for command in text.replace("\\\n", " ").splitlines()
     if command.startswith("tune ")
 ]
-SHORT = ["n_trials=1", "timeout_s=30", "trial.measure_s=0.1", "target.threads=1"]
+SHORT = ["n_trials=1", "timeout_s=30", "trial.measure_s=0.1", "latency_ms=1000", "target.threads=1"]  # as fast as it is
 OWN = ["search_space.batch_size=[4]"]
 SPACE = ["hydra.searchpath=[file://tuning]", "search_space=small"]
 NEEDS = {"model=sklearn": "skl2onnx", "model=transformers": "transformers"}
@@ -158,11 +158,10 @@ def test_a_command_of_the_page_does_what_it_says(
             keras_files.made(reader)
     arguments = shlex.split(command)[1:]
     if "inspect" not in arguments:
-        arguments += SHORT if "target=onecore" not in command else SHORT[:3]
+        arguments += SHORT if "target=onecore" not in command else SHORT[:-1]
         arguments += OWN if "search_space=small" in command else [*SPACE, *OWN]
-    # how fast the machine is decides whether there is a champion within the page's latency
     code, said = main(arguments), capsys.readouterr()
-    assert code in (0, 3), said.err
+    assert code == 0, said.err
     assert ("taken by" if "inspect" in arguments else "candidates: ") in said.out
 
 

@@ -130,7 +130,7 @@ def test_the_bundled_sweep_can_be_asked_for() -> None:
 def test_the_same_command_runs_the_members_left_by_one_that_was_killed(place: Path) -> None:
     """By one that was interrupted: tests/schedule."""
     held = study.Held(place, after=6)  # the first study is of four trials, and races nobody
-    more = ["latency_ms=0.5,20,30", *held.space(1, 4)]
+    more = ["latency_ms=0.5,20", *held.space(1, 4)]
     process = study.process(place, *more, "-m")
     held.until()
     os.kill(process.pid, signal.SIGKILL)
@@ -138,21 +138,21 @@ def test_the_same_command_runs_the_members_left_by_one_that_was_killed(place: Pa
     _, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, err
     members = summary(place)["members"]
-    assert [m["exit_code"] for m in members] == [3, None, None]
+    assert [m["exit_code"] for m in members] == [3, None]
     assert main(study.overrides(place, *more, "-m")) == 5
     members = summary(place)["members"]
-    assert [m["exit_code"] for m in members] == [3, 0, 0]
-    assert [m["study"] for m in members] == [f"linear-cpu-00{n}" for n in (1, 2, 3)], "none ran twice"
+    assert [m["exit_code"] for m in members] == [3, 0]
+    assert [m["study"] for m in members] == ["linear-cpu-001", "linear-cpu-002"], "none ran twice"
     assert [p.name for p in (place / "out").glob("sweep-*")] == ["sweep-001"]
     assert sweep(place, "latency_ms=0.5") == 3
-    assert summary(place, "sweep-002")["members"][0]["study"] == "linear-cpu-004", "a finished sweep begins anew"
+    assert summary(place, "sweep-002")["members"][0]["study"] == "linear-cpu-003", "a finished sweep begins anew"
 
 
 @pytest.mark.slow
 def test_no_password_is_kept_by_a_sweep_or_its_studies(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     line = study.overrides(place, *SHORT, "latency_ms=20")
     secret = "on_regression='curl http://ada:s3cret@h/x'"
-    assert main(["-m", *line, "seed=1,2", secret]) == 0
+    assert main(["-m", *line, "seed=1", secret]) == 0
     assert "curl http://ada:***@h/x" in summary(place)["command"]
     kept = [file for file in (place / "out").rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
     assert kept == []
