@@ -59,12 +59,12 @@ class Artifact(Session):
         What it returns is the caller's: no later call changes it. Raises ValueError, with the input's name, where one
         is missing, superfluous, of another shape or of another dtype: nothing is cast.
         """
-        whole = self._whole
-        if inputs.keys() == whole.keys() and all(
-            type(array) is np.ndarray and (array.shape, array.dtype) == whole[name] and array.flags.c_contiguous
-            for name, array in inputs.items()
-        ):
-            return self.session.run(inputs)  # nothing to check or to cut
+        for whole in self._whole:
+            if inputs.keys() == whole.keys() and all(
+                type(array) is np.ndarray and (array.shape, array.dtype) == whole[name] and array.flags.c_contiguous
+                for name, array in inputs.items()
+            ):
+                return self.session.run(inputs)  # nothing to check or to cut
         lengths, count = self.fit(inputs)
         outputs = self.session.run({spec.name: self._filled(spec, inputs[spec.name], count) for spec in lengths})
         if count == self.batch_size:  # of one sample, what has no batch axis may be of any length
@@ -73,7 +73,7 @@ class Artifact(Session):
 
     def fit(self, inputs: Arrays) -> tuple[tuple[TensorSpec, ...], int]:
         """The declared inputs whose lengths these have, and the number of samples. Raises ValueError as `run` does."""
-        if inputs.keys() != self._whole.keys():
+        if inputs.keys() != self._whole[0].keys():
             raise ValueError(f"inputs are {sorted(inputs)}; this artifact takes {[s.name for s in self.inputs]}")
         lengths = self._lengths(inputs)
         return lengths, self._count(lengths, inputs)
@@ -88,9 +88,10 @@ class Artifact(Session):
         return [replace(self, session=session) for session in sessions]
 
     @cached_property
-    def _whole(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        """The shape and dtype of a whole batch of each input."""
-        return {spec.name: (spec.full(self.batch_size), np.dtype(spec.dtype)) for spec in self.inputs}
+    def _whole(self) -> list[dict[str, tuple[tuple[int, ...], np.dtype[Any]]]]:
+        """The shape and dtype of a whole batch of each input, for each of the declared lengths."""
+        declared = [shape.inputs for shape in self.shapes] or [self.inputs]
+        return [{s.name: (s.full(self.batch_size), np.dtype(s.dtype)) for s in specs} for specs in declared]
 
     def _filled(self, spec: TensorSpec, array: NDArray[Any], count: int) -> NDArray[Any]:
         """The input as a whole batch; one that is whole is handed on as it is, for a session changes no input."""

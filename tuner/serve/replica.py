@@ -146,7 +146,7 @@ class Replica:
         worker = self._worker
         assert worker is not None, "it was started first"
         loop, said = asyncio.get_running_loop(), asyncio.Event()
-        self._unwatch()  # where the process is gone its pipe is closed, and uvloop aborts on a closed one that it watches
+        self._unwatch()  # where the process is gone its pipe is closed, and uvloop may abort on one that it watches
         worker.begin(function, *args)
         descriptor = worker.child.connection.fileno()
         loop.add_reader(descriptor, said.set)
