@@ -87,11 +87,16 @@ class Artifact(Session):
         sessions = self.session.sessions if isinstance(self.session, Pool) else (self.session,)
         return [replace(self, session=session) for session in sessions]
 
+    @property
+    def declared(self) -> tuple[Shape, ...]:
+        """The shapes that it takes: several where lengths were declared, else that of its inputs."""
+        return self.shapes or (Shape(self.inputs),)
+
     @cached_property
     def _whole(self) -> list[dict[str, tuple[tuple[int, ...], np.dtype[Any]]]]:
         """The shape and dtype of a whole batch of each input, for each of the declared lengths."""
-        declared = [shape.inputs for shape in self.shapes] or [self.inputs]
-        return [{s.name: (s.full(self.batch_size), np.dtype(s.dtype)) for s in specs} for specs in declared]
+        size = self.batch_size
+        return [{s.name: (s.full(size), np.dtype(s.dtype)) for s in shape.inputs} for shape in self.declared]
 
     def _filled(self, spec: TensorSpec, array: NDArray[Any], count: int) -> NDArray[Any]:
         """The input as a whole batch; one that is whole is handed on as it is, for a session changes no input."""

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from tuner import artifact
-from tuner.tensors import Shape
 
 
 def main(folder: str, inputs_file: str, outputs_file: str, seconds: str) -> None:
     deployed = artifact.load(Path(folder))
     whole, _ = artifact.read_example(Path(folder))
     rounds: list[dict[str, Any]] = []
-    for shape in deployed.shapes or (Shape(deployed.inputs),):
+    for shape in deployed.declared:
         cuts = {spec.name: tuple(map(slice, spec.full(deployed.batch_size))) for spec in shape.inputs}
         rounds.append({name: np.ascontiguousarray(whole[name][cut]) for name, cut in cuts.items()})
     named: dict[str, Any] = {f"{n}/{name}": array for n, inputs in enumerate(rounds) for name, array in inputs.items()}

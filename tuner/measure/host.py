@@ -85,8 +85,7 @@ def open_artifact(folder: Path, workload: Workload) -> float:
     samples = evaluation(workload.dataset)
     start = time.perf_counter()
     loaded = artifact.load(folder)
-    shapes = loaded.shapes or (Shape(loaded.inputs),)
-    rounds = [shape for shape in shapes for _ in range(shape.calls)]
+    rounds = [shape for shape in loaded.declared for _ in range(shape.calls)]
     pool = [[_batch(samples, shape, loaded.batch_size, offset) for shape in rounds] for offset in range(_POOL)]
     for batch in pool[0]:
         loaded.run(copied(batch))
