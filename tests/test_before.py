@@ -141,6 +141,7 @@ assert (sys.argv[1] == "alone") == tuner.__file__.startswith(sys.argv[3]), tuner
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["alone", "beside the tuner"])
 def test_an_old_version_loads_with_mlflow(where: str, old: Path) -> None:
     champions = [old / "outputs" / study / "champion" for study in before.STUDIES[:2]]

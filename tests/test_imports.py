@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import study
 
 HEAVY = {"torch", "tvm", "onnx", "onnxruntime", "openvino", "nncf", "torch_pruning", "sklearn"}
@@ -36,6 +38,7 @@ def test_help_loads_nothing() -> None:
     assert not loaded & DRAWING
 
 
+@pytest.mark.slow
 def test_a_study_loads_no_runtime_in_its_own_process(place: Path) -> None:
     code, loaded = run(*study.overrides(place, "latency_ms=20", "search_space.batch_size=[4]"))
     assert code == 0

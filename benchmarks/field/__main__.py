@@ -9,6 +9,7 @@ Each is kept in benchmarks/results/field.json as soon as it is done, beside thos
 machine and how busy that was. Where it was disturbed, the two speed-ups are there, and say nothing of one another.
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ QUICK = ("target.threads=1", "search_space=quick", "n_trials=8", "latency_ms=100
 
 
 def main() -> None:
-    each_kept("field", sys.argv[1:] or FIELD, _tuned)
+    parser = argparse.ArgumentParser(prog="benchmarks.field")
+    parser.add_argument("name", nargs="*", choices=[[], *FIELD], metavar="NAME", help=f"some of {', '.join(FIELD)}")
+    each_kept("field", parser.parse_args().name or FIELD, _tuned)
 
 
 def _tuned(name: str, folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from tuner.forms.onnx import BATCH, ONNX, Layout, copy
 from tuner.model import Form, Model
 from tuner.operators import OperatorTime, kind_of
 from tuner.plugin import Backend, Native, Session, later, missing
+from tuner.system.fields import AtLeast
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
@@ -38,13 +39,15 @@ class OnnxRuntime(Backend):
 
     `graph` is how far the graph is optimised. `parallel` runs operators that do not need one another side by side, a
     thread each, where else all threads share one operator. Without `arena` memory is asked of the system for every
-    call, and without `spinning` threads sleep as soon as there is no work: slower alone, kinder to others.
+    call, and without `spinning` threads sleep as soon as there is no work: slower alone, kinder to others. `threads`
+    is the most that a session has, where that is fewer than its cores: a call of microseconds is not worth sharing.
     """
 
     graph: Literal["all", "extended", "basic", "disabled"] = later("all")
     parallel: bool = later(False)
     arena: bool = later(True)
     spinning: bool = later(True)
+    threads: Annotated[int, AtLeast(1)] | None = later(None)
 
     variable: ClassVar[bool] = True
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
@@ -52,8 +55,8 @@ class OnnxRuntime(Backend):
 
     @property
     def label(self) -> str:
-        marks = {f"-{self.graph}": self.graph != "all", "-par": self.parallel}
-        marks |= {"-noarena": not self.arena, "-nospin": not self.spinning}
+        marks = {f"-{self.graph}": self.graph != "all", "-par": self.parallel, "-noarena": not self.arena}
+        marks |= {"-nospin": not self.spinning, f"-{self.threads}t": self.threads is not None}
         return "onnxruntime" + "".join(mark for mark, shown in marks.items() if shown)
 
     def unavailable(self, target: Target) -> str | None:
@@ -83,7 +86,7 @@ class OnnxRuntime(Backend):
         if "CUDAExecutionProvider" in providers:
             onnxruntime.preload_dlls()  # CUDA libraries that pip installed, which the system loader does not find
         session = onnxruntime.InferenceSession(
-            folder / ONNX.file, self._options(batch_size, target.cores), providers=providers
+            folder / ONNX.file, self._options(batch_size, self._on(target.cores)), providers=providers
         )
         if session.get_providers()[0] != providers[0]:  # a provider that fails to load is skipped in silence
             raise CandidateError(
@@ -99,7 +102,7 @@ class OnnxRuntime(Backend):
         if list(target.onnxruntime_providers) != ["CPUExecutionProvider"]:
             return []  # what others launch goes on behind the clock
         size = next((batch[s.name].shape[s.batch_axis] for s in inputs if s.batch_axis is not None), 1)
-        options = self._options(size, target.cores)
+        options = self._options(size, self._on(target.cores))
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as scratch:
             options.profile_file_prefix = str(Path(scratch) / "profile")
@@ -114,6 +117,10 @@ class OnnxRuntime(Backend):
         if any(of_it[0]["args"]["op_name"] in ("If", "Loop", "Scan") for of_it in calls.values()):
             return []  # what is inside is told beside the whole
         return [_operator_time(name, of_it[_WARM_UP:]) for name, of_it in calls.items()]
+
+    def _on(self, cores: int) -> int:
+        """The threads of a session that has so many cores."""
+        return min(cores, self.threads or cores)
 
     def _options(self, batch_size: int, threads: int) -> Any:
         import onnxruntime
@@ -141,7 +148,7 @@ class OnnxRuntime(Backend):
             return f"it sets up {target.onnxruntime_providers[0]} otherwise"
         if self.graph != "all" or not self.arena or not self.spinning:
             return f"it is not told all the options of {self.label}"
-        threads = str(target.share(replicas).cores)
+        threads = str(self._on(target.share(replicas).cores))
         settings = {"intra_op_thread_count": threads}
         if self.parallel:
             settings = {"execution_mode": "1", "inter_op_thread_count": threads, "intra_op_thread_count": "1"}
@@ -149,9 +156,10 @@ class OnnxRuntime(Backend):
         return Native("onnxruntime", settings, ONNX.output_names(model), model.batch_size is None)
 
     def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
-        threads = [f"options.intra_op_num_threads = {target.cores}"]
+        on = self._on(target.cores)
+        threads = [f"options.intra_op_num_threads = {on}"]
         if self.parallel:
-            threads = [f"options.inter_op_num_threads, options.intra_op_num_threads = {target.cores}, 1"]
+            threads = [f"options.inter_op_num_threads, options.intra_op_num_threads = {on}, 1"]
             threads.append("options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL")
         if not self.spinning:
             spins = [f"session.{of}_op.allow_spinning" for of in ("intra", "inter")]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from tuner.forms.openvino import OPENVINO
 from tuner.model import Form, Model
 from tuner.operators import OperatorTime, kind_of
 from tuner.plugin import Backend, Native, Precision, Session, later, missing
+from tuner.system.fields import AtLeast
 from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
@@ -26,6 +27,7 @@ class OpenVINO(Backend):
     """A stream for each replica, at a fixed batch size.
 
     `hint` is what OpenVINO tunes the streams for, and without `pinning` their threads may move between cores.
+    `threads` is the most that a stream has, where that is fewer than its cores.
     `precision` is the arithmetic of layers that no transform has quantized. bf16 keeps inputs, outputs and
     files in float32, and pays on processors with bf16 instructions (AMX above all).
     """
@@ -33,6 +35,7 @@ class OpenVINO(Backend):
     precision: Literal["f32", "bf16"] = "f32"
     hint: Literal["latency", "throughput"] = later("latency")
     pinning: bool = later(True)
+    threads: Annotated[int, AtLeast(1)] | None = later(None)
 
     accepts: ClassVar[tuple[Form, ...]] = (OPENVINO, ONNX)
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
@@ -41,7 +44,7 @@ class OpenVINO(Backend):
     @property
     def label(self) -> str:
         marks = {f"-{self.precision}": self.precision != "f32", f"-{self.hint}": self.hint != "latency"}
-        marks["-unpinned"] = not self.pinning
+        marks |= {"-unpinned": not self.pinning, f"-{self.threads}t": self.threads is not None}
         return "openvino" + "".join(mark for mark, shown in marks.items() if shown)
 
     @property
@@ -116,12 +119,13 @@ def run(inputs):
 """
 
     def _config(self, target: Target, streams: int) -> dict[str, str]:
+        most = target.cores if self.threads is None else min(target.cores, self.threads * streams)
         config = {
             # never left to the default, which is bf16 where the processor has it
             "INFERENCE_PRECISION_HINT": self.precision,
             "PERFORMANCE_HINT": self.hint.upper(),
             "NUM_STREAMS": str(streams),
-            "INFERENCE_NUM_THREADS": str(target.cores),
+            "INFERENCE_NUM_THREADS": str(most),
         }
         if not self.pinning:  # else OpenVINO decides
             config["ENABLE_CPU_PINNING"] = "NO"

@@ -23,6 +23,7 @@ from tests.servers import free_port, wait_for
 from tests.study import ROOT, Refused
 from tuner.cli import main
 from tuner.deploy.format import formats
+from tuner.deploy.formats import docker
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
 from tuner.testing.fakes import CENTRES, Null
@@ -198,6 +199,16 @@ def test_a_docker_context_has_all_that_loads_the_artifact(champions: dict[str, P
     dockerfile = (out / "Dockerfile").read_text()
     assert dockerfile.startswith("FROM python:3.11-slim\n") and "\nUSER 10001\n" in dockerfile
     assert "HEALTHCHECK" in dockerfile and '"tuner.cli", "serve", "/srv/champion", "--name", "digits"' in dockerfile
+
+
+def test_batches_larger_than_what_a_container_shares_get_room(
+    champions: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(champions["null"], "docker", tmp_path / "small")
+    assert "docker run -p" in capsys.readouterr().out, "its batches fit into the 64 MB that a container has by itself"
+    monkeypatch.setattr(docker, "_SHARED_MB", 0)
+    export(champions["null"], "docker", tmp_path / "large")
+    assert "docker run --shm-size 2m -p" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from tuner.cli import main
 PAGE = (study.ROOT / "docs/export.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_write_what_it_lists(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,6 +118,7 @@ def test_steady_peaks_are_measured_once_for_all_studies(
     assert asked(tmp_path) == 1
 
 
+@pytest.mark.slow
 def test_disturbed_peaks_are_measured_again_an_hour_later(
     asking: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_disturbed_peaks_are_measured_again_an_hour_later(
     assert asked(tmp_path) == 2
 
 
+@pytest.mark.slow
 def test_peaks_that_were_beaten_are_measured_again_and_never_fall(asking: Asking, tmp_path: Path) -> None:
     (tmp_path / "rate").write_text("2.0 steady")
     peaks = asking().now()

@@ -42,6 +42,7 @@ def test_the_rate_holds_and_is_within_reach(service: np.ndarray, batch: int, ove
         assert at_rate(service, batch, found.rate) == found
 
 
+@pytest.mark.slow
 @quickly
 @given(services, st.integers(1, 32), st.integers(1, 4), st.floats(1, 10), st.floats(1, 3))
 def test_a_wider_limit_never_gets_a_lower_rate(
@@ -108,6 +109,7 @@ def test_what_was_not_measured_is_refused(service: list[float]) -> None:
         largest_rate(np.array(service), 4, 10, 99)
 
 
+@pytest.mark.slow
 @quickly
 @given(services, st.integers(1, 32), st.integers(2, 4), st.floats(1.5, 10))
 def test_replicas_serve_at_least_as_many_times_more(
@@ -147,6 +149,7 @@ def test_replicas_that_keep_apart_hold_a_rate_within_a_limit_that_those_who_neve
     assert apart.rate > 2 * at_once.rate
 
 
+@pytest.mark.slow
 @quickly
 @given(services, st.integers(1, 32), st.integers(1, 6), st.floats(1.05, 3), st.booleans(), st.floats(0.02, 0.95))
 def test_what_is_promised_holds_at_lower_rates_too(

@@ -101,6 +101,7 @@ def test_the_data_loads_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_the_cnn_learns_the_digits_and_survives_saving() -> None:
     reports: list[float] = []
     module = cnn()

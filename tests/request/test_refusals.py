@@ -95,6 +95,7 @@ def test_a_sweep_of_any_shape_is_refused_in_a_sentence(text: str, group: Path, r
 # --- overrides
 
 
+@pytest.mark.slow
 @given(
     key=st.sampled_from(
         [*keys(), "tracking.uri", "tracking.experiment", "model.label", "trial.timeout_s", "hydra", ""]

@@ -22,6 +22,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 # --- one at a time
 
 
+@pytest.mark.slow
 def test_a_run_that_is_on_is_not_started_twice(stage: Stage) -> None:
     stage.add("wait")
     first = stage.now("nightly")
@@ -52,6 +53,7 @@ def test_one_scheduler_serves_a_state_folder(stage: Stage) -> None:
     stopped(scheduler)
 
 
+@pytest.mark.slow
 def test_different_schedules_take_turns(stage: Stage) -> None:
     locks = Path("/proc/locks")
     stage.add("wait", name="one")
@@ -71,6 +73,7 @@ def test_different_schedules_take_turns(stage: Stage) -> None:
 # --- missed
 
 
+@pytest.mark.slow
 def test_missed_times_become_one_run(stage: Stage) -> None:
     stage.add("infeasible")
     stage.due(since=timedelta(days=3))
@@ -129,6 +132,7 @@ def test_a_hung_run_is_ended_with_all_it_started(stage: Stage) -> None:
     assert stage.alive() == []
 
 
+@pytest.mark.slow
 def test_a_run_outlives_a_killed_scheduler_and_is_not_started_again(stage: Stage) -> None:
     stage.add("wait")
     stage.due()
@@ -146,6 +150,7 @@ def test_a_run_outlives_a_killed_scheduler_and_is_not_started_again(stage: Stage
     assert len(stage.started()) == 1
 
 
+@pytest.mark.slow
 def test_a_scheduler_ends_the_run_of_one_that_was_killed(stage: Stage) -> None:
     stage.add("wait")
     stage.due()
@@ -160,6 +165,7 @@ def test_a_scheduler_ends_the_run_of_one_that_was_killed(stage: Stage) -> None:
     stage.until(lambda: stage.alive() == [])  # who is killed takes a moment to go
 
 
+@pytest.mark.slow
 def test_a_killed_run_takes_its_command_along_and_is_gone_on_with(stage: Stage) -> None:
     stage.add("wait")
     stage.due()
@@ -176,6 +182,7 @@ def test_a_killed_run_takes_its_command_along_and_is_gone_on_with(stage: Stage) 
     stopped(again)
 
 
+@pytest.mark.slow
 def test_a_killed_watcher_takes_the_command_along(stage: Stage) -> None:
     stage.add("wait")
     watcher = stage.now("nightly")
@@ -207,6 +214,7 @@ def test_a_run_whose_folder_is_gone_is_refused_with_the_mend(
 # --- ended in order
 
 
+@pytest.mark.slow
 def test_sigterm_interrupts_the_run_and_the_next_scheduler_goes_on(stage: Stage) -> None:
     stage.add("wait")
     stage.due()

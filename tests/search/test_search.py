@@ -16,6 +16,7 @@ from tuner.candidate import Candidate
 from tuner.errors import RequestError
 from tuner.goal import Goal
 from tuner.measurement import Latency, Measurement
+from tuner.plugins.backends.tvm import TVM
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
 from tuner.search import starts
 from tuner.search.earlier import About, Earlier
@@ -89,6 +90,7 @@ def test_every_sampler_runs(sampler: SamplerName) -> None:
     assert [o.candidate for _, o in found.outcomes()] == [candidate for _, candidate in proposed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "trials"), [("gp", 20), ("tpe", 90)])
 def test_a_sampler_turns_away_from_what_fails(sampler: SamplerName, trials: int) -> None:
     late = [candidate for _, candidate in play(search(sampler), trials)][trials // 2 :]
@@ -96,6 +98,7 @@ def test_a_sampler_turns_away_from_what_fails(sampler: SamplerName, trials: int)
     assert failing < len(late) / 3, "a third is what chance gives"
 
 
+@pytest.mark.slow
 def test_the_constraints_steer_the_sampler() -> None:
     found = search("gp")
     found.enqueue(params for params, _ in starts.uncompressed(SPACE))
@@ -284,6 +287,25 @@ def test_what_lost_too_much_is_tried_more_carefully_next() -> None:
     search.tell(proposal, Outcome(proposal.candidate, "stopped_early", lost, stopped_by="accuracy_drop"))
     proposal = search.ask()
     assert proposal is not None and proposal.candidate == careful(0.2)
+
+
+def test_what_is_slow_to_build_waits_until_all_that_is_more_careful_was_tried() -> None:
+    """A compiler that tunes for minutes took the rest of the time, int8 that keeps the accuracy waited behind it."""
+    quantized = {"quantize": [None, node(OnnxStaticInt8, max_error=[None, 0.1, 0.2])], "backend": node(Null)}
+    deploy = [quantized, {"backend": node(TVM)}, {"backend": node(TVM, trials_per_task=8)}]
+    space = Space.parse({"batch_size": 8, "replicas": 1, "deploy": deploy})
+    search = Search(
+        Place(InMemoryStorage(), "s"), space, Sampling("random", 0), LIMITS, About("cpu", "a CPU", "s", "s")
+    )
+    search.enqueue(params for params, _ in starts.first(space))
+    lost, order = Measurement(accuracy=0.5, accuracy_drop=0.5), []
+    for _ in range(6):
+        proposal = search.ask()
+        assert proposal is not None
+        order.append(proposal.candidate.label.removesuffix(" · b8"))
+        search.tell(proposal, Outcome(proposal.candidate, "stopped_early", lost, stopped_by="accuracy_drop"))
+    int8 = ["int8-static", "int8-static-e0.2", "int8-static-e0.1"]
+    assert order == ["null-2", *(f"null-2 · {label}" for label in int8), TVM().label, TVM(trials_per_task=8).label]
 
 
 def test_what_is_as_it_comes_stands_for_what_is_more_careful_until_it_loses_too_much() -> None:

@@ -141,6 +141,7 @@ def test_a_batch_forms_while_the_session_is_busy_and_each_gets_its_own(counts: l
     batching(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "load"), [(8, 0.05), (8, 0.3), (32, 0.7)])
 def test_what_comes_at_random_is_answered_as_the_simulation_promises(size: int, load: float) -> None:
     rate = load * 2 * size / CALL_S

@@ -116,6 +116,7 @@ def test_its_requests_share_batches_and_the_account_with_those_over_http(served:
     assert server.counts()["tune_serve_batch_samples_count"] - calls < 160, "each was a call of its own"
 
 
+@pytest.mark.slow
 def test_who_goes_is_counted_and_what_was_accepted_is_answered_at_the_end(tmp_path: Any) -> None:
     port = free_port()
     folder = packaged(tmp_path / "artifact", Waking(1500.0))

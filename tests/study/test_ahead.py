@@ -46,6 +46,7 @@ def test_a_study_here_says_when_each_trial_had_the_device(ahead: Path) -> None:
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
+@pytest.mark.slow
 def test_time_that_is_over_cuts_short_whatever_is_in_flight(place: Path) -> None:
     slow = (study.deploy(study.node(Slow, ms=[1.0, 2.0])), "search_space.batch_size=[1,2,4]", "timeout_s=1.5")
     assert study.tune(place, "latency_ms=20", *slow, *AHEAD) == 0

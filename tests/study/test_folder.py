@@ -120,6 +120,7 @@ def test_studies_of_models_with_one_odd_name_are_kept_apart_and_never_registered
     assert "version 1 is of another model" in doubts[1]["registered_of_another_model"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_under_the_cache_is_told_as_that_and_the_study_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

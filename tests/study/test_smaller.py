@@ -42,6 +42,7 @@ def test_one_and_a_middling_batch_are_packaged_and_load_picks(place: Path) -> No
     assert whole.batch_size == 4
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_that_answers_otherwise_is_left_out(place: Path) -> None:
     folder = champion(place, study.node(Sized, off=1))
     assert manifest(folder)["smaller"] == {"2": "files-2"}
@@ -49,18 +50,21 @@ def test_a_smaller_batch_that_answers_otherwise_is_left_out(place: Path) -> None
     assert artifact.load(folder, 1).batch_size == 2
 
 
+@pytest.mark.slow
 def test_one_that_does_not_run_takes_no_champion_along(place: Path) -> None:
     folder = champion(place, study.node(Sized, dies=2))
     assert manifest(folder)["smaller"] == {} and not list(folder.glob("files-*"))
     assert artifact.load(folder, 1).batch_size == 4
 
 
+@pytest.mark.slow
 def test_where_memory_is_limited_there_are_none(place: Path) -> None:
     space = study.deploy(study.node(Sized))
     assert study.tune(place, "latency_ms=20", "memory_mb=4000", "search_space.batch_size=4", space) == 0
     assert "smaller" not in manifest(place / "out/linear-cpu-001/champion")
 
 
+@pytest.mark.slow
 def test_files_that_take_any_batch_are_kept_once(place: Path) -> None:
     folder = champion(place, study.node(Null))
     assert manifest(folder)["smaller"] == {"1": "files", "2": "files"}

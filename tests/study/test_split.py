@@ -115,6 +115,7 @@ def answered(folder: Path, inputs: dict[str, Any]) -> list[Any]:
     return artifact.load(folder).answer(inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the cloud has two threads")
 def test_the_best_of_edge_cloud_and_cuts_is_packaged(
     place: Path, files: list[str], capsys: pytest.CaptureFixture[str]

@@ -153,6 +153,7 @@ def fickle(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_answers_otherwise_once_reloaded_is_not_announced(fickle: Path) -> None:
     found = study.result(fickle)
     assert found["champion"] is None
@@ -160,6 +161,7 @@ def test_what_answers_otherwise_once_reloaded_is_not_announced(fickle: Path) -> 
     assert study.runs(fickle)[0].data.tags["verdict"] == "infeasible"
 
 
+@pytest.mark.slow
 def test_an_accuracy_of_guessing_is_told_at_the_top_and_certifies_nothing(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +183,7 @@ def test_labels_outside_the_classes_are_refused_before_there_is_a_study(
     assert not list((place / "out").glob("linear-*"))
 
 
+@pytest.mark.slow
 def test_without_labels_the_float_model_is_the_truth_and_the_verdict_says_so(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +216,7 @@ def test_what_is_not_announced_is_not_left_as_the_champion(fickle: Path) -> None
 # --- what a study tries
 
 
+@pytest.mark.slow
 def test_equal_candidates_are_evaluated_once(place: Path) -> None:
     backend = {"batch_size": {"low": 1, "high": 3}, "backend": node(Null, ms=[1.0, 1.1])}
     assert tune(place, JUST_MISSED, f"search_space.deploy={literal([backend])}") == 3
@@ -306,6 +310,7 @@ PLACES: dict[Fault, str] = {
 }
 
 
+@pytest.mark.slow
 def test_a_plugin_that_goes_wrong_costs_its_trial(place: Path) -> None:
     faulty = [node(Faulty, fault=fault, where=where) for fault, where in PLACES.items()]
     limits = ("trial.timeout_s=4", "trial.memory_mb=600")
@@ -506,6 +511,7 @@ def test_a_process_that_is_killed_leaves_its_trial_to_the_others(place: Path) ->
     assert sorted(Counter(logged(place, "candidate", "mine")).values()) == [1] * 8
 
 
+@pytest.mark.slow
 def test_what_is_under_way_when_the_time_is_over_is_cut_short_and_tried_again(place: Path) -> None:
     held = Held(place, after=2)
     more = [JUST_MISSED, "patience=null", "study=mine", *held.space()]

@@ -302,6 +302,7 @@ def ahead() -> tuple[bool, str | None, bool]:
     return os.getpid() != loaded_ahead.LOADED_BY, loaded_ahead.THREADS, heeded
 
 
+@pytest.mark.slow
 def test_the_library_was_loaded_with_the_variables_of_the_child(log: Path) -> None:
     for threads in (1, 3):
         launcher = replace(FORKED, variables=environment(threads), ahead="tests.loaded_ahead")

@@ -112,6 +112,7 @@ print(model.metadata.signature)
 """
 
 
+@pytest.mark.slow
 def test_a_version_loads_by_its_alias_and_answers_any_number_of_samples(
     uri: str, register: Callable[[], str], tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_path_that_mlflow_would_read_otherwise_is_refused_or_read_rightly(tmp_
     assert tracking({}, tmp_path / "a b#").uri == f"sqlite:///{tmp_path}/a b#/mlflow.db"
 
 
+@pytest.mark.slow
 def test_a_store_that_is_lost_under_a_study_is_told_and_the_same_command_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

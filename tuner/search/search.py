@@ -73,15 +73,20 @@ class Search:
 
         Only one process at a time may ask (`HeldFolder.critical_section`). What a process left unfinished when it died
         is tried again. Every proposal has a sampler seeded by its number, in which a trial that was cut short and is
-        tried again counts once: a study goes on as it would have.
+        tried again counts once: a study goes on as it would have. What is slow waits until nothing else is queued.
         """
         self._close_abandoned()
         taken = self.under_way()
         number = self._refused + sum(t.state != TrialState.FAIL for t in self._study.get_trials(deepcopy=False))
         self._study.sampler = self._sampling.sampler_for(number)
-        trial = self._study.ask()
-        self._owners.claim(trial)
-        sampled = self._space.sample(trial)
+        while True:
+            trial = self._study.ask()
+            self._owners.claim(trial)
+            sampled = self._space.sample(trial)
+            if not sampled.slow or all(self._space.at(params).slow for params in self.waiting()):
+                break
+            self._study.enqueue_trial(trial.params)  # what is more careful was queued behind it
+            self._study.tell(trial, state=TrialState.FAIL)
         candidate = self.standing_for(sampled)
         known = candidate == sampled or any(outcome.candidate == candidate for _, outcome in self.outcomes())
         if candidate in taken or not known:
