@@ -18,7 +18,7 @@ from tuner.search.range import Params
 from tuner.search.record import ABOUT, OUTCOME, baseline_name, baselines_of, outcome_of, written
 from tuner.search.samplers import Sampling
 from tuner.search.space import Space
-from tuner.search.starts import more_careful, standing_for
+from tuner.search.starts import more_careful, promise, standing_for
 from tuner.search.storage import Place
 from tuner.trial import Outcome
 
@@ -73,19 +73,23 @@ class Search:
 
         Only one process at a time may ask (`HeldFolder.critical_section`). What a process left unfinished when it died
         is tried again. Every proposal has a sampler seeded by its number, in which a trial that was cut short and is
-        tried again counts once: a study goes on as it would have. What is slow waits until nothing else is queued.
+        tried again counts once: a study goes on as it would have. Of what is queued the most promising comes first
+        (`starts.promise`).
         """
         self._close_abandoned()
         taken = self.under_way()
         number = self._refused + sum(t.state != TrialState.FAIL for t in self._study.get_trials(deepcopy=False))
         self._study.sampler = self._sampling.sampler_for(number)
+        waiting = [self._space.at(params) for params in self.waiting()]
+        scores = {o.candidate: self._goal.score(o.measurement) for _, o in self.outcomes()} if waiting else {}
+        most = max((promise(candidate, scores) for candidate in waiting), default=None)
         while True:
             trial = self._study.ask()
             self._owners.claim(trial)
             sampled = self._space.sample(trial)
-            if not sampled.slow or all(self._space.at(params).slow for params in self.waiting()):
+            if most is None or promise(sampled, scores) >= most:
                 break
-            self._study.enqueue_trial(trial.params)  # what is more careful was queued behind it
+            self._study.enqueue_trial(trial.params)  # behind what is queued
             self._study.tell(trial, state=TrialState.FAIL)
         candidate = self.standing_for(sampled)
         known = candidate == sampled or any(outcome.candidate == candidate for _, outcome in self.outcomes())

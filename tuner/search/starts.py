@@ -56,6 +56,14 @@ def hardest(space: Space) -> list[Point]:
     return [point for _, point in best.values()]
 
 
+def promise(candidate: Candidate, scores: Mapping[Candidate, float | None]) -> tuple[bool, bool, bool, float]:
+    """What is queued is tried from the greatest to the least: what is built quickly, the uncompressed of it, then what
+    is quantized as it comes; each first on the runtime that was fastest in float. `scores` are of what was tried."""
+    careful = any(t.bound is not None and getattr(t, t.bound) is not None for t in candidate.transforms)
+    score = scores.get(candidate.unquantized)
+    return not candidate.slow, candidate.uncompressed, not careful, -math.inf if score is None else score
+
+
 def more_careful(space: Space, candidate: Candidate) -> Candidate | None:
     """The same with the next smaller bound on what its quantizer may do to the outputs, for one that lost too much;
     None where the space has none."""
