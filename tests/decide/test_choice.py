@@ -165,9 +165,18 @@ def test_the_best_of_a_kind_is_one_within_the_limits_where_there_is_one() -> Non
         "c": Finding(Candidate((Rounding(),), Null(), 2), measured()),
     }
     held = contest({"a": 1.0, "b": 0.5, "c": 2.0}, findings)
-    assert choice.best_of(held, choice.plain_runtime, GOAL) == "b"
-    assert choice.best_of(held, lambda candidate: candidate.batch_size == 1, GOAL) == "a"
-    assert choice.best_of(held, lambda candidate: False, GOAL) is None
+    assert choice.best_of(held, choice.plain_runtime, GOAL, "c") == "b"
+    assert choice.best_of(held, lambda candidate: candidate.batch_size == 1, GOAL, "c") == "a"
+    assert choice.best_of(held, lambda candidate: False, GOAL, "c") is None
+
+
+def test_an_untuned_winner_gained_nothing_over_the_untuned() -> None:
+    """It ties with another that the race saw slightly ahead: what it is compared with is itself."""
+    findings = {name: Finding(Candidate((), Null(), 1, count), measured()) for name, count in (("a", 1), ("b", 2))}
+    held = contest({"a": 1.0, "b": 1.001}, findings)
+    assert held.race.ranked(["a", "b"])[0] == "b"
+    assert choice.ranked(held, GOAL, favoured=False)[0] == "a", "ties go to fewer replicas"
+    assert choice.best_of(held, choice.plain_runtime, GOAL, "a") == "a"
 
 
 def test_the_nearest_miss_has_measured_every_limit_where_anything_has() -> None:
@@ -228,7 +237,7 @@ def test_the_fastest_that_fails_in_a_late_round_is_not_announced() -> None:
 
 def test_a_baseline_that_fails_in_the_race_is_nobody_s_rival() -> None:
     held = contested({"a": 1.0, "b": 2.0, "base": 1.5}, {"base": 3})
-    assert choice.best_of(held, lambda candidate: candidate.batch_size == 3, GOAL) is None
+    assert choice.best_of(held, lambda candidate: candidate.batch_size == 3, GOAL, "a") is None
 
 
 def test_whoever_is_announced_has_the_rounds_that_its_interval_takes() -> None:

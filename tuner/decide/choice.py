@@ -50,8 +50,11 @@ def rivals(complete: Sequence[Outcome], kind: Kind, goal: Goal) -> list[Outcome]
     return members[:RIVALS]
 
 
-def best_of(contest: Contest, kind: Kind, goal: Goal) -> str | None:
-    """The best of a kind that raced, one within the limits where there is one; None where none of it raced."""
+def best_of(contest: Contest, kind: Kind, goal: Goal, winner: str) -> str | None:
+    """The best of a kind that raced, one within the limits where there is one; None where none of it raced. The winner
+    itself, where it is of that kind: what it ties with is no better, and it gained nothing over itself."""
+    if kind(contest.findings[winner].candidate):
+        return winner
     members = [name for name, finding in contest.findings.items() if kind(finding.candidate)]
     within = [name for name in members if goal.feasible(contest.findings[name].measurement)]
     return next(iter(contest.race.ranked(within or members)), None) if members else None

@@ -164,7 +164,7 @@ class Judge:
     def _beside_baselines(self, contest: Contest, winner: str, champion: Finding, eager: Backend | None) -> Verdict:
         """The part of a verdict that compares the winner, which is the `champion`, with what else raced."""
         kinds = choice.baselines(eager)
-        best = {role: choice.best_of(contest, kind, self._goal) for role, kind in kinds.items()}
+        best = {role: choice.best_of(contest, kind, self._goal, winner) for role, kind in kinds.items()}
         # real arrivals may have lowered the rate that the race found
         kept = (champion.measurement.throughput or 0.0) / (contest.findings[winner].measurement.throughput or math.inf)
         return Verdict(
