@@ -53,6 +53,6 @@ def _end(outcome: Outcome, goal: Goal) -> str:
     over = [name for name, value in excess.items() if value > 0]
     if over:
         return f"broke {over[0]}"
-    return (
-        "were far behind after a few calls" if outcome.stopped_by == "behind" else "kept the limits and were no faster"
-    )
+    if outcome.stopped_by == "behind":
+        return "fell far behind after a few calls"
+    return "kept the limits and gained nothing beyond the noise"

@@ -17,6 +17,7 @@ from tuner.evaluate.reference import Reference
 from tuner.evaluate.standing import standings
 from tuner.result import Result
 from tuner.search.recipe import BATCH_SIZE
+from tuner.search.search import Search
 from tuner.search.space import Space
 from tuner.study.baselines import eager_backend, measure_baselines
 from tuner.study.fitting import fitting
@@ -78,7 +79,7 @@ class Study:
             try:
                 session.trials.begin(evaluator)
                 Loop(session, search, plan, session.trials, self._tally).run()
-                unfinished = {cut.label: _CUT_SHORT.format(request.timeout_s) for cut in self._tally.cut_short}
+                unfinished = self._unreached(search, space)
                 console.left_out(unfinished)
                 left_out = {**left_out, **unfinished}
                 if (result := self._decided_elsewhere()) is not None:
@@ -108,6 +109,16 @@ class Study:
         result = concluded(session, self._tally, ending, succession)
         record(session, self._tally, result)
         return ExitCode.INTERRUPTED if interrupted else result.exit_code
+
+    def _unreached(self, search: Search, space: Space) -> dict[str, str]:
+        """What was under way or queued when the time was over, with a sentence."""
+        if self._tally.ended_by != "timeout_s":
+            return {}
+        queued = {search.standing_for(space.at(params)) for params in search.waiting()} - self._tally.outcomes.keys()
+        return {
+            candidate.label: _CUT_SHORT.format(self._session.request.timeout_s)
+            for candidate in dict.fromkeys([*self._tally.cut_short, *sorted(queued, key=lambda c: c.label)])
+        }
 
     def _open(self, reference: Reference, stack: contextlib.ExitStack) -> float:
         """Scores the float model, which is the base of every accuracy drop, and keeps its process until `stack` ends.
