@@ -23,4 +23,4 @@ def test_memory_is_the_most_of_this_process_and_of_the_device_and_not_of_who_sta
     before, most, after = (float(megabytes) - 7000 for megabytes in done.stdout.split())
     assert 0 < before < 400, "the process that started it had 400 MB"
     assert 180 < most - before < 220
-    assert most <= after < most + 20
+    assert abs(after - most) < 20, "what was given back was had; Linux counts its pages in lots"
