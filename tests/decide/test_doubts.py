@@ -154,6 +154,13 @@ def test_replicas_whose_calls_are_too_short_to_hand_over_are_told(replicas: int,
     assert not list(doubts.about_replicas(Verdict("feasible", champion, loadgen={"problem": "it did not run"})))
 
 
+@pytest.mark.parametrize(("rate", "why"), [(100_000.0, "handing such a short call"), (80.0, "others used the cores")])
+def test_a_long_call_does_not_lose_a_second_by_being_handed_over(rate: float, why: str) -> None:
+    champion = Finding(Candidate((), Null(), 64, 2), Measurement(throughput=rate))
+    (doubt,) = doubts.about_replicas(Verdict("feasible", champion, loadgen={"qps": rate * 0.6, "valid": True}))
+    assert why in doubt.sentence
+
+
 @pytest.mark.parametrize(
     ("metric", "guess", "worse", "like", "better"),
     [("top1", 0.6, 0.03, 0.58, 0.9), ("rmse", 80.0, 120.0, 79.0, 9.0)],

@@ -25,6 +25,7 @@ FEW = 100  # samples, of which resampling says little
 _LEAST_SHARE = 1e-3  # of a metric's value, that somebody would limit its loss to
 PLAUSIBLE = 30.0  # times as fast as the float model is more than compilers and compression together are known for
 _FAR = 4.0  # times as fast: what a compiler or a quantizer usually makes of it
+_HANDING_MS = 2.0  # more than it takes to hand a call to a thread
 _HANDED_OVER = 0.75  # of what replicas do by themselves: padding and copying cost a tenth
 _REASONS = 3  # of failures, the commonest
 
@@ -245,17 +246,20 @@ def about_race(noise: float | None) -> Iterator[Doubt]:
 
 
 def about_replicas(verdict: Verdict) -> Iterator[Doubt]:
-    """Whether who calls the replicas gets what they do: of very short calls, handing over takes much."""
+    """Whether who calls the replicas gets what they do: of very short calls, handing over takes much. Where a call lost
+    more than handing over can take, somebody else had the cores."""
     champion, rate = verdict.champion, (verdict.loadgen or {}).get("qps")
     if champion is None or rate is None or champion.candidate.replicas == 1:
         return
     share = rate / (champion.measurement.throughput or math.inf)
     if share < _HANDED_OVER:
+        lost_ms = 1e3 * champion.candidate.at_once * (1 / rate - share / rate)
+        why = "handing such a short call to a thread takes longer than the call"
         yield Doubt(
             "replicas_cost",
             f"called from {champion.candidate.replicas} threads the champion gave LoadGen {rate:,.0f} samples/s, "
             f"{100 * share:.0f} % of what its replicas do by themselves: "
-            "handing such a short call to a thread takes longer than the call",
+            + (why if lost_ms < _HANDING_MS else "others used the cores meanwhile; repeat it undisturbed"),
         )
 
 
