@@ -27,6 +27,7 @@ QUICK = ("target.threads=1", "search_space=quick", "n_trials=8", "latency_ms=100
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.field")
+    # none at all is a choice too, says argparse of Python 3.11
     parser.add_argument("name", nargs="*", choices=[[], *FIELD], metavar="NAME", help=f"some of {', '.join(FIELD)}")
     each_kept("field", parser.parse_args().name or FIELD, _tuned)
 

@@ -86,7 +86,7 @@ class OnnxRuntime(Backend):
         if "CUDAExecutionProvider" in providers:
             onnxruntime.preload_dlls()  # CUDA libraries that pip installed, which the system loader does not find
         session = onnxruntime.InferenceSession(
-            folder / ONNX.file, self._options(batch_size, self._on(target.cores)), providers=providers
+            folder / ONNX.file, self._options(batch_size, target.cores), providers=providers
         )
         if session.get_providers()[0] != providers[0]:  # a provider that fails to load is skipped in silence
             raise CandidateError(
@@ -102,7 +102,7 @@ class OnnxRuntime(Backend):
         if list(target.onnxruntime_providers) != ["CPUExecutionProvider"]:
             return []  # what others launch goes on behind the clock
         size = next((batch[s.name].shape[s.batch_axis] for s in inputs if s.batch_axis is not None), 1)
-        options = self._options(size, self._on(target.cores))
+        options = self._options(size, target.cores)
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as scratch:
             options.profile_file_prefix = str(Path(scratch) / "profile")
@@ -118,13 +118,14 @@ class OnnxRuntime(Backend):
             return []  # what is inside is told beside the whole
         return [_operator_time(name, of_it[_WARM_UP:]) for name, of_it in calls.items()]
 
-    def _on(self, cores: int) -> int:
-        """The threads of a session that has so many cores."""
+    def _threads(self, cores: int) -> int:
+        """Of a session that has so many cores."""
         return min(cores, self.threads or cores)
 
-    def _options(self, batch_size: int, threads: int) -> Any:
+    def _options(self, batch_size: int, cores: int) -> Any:
         import onnxruntime
 
+        threads = self._threads(cores)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[self.graph])
@@ -148,7 +149,7 @@ class OnnxRuntime(Backend):
             return f"it sets up {target.onnxruntime_providers[0]} otherwise"
         if self.graph != "all" or not self.arena or not self.spinning:
             return f"it is not told all the options of {self.label}"
-        threads = str(self._on(target.share(replicas).cores))
+        threads = str(self._threads(target.share(replicas).cores))
         settings = {"intra_op_thread_count": threads}
         if self.parallel:
             settings = {"execution_mode": "1", "inter_op_thread_count": threads, "intra_op_thread_count": "1"}
@@ -156,10 +157,10 @@ class OnnxRuntime(Backend):
         return Native("onnxruntime", settings, ONNX.output_names(model), model.batch_size is None)
 
     def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
-        on = self._on(target.cores)
-        threads = [f"options.intra_op_num_threads = {on}"]
+        count = self._threads(target.cores)
+        threads = [f"options.intra_op_num_threads = {count}"]
         if self.parallel:
-            threads = [f"options.inter_op_num_threads, options.intra_op_num_threads = {on}, 1"]
+            threads = [f"options.inter_op_num_threads, options.intra_op_num_threads = {count}, 1"]
             threads.append("options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL")
         if not self.spinning:
             spins = [f"session.{of}_op.allow_spinning" for of in ("intra", "inter")]

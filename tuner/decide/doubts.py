@@ -253,7 +253,7 @@ def about_replicas(verdict: Verdict) -> Iterator[Doubt]:
         return
     share = rate / (champion.measurement.throughput or math.inf)
     if share < _HANDED_OVER:
-        lost_ms = 1e3 * champion.candidate.at_once * (1 / rate - share / rate)
+        lost_ms = 1e3 * champion.candidate.at_once * (1 - share) / rate
         why = "handing such a short call to a thread takes longer than the call"
         yield Doubt(
             "replicas_cost",

@@ -14,6 +14,12 @@ def queued(study: optuna.Study) -> list[Params]:
     return [trial.system_attrs["fixed_params"] for trial in waiting]
 
 
+def requeue(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Ends a trial of which nothing is told, and puts its point behind what is queued."""
+    study.enqueue_trial(trial.params)
+    study.tell(trial, state=TrialState.FAIL)
+
+
 def queue(study: optuna.Study, params: dict[str, Any] | None) -> None:
     """Queues a point, unless it is queued already; nothing where there is none."""
     if params and params not in queued(study):

@@ -13,7 +13,7 @@ from tuner.plugin import Transform
 from tuner.search import feedback
 from tuner.search.earlier import About
 from tuner.search.owners import Owners
-from tuner.search.queue import queue, queued
+from tuner.search.queue import queue, queued, requeue
 from tuner.search.range import Params
 from tuner.search.record import ABOUT, OUTCOME, baseline_name, baselines_of, outcome_of, written
 from tuner.search.samplers import Sampling
@@ -80,7 +80,7 @@ class Search:
         taken = self.under_way()
         number = self._refused + sum(t.state != TrialState.FAIL for t in self._study.get_trials(deepcopy=False))
         self._study.sampler = self._sampling.sampler_for(number)
-        waiting = [self._space.at(params) for params in self.waiting()]
+        waiting = self.waiting()
         scores = {o.candidate: self._goal.score(o.measurement) for _, o in self.outcomes()} if waiting else {}
         most = max((promise(candidate, scores) for candidate in waiting), default=None)
         while True:
@@ -89,8 +89,7 @@ class Search:
             sampled = self._space.sample(trial)
             if most is None or promise(sampled, scores) >= most:
                 break
-            self._study.enqueue_trial(trial.params)  # behind what is queued
-            self._study.tell(trial, state=TrialState.FAIL)
+            requeue(self._study, trial)
         candidate = self.standing_for(sampled)
         known = candidate == sampled or any(outcome.candidate == candidate for _, outcome in self.outcomes())
         if candidate in taken or not known:
@@ -115,8 +114,7 @@ class Search:
 
     def give_up(self, proposal: Proposal) -> None:
         """Ends a trial of which nothing is told: whoever goes on with the study tries it again."""
-        self._study.enqueue_trial(proposal.trial.params)
-        self._study.tell(proposal.trial, state=TrialState.FAIL)
+        requeue(self._study, proposal.trial)
         self._asked.discard(proposal.candidate)
 
     def outcomes(self) -> list[tuple[int, Outcome]]:
@@ -139,9 +137,9 @@ class Search:
         others = {self._space.at(t.params) for t in self._owners.others_running() if self._owners.alive(t)}
         return others | self._asked
 
-    def waiting(self) -> list[Params]:
+    def waiting(self) -> list[Candidate]:
         """The points that are queued, and that no process has asked for yet."""
-        return queued(self._study)
+        return [self._space.at(params) for params in queued(self._study)]
 
     def abandoned(self) -> bool:
         """Whether a process that died left a trial unfinished."""

@@ -21,8 +21,8 @@ def uncompressed(space: Space) -> list[Point]:
 
 
 def first(space: Space) -> list[Point]:
-    """The uncompressed, then what is usual; of both first what is built quickly."""
-    return sorted([*uncompressed(space), *usual(space)], key=lambda point: point[1].slow)
+    """The uncompressed and what is usual, by their promise before anything was tried."""
+    return sorted([*uncompressed(space), *usual(space)], key=lambda point: promise(point[1], {}), reverse=True)
 
 
 def usual(space: Space) -> list[Point]:

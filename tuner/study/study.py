@@ -79,7 +79,7 @@ class Study:
             try:
                 session.trials.begin(evaluator)
                 Loop(session, search, plan, session.trials, self._tally).run()
-                unfinished = self._unreached(search, space)
+                unfinished = self._unreached(search)
                 console.left_out(unfinished)
                 left_out = {**left_out, **unfinished}
                 if (result := self._decided_elsewhere()) is not None:
@@ -110,11 +110,11 @@ class Study:
         record(session, self._tally, result)
         return ExitCode.INTERRUPTED if interrupted else result.exit_code
 
-    def _unreached(self, search: Search, space: Space) -> dict[str, str]:
+    def _unreached(self, search: Search) -> dict[str, str]:
         """What was under way or queued when the time was over, with a sentence."""
         if self._tally.ended_by != "timeout_s":
             return {}
-        queued = {search.standing_for(space.at(params)) for params in search.waiting()} - self._tally.outcomes.keys()
+        queued = {search.standing_for(candidate) for candidate in search.waiting()} - self._tally.outcomes.keys()
         return {
             candidate.label: _CUT_SHORT.format(self._session.request.timeout_s)
             for candidate in dict.fromkeys([*self._tally.cut_short, *sorted(queued, key=lambda c: c.label)])
