@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as some
 from tuner.candidate import Candidate
 from tuner.decide import choice
 from tuner.decide.contest import INCUMBENT, Contest, drift_during, raced_measurement
-from tuner.decide.race import LEAST_ROUNDS, TWIN, Lap, Race, run
+from tuner.decide.race import FLOOR, LEAST_ROUNDS, TWIN, Lap, Race, run
 from tuner.evaluate.ladder import WORTH
 from tuner.goal import Goal
 from tuner.measure.timing import Timing
@@ -144,18 +145,30 @@ def test_finalists_are_the_best_feasible_that_a_race_may_change(feasible: list[f
     assert all(GOAL.feasible(outcome.measurement) for outcome in chosen)
     assert bool(chosen) == bool(feasible)
     if chosen:
-        assert scores[0] == math.log(max(feasible))
-        pursued = [rate for rate in feasible if math.log(rate) > scores[0] - WORTH]
-        assert len(chosen) == min(choice.FINALISTS, len(pursued))
+        assert scores[0] >= math.log(max(feasible)) - FLOOR
+        batches = {outcome.candidate.batch_size: score for outcome, score in zip(chosen, scores, strict=True)}
+        for batch, rate in enumerate(feasible, 1):
+            left_out = batch not in batches and math.log(rate) > scores[0] - WORTH
+            equalled = any(smaller < batch and at >= math.log(rate) - FLOOR for smaller, at in batches.items())
+            assert equalled or not left_out or len(chosen) == choice.FINALISTS
+
+
+def test_of_batches_that_are_as_good_the_smallest_races() -> None:
+    even = outcomes([100.0, 101.0, 101.9, 104.0])  # 102 is equal to 100, 104 is not
+    in_two = [replace(outcome, candidate=replace(outcome.candidate, replicas=2)) for outcome in even]
+    for done in (even, in_two, even[::-1]):
+        assert [o.candidate.batch_size for o in choice.finalists(done, GOAL)] == [4, 1]
+        assert [o.candidate.batch_size for o in choice.rivals(done, choice.plain_runtime, GOAL)] == [4, 1]
+    assert len(choice.finalists([*even, *in_two], GOAL)) == 4
 
 
 @given(rates, rates)
 def test_rivals_within_the_limits_come_before_faster_ones_outside(feasible: list[float], over: list[float]) -> None:
     best = choice.rivals([*outcomes(over, ms=20.0), *outcomes(feasible)], lambda candidate: True, GOAL)
-    assert len(best) == min(choice.RIVALS, len(feasible) + len(over))
-    assert [GOAL.feasible(outcome.measurement) for outcome in best[: len(feasible)]] == [True] * min(
-        len(feasible), choice.RIVALS
-    )
+    within = [GOAL.feasible(outcome.measurement) for outcome in best]
+    assert within == sorted(within, reverse=True)
+    assert len(best) == choice.RIVALS or len(best) == min(len(feasible), 1) + len(over) or len(best) == sum(within)
+    assert any(within) == bool(feasible)
 
 
 def test_the_best_of_a_kind_is_one_within_the_limits_where_there_is_one() -> None:

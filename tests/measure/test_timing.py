@@ -20,20 +20,26 @@ from tuner.testing.fakes import INPUTS, WEIGHTS, Linear, Null, Points
 from tuner.workload import Workload
 
 
+def hosting(tmp_path: Path, name: str, ms: float) -> Worker:
+    """One that hosts an artifact whose calls take so long."""
+    folder = tmp_path / name
+    (folder / artifact.FILES).mkdir(parents=True)
+    np.save(folder / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
+    artifact.write_manifest(folder, Candidate((), Null(ms), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
+    worker = Launcher(4096).open(tmp_path / f"{name}.log")
+    worker.run(host.open_artifact, folder, Workload(Linear(), Points()))
+    return worker
+
+
 @pytest.fixture
 def workers(tmp_path: Path) -> Iterator[dict[str, Worker]]:
-    """Two that host an artifact each: a call of one takes 1 ms, of the other 2."""
+    """Two, paused."""
     with ExitStack() as stack:
-        hosting = {}
+        workers = {}
         for name, ms in (("fast", 1.0), ("slow", 2.0)):
-            folder = tmp_path / name
-            (folder / artifact.FILES).mkdir(parents=True)
-            np.save(folder / artifact.FILES / WEIGHTS, np.ones((4, 3), np.float32))
-            artifact.write_manifest(folder, Candidate((), Null(ms), 2), Target("cpu", "cpu", threads=1), INPUTS, {})
-            hosting[name] = stack.enter_context(Launcher(4096).open(tmp_path / f"{name}.log"))
-            hosting[name].run(host.open_artifact, folder, Workload(Linear(), Points()))
-            hosting[name].pause()
-        yield hosting
+            workers[name] = stack.enter_context(hosting(tmp_path, name, ms))
+            workers[name].pause()
+        yield workers
 
 
 def test_they_alternate_until_their_time_is_up(workers: dict[str, Worker]) -> None:
@@ -63,6 +69,13 @@ def test_a_turn_has_some_calls_however_long_they_take(workers: dict[str, Worker]
     turn = workers["slow"].run(host.turn, 0.001, LEAST_CALLS)
     assert len(turn.wall_ms) == LEAST_CALLS
     assert turn.seconds == pytest.approx(4 * 2e-3, rel=1e-3), "one came before, unrecorded"
+
+
+def test_a_turn_of_long_calls_has_two_and_nothing_before_them(tmp_path: Path) -> None:
+    with hosting(tmp_path, "long", 500.0) as worker:
+        worker.run(host.warm_up, 0.1)
+        turn = worker.run(host.turn, TURN_S, LEAST_CALLS)
+    assert len(turn.wall_ms) == 2 and turn.seconds == pytest.approx(1, rel=1e-3)
 
 
 def test_one_that_dies_leaves_the_others_their_turns(workers: dict[str, Worker]) -> None:

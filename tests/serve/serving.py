@@ -66,31 +66,31 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Served]:
-    """A server of that artifact on the loopback interface; killed at the end, if it is still there."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "tuner.cli",
-        "serve",
-        str(folder),
-        "--port",
-        str(port),
-        "--name",
-        "model",
-        *options,
-    ]
-    with (folder.parent / "server.log").open("w") as log:
+def serving(
+    place: Path | str,
+    *options: str,
+    env: dict[str, str] | None = None,
+    tls: dict[str, Any] | None = None,
+    log: Path | None = None,
+) -> Iterator[Served]:
+    """A server of the artifact in that place; killed at the end, if it is still there. Where it encrypts, `tls` is what
+    a request needs for that. Its `log` is `server.log` beside the artifact unless the test says otherwise."""
+    port, log = free_port(), log or Path(place).parent / "server.log"
+    options = (str(place), "--port", str(port), "--name", "model", *options)
+    with log.open("w") as said:
         process = subprocess.Popen(
-            command, cwd=study.ROOT, env=os.environ | (env or {}), stdout=log, stderr=log, text=True
+            [sys.executable, "-m", "tuner.cli", "serve", *options],
+            cwd=study.ROOT,
+            env=os.environ | (env or {}),
+            stdout=said,
+            stderr=said,
+            text=True,
         )
     try:
-        served = Served(f"http://127.0.0.1:{port}", process)
+        served = Served(f"http{'s' * (tls is not None)}://127.0.0.1:{port}", process)
         end = time.monotonic() + 60
-        while not _ready(served.address):
-            said = (folder.parent / "server.log").read_text()
-            assert process.poll() is None and time.monotonic() < end, said
+        while not _ready(served.address, tls or {}):
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.05)
         yield served
     finally:
@@ -98,9 +98,9 @@ def serving(folder: Path, *options: str, env: dict[str, str] | None = None) -> I
         process.wait()
 
 
-def _ready(address: str) -> bool:
+def _ready(address: str, tls: dict[str, Any]) -> bool:
     with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"{address}/v2/health/ready", timeout=10).status_code == 200
+        return requests.get(f"{address}/v2/health/ready", timeout=10, **tls).status_code == 200
     return False
 
 

@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from tests.conftest import with_store
+from tests.serve.serving import HEADER_LENGTH, encoded, identity_of
+from tests.serve.serving import serving as tune_serving
 from tests.study import ROOT
 from tuner import artifact
 from tuner.candidate import Candidate
@@ -139,6 +142,18 @@ def test_mlflow_serves_it(uri: str, register: Callable[[], str], tmp_path: Path)
             request = urllib.request.Request(f"{address}/invocations", content, {"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=30) as answer:
                 np.testing.assert_allclose(json.load(answer)["predictions"], points @ CENTRES.T, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_tune_serve_answers_with_it(uri: str, register: Callable[[], str], tmp_path: Path) -> None:
+    register()
+    points = np.random.default_rng(0).normal(size=(3, FEATURES)).astype(np.float32)
+    body, headers = encoded({"x": points})
+    for name in ("models:/linear-cpu@candidate", "models:/linear-cpu/1"):
+        with tune_serving(name, f"tracking.uri={uri}", "--quiet", log=tmp_path / "server.log") as served:
+            answer = requests.post(served.infer, body, headers=headers, timeout=30)
+            first = identity_of(answer.content, answer.headers[HEADER_LENGTH])
+            np.testing.assert_allclose(first, (points @ CENTRES.T)[:, 0], rtol=1e-5)
 
 
 @pytest.mark.slow

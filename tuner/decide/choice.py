@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from tuner.candidate import Candidate
 from tuner.decide.contest import INCUMBENT, Contest
+from tuner.decide.race import FLOOR
 from tuner.evaluate.ladder import WORTH
 from tuner.goal import Goal
 from tuner.measurement import Measurement
@@ -34,20 +36,31 @@ def baselines(eager: Backend | None) -> Mapping[str, Kind]:
 
 def finalists(complete: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     """The best feasible, best first: at most `FINALISTS`, none of them so far behind the first that a race would not
-    change it."""
-    feasible = sorted(
-        (o for o in complete if goal.feasible(o.measurement)), key=lambda o: score(goal, o.measurement), reverse=True
-    )
-    return [
-        o for o in feasible[:FINALISTS] if score(goal, o.measurement) > score(goal, feasible[0].measurement) - WORTH
-    ]
+    change it, and none that a smaller batch equals."""
+    feasible = [o for o in complete if goal.feasible(o.measurement)]
+    best = sorted(_unequalled(feasible, goal), key=lambda o: score(goal, o.measurement), reverse=True)
+    return [o for o in best[:FINALISTS] if score(goal, o.measurement) > score(goal, best[0].measurement) - WORTH]
 
 
 def rivals(complete: Sequence[Outcome], kind: Kind, goal: Goal) -> list[Outcome]:
     """The best of a kind, those within the limits first: the race tells which is its best."""
     members = [o for o in complete if kind(o.candidate)]
+    within = [o for o in members if goal.feasible(o.measurement)]
+    members = [*_unequalled(within, goal), *(o for o in members if o not in within)]
     members.sort(key=lambda o: (goal.feasible(o.measurement), score(goal, o.measurement)), reverse=True)
     return members[:RIVALS]
+
+
+def _unequalled(feasible: Sequence[Outcome], goal: Goal) -> list[Outcome]:
+    """Those but for the batches that a smaller one equals, with everything else the same: that answers sooner and
+    needs less memory, and of a slow model the larger would take up most of a race."""
+    kept: list[Outcome] = []
+    for outcome in sorted(feasible, key=lambda o: o.candidate.batch_size):
+        mine, least = outcome.candidate, score(goal, outcome.measurement) - FLOOR
+        same = (o for o in kept if replace(o.candidate, batch_size=mine.batch_size) == mine)
+        if all(score(goal, o.measurement) < least for o in same):
+            kept.append(outcome)
+    return kept
 
 
 def best_of(contest: Contest, kind: Kind, goal: Goal, winner: str) -> str | None:

@@ -16,6 +16,8 @@ from tuner.task import Task
 from tuner.tensors import Arrays
 
 LEAD = 0.2  # of a turn, in units before it that are not recorded
+SLOW_MS = 400.0  # a unit that takes so long is timed fewer times, and nothing comes before it
+_SLOW_UNITS = 2
 MOVES = 10  # of an energy counter, for what it counts in between to be known within a tenth
 _STEADY = 0.05  # two successive windows of warm-up units agree within this
 _WINDOW = 8
@@ -48,6 +50,8 @@ class Stream:
     """Rounds of calls: of one batch, or of as many of each declared shape as it has calls."""
     units: int = 0
     """Rounds that were timed so far."""
+    last_ms: float = 0.0
+    """How long the last of them took."""
 
     def timed(self) -> tuple[list[float], Mapping[str, float]]:
         """One unit for each batch of the next round: how long each took, ms, and what the task found out last."""
@@ -61,6 +65,7 @@ class Stream:
             more = self.task.perform(self.session, inputs)
             self.hardware.synchronise()
             wall_ms.append((self.session.now() - start) * 1e3)
+        self.last_ms = sum(wall_ms)
         return wall_ms, more
 
     def timed_ms(self) -> float:
@@ -93,9 +98,11 @@ class Stream:
 
     def turn(self, seconds: float, least_units: int) -> Turn:
         """Units back to back for at least that long and that often, after some that are not recorded: what ran in
-        between has taken the caches."""
+        between has taken the caches. Of units that take `SLOW_MS` and more two do, for filling the caches again is
+        nothing to one of them."""
         spent, calls = self._spent(), len(self.pool[0])
-        while True:
+        least_units = min(least_units, _SLOW_UNITS) if self.last_ms >= SLOW_MS else least_units
+        while self.last_ms < SLOW_MS:
             self.timed()
             if spent() >= LEAD * seconds:
                 break
