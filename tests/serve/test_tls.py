@@ -68,7 +68,7 @@ def test_a_client_without_a_certificate_of_the_authority_is_not_let_in(
         assert asked(served, 3, verify=ca, cert=client).status_code == 200
         body, headers = encoded(sample(3))
         for certificate in (None, strangers):
-            with pytest.raises(requests.exceptions.ConnectionError):  # in TLS 1.3 the server says it after the handshake
+            with pytest.raises(requests.exceptions.ConnectionError):
                 requests.post(served.infer, body, headers=headers, timeout=30, verify=ca, cert=certificate)
         with pytest.raises(requests.exceptions.ConnectionError):
             requests.post(served.infer.replace("https", "http"), body, headers=headers, timeout=30)
