@@ -3,7 +3,7 @@ to compile (what it converts the model to for the first time included), how larg
 
     python -m benchmarks.compilers [workload …]     hours for all of them; `digits_cnn` alone takes minutes
 
-Each is timed in rounds of fresh processes beside those two. What a compiler cannot take is in the result, as its
+All are timed side by side, in rounds of fresh processes. What a compiler cannot take is in the result, as its
 sentence. One whose Python environment is not kept (`tune doctor --install NAME`) says so. The figures of a workload are
 kept as soon as it is through.
 """
@@ -28,6 +28,7 @@ from tuner.evaluate.rig import Rig
 from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.goal import Goal
 from tuner.measure.scenario import figures
+from tuner.measure.timing import Turns
 from tuner.plugin import Backend, Transform
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.executorch import ExecuTorch
@@ -58,6 +59,7 @@ HOW: tuple[tuple[tuple[Transform, ...], Backend], ...] = (
     ((), ExecuTorch()),
     ((), LiteRT()),
 )
+PLAIN: dict[str, Backend] = {"eager": Eager(), "onnxruntime": OnnxRuntime()}
 _MADE_UP = ("model=torch", "dataset=random", "accuracy_drop=null")
 WORKLOADS = {
     "digits_cnn": ("model=digits_cnn",),
@@ -122,43 +124,54 @@ def compared(name: str, scratch: Path) -> dict[str, Any]:
     request, rig = prepared_rig(scratch, *WORKLOADS[name], "latency_ms=1000", f"cache_dir={cache}")
     loads, rows = [], []
     for size in SIZES:
-        for transforms, backend in HOW:
+        for replicas in sorted({1, rig.target.most_replicas}):
             loads += machine.load_before()
-            for replicas in sorted({1, rig.target.most_replicas}):
-                candidate = Candidate(transforms, backend, size, replicas)
-                rows.append({"candidate": candidate.label, **row(rig, request.goal, candidate)})
-                print(rows[-1], flush=True)
+            rows += side_by_side(rig, request.goal, [Candidate(t, b, size, replicas) for t, b in HOW])
     return {"rounds": ROUNDS, "cores_busy_before": round(float(np.mean(loads)), 1), "candidates": rows}
 
 
-def row(rig: Rig, goal: Goal, candidate: Candidate) -> dict[str, Any]:
-    """Its samples a second over those of torch eager and ONNX Runtime in float32 with as many replicas, the median of
-    the rounds; or why there are none."""
-    plain = {"eager": Eager(), "onnxruntime": OnnxRuntime()}
-    rivals = {name: replace(candidate, transforms=(), backend=backend) for name, backend in plain.items()}
-    log = rig.log(candidate)
+def side_by_side(rig: Rig, goal: Goal, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Of each its samples a second over those of torch eager and ONNX Runtime in float32 with as many replicas, the
+    median of the rounds; or why there are none."""
+    plain = {name: replace(candidates[0], transforms=(), backend=backend) for name, backend in PLAIN.items()}
+    made = {candidate: _made(rig, candidate) for candidate in candidates}
+    contenders = {
+        c.key: Contender(c) for c in (*plain.values(), *(c for c, of_it in made.items() if "size_mb" in of_it))
+    }
+    rounds = [fresh_round(rig, contenders) for _ in range(ROUNDS)]
+
+    def over(candidate: Candidate, other: Candidate) -> float:
+        return float(np.median([_rate(t, goal, candidate) / _rate(t, goal, other) for t in rounds]))
+
+    rows = []
+    for candidate, of_it in made.items():
+        failed = [error.sentence for t in rounds for key, error in t.failures.items() if key == candidate.key]
+        if failed:
+            of_it = {"refused": failed[0]}
+        elif "size_mb" in of_it:
+            of_it |= {f"over_{name}": round(over(candidate, other), 2) for name, other in plain.items()}
+        rows.append({"candidate": candidate.label, **of_it})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _rate(turns: Turns, goal: Goal, candidate: Candidate) -> float:
+    timing = turns.timings[candidate.key]
+    return figures(goal, timing.wall_ms, candidate, evenness=timing.evenness)[1]
+
+
+def _made(rig: Rig, candidate: Candidate) -> dict[str, Any]:
+    """The seconds to compile it, and its size; or why it cannot be."""
+    needed, start = [*candidate.transforms, candidate.backend], time.monotonic()
     try:
-        needed = [*candidate.transforms, candidate.backend]
-        for reason in unavailable(needed, rig.target, rig.store, rig.launcher, log).values():
+        for reason in unavailable(needed, rig.target, rig.store, rig.launcher, rig.log(candidate)).values():
             return {"refused": reason}
-        start = time.monotonic()
         folder = rig.built(candidate)
-        seconds = time.monotonic() - start
-        entrants = {"it": candidate, **rivals}
-        rounds = [fresh_round(rig, {n: Contender(c) for n, c in entrants.items()}) for _ in range(ROUNDS)]
-        for error in (error for turns in rounds for error in turns.failures.values()):
-            raise error
     except CandidateError as error:
         return {"refused": error.sentence}
-
-    def rate(turns: Any, name: str) -> float:
-        timing = turns.timings[name]
-        return float(figures(goal, timing.wall_ms, entrants[name], evenness=timing.evenness)[1])
-
-    ratios = {f"over_{n}": float(np.median([rate(t, "it") / rate(t, n) for t in rounds])) for n in rivals}
+    seconds = time.monotonic() - start
     size = sum(file.stat().st_size for file in (folder / FILES).rglob("*") if file.is_file())
-    figures_of_it = {name: round(ratio, 2) for name, ratio in ratios.items()}
-    return {**figures_of_it, "compile_s": round(seconds, 1), "size_mb": round(size / 1e6, 2)}
+    return {"compile_s": round(seconds, 1), "size_mb": round(size / 1e6, 2)}
 
 
 if __name__ == "__main__":

@@ -32,15 +32,17 @@ import uvloop
 from benchmarks.common import RESULTS, each_kept, prepared_rig
 from tuner import artifact
 from tuner.candidate import Candidate
+from tuner.decide.package import deliver
+from tuner.measurement import Measurement
 from tuner.plugin import Session
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.serve.client import DIFFERENT, Endpoint, Request, endpoint
 from tuner.serve.load import Load, Run, connected, largest_rate
 from tuner.tensors import Arrays
+from tuner.verdict import Finding
 
 LITSERVE = "litserve==0.2.19"
 SECONDS = 4.0  # of a rate
-TURNS = 6  # of each wait
 START_S = 120.0
 NAME = "served"
 Loads = Callable[[int], Load]
@@ -54,12 +56,14 @@ class Subject:
     request: tuple[str, ...]
     batch_size: int
     limit_ms: float
+    turns: int
+    """Of each wait."""
     replicas: int = 2
 
 
 SUBJECTS = {
-    "digits_cnn": Subject(("model=digits_cnn",), 16, 100.0),
-    "minilm": Subject(("model=minilm", "dataset.pairs=100"), 8, 500.0),
+    "digits_cnn": Subject(("model=digits_cnn",), 16, 100.0, 6),
+    "minilm": Subject(("model=minilm", "dataset.pairs=100"), 8, 500.0, 2),
 }
 # the same artifact, called by LitServe's own batching; tensors as base64, for it reads JSON only
 LIT = """
@@ -70,7 +74,10 @@ from tuner import artifact
 
 class Api(litserve.LitAPI):
     def setup(self, device):
-        self.loaded = artifact.load_share(Path(sys.argv[1]), int(sys.argv[5]))
+        path = Path(sys.argv[1])
+        sizes = [size for size, _ in artifact.read_manifest(path).smaller]
+        self.sizes = [artifact.load_share(path, int(sys.argv[5]), size) for size in (*sizes, None)]
+        self.loaded = self.sizes[-1]
     def decode_request(self, request):
         return {s.name: np.frombuffer(base64.b64decode(request[s.name]), s.dtype).reshape(-1, *s.shape)
                 for s in self.loaded.inputs}
@@ -78,7 +85,7 @@ class Api(litserve.LitAPI):
         self.counts = [len(next(iter(r.values()))) for r in requests]
         return {name: np.concatenate([r[name] for r in requests]) for name in requests[0]}
     def predict(self, inputs):
-        return self.loaded.run(inputs)
+        return next(each for each in self.sizes if sum(self.counts) <= each.batch_size).run(inputs)
     def unbatch(self, outputs):
         ends = np.cumsum(self.counts)
         return [[o[e - n:e] for o in outputs] for n, e in zip(self.counts, ends)]
@@ -120,7 +127,9 @@ def _script(python: Path) -> Path:
 def _measured(python: Path, name: str, folder: Path) -> dict[str, Any]:
     subject = SUBJECTS[name]
     _, rig = prepared_rig(folder / "work", *subject.request, f"cache_dir={folder / 'cache'}")
-    champion = rig.built(Candidate((), OnnxRuntime(), subject.batch_size, subject.replicas))
+    candidate, champion = Candidate((), OnnxRuntime(), subject.batch_size, subject.replicas), folder / "champion"
+    measured = Measurement(accuracy=rig.scores(rig.built(candidate), candidate).value)
+    deliver(rig, Finding(candidate, measured), champion)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_compared(python, subject, champion))
 
@@ -135,7 +144,8 @@ async def _compared(python: Path, subject: Subject, champion: Path) -> dict[str,
         rates: dict[str, Any] = {}
         async with ours() as load:
             rates["tune serve"] = await _held(load(size), subject.limit_ms)
-        for wait_s in (0.001, subject.limit_ms / 4e3):
+        # who asks for whole batches has none to join
+        for wait_s in (0.001, subject.limit_ms / 4e3) if size < subject.batch_size else (0.001,):
             async with _litserve(python, champion, loaded, size, wait_s) as load:
                 rates[f"LitServe, waits {wait_s * 1e3:g} ms"] = await _held(load, subject.limit_ms)
         best = max((rate or 0.0 for server, rate in rates.items() if server != "tune serve"), default=0.0)
@@ -181,7 +191,7 @@ async def _waits(ours: Callable[..., Any], subject: Subject, held: float) -> dic
     for share in (0.0, 0.1, 0.25):
         choices[f"{share * subject.limit_ms:g} ms"] = {"wait_ms": share * subject.limit_ms}
     p99_ms: dict[str, dict[str, list[float]]] = {}
-    for seed in range(TURNS):
+    for seed in range(subject.turns):
         for choice, options in choices.items():
             async with ours(**options) as load:
                 for share in (0.3, 0.6, 0.9):
