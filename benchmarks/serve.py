@@ -85,7 +85,8 @@ class Api(litserve.LitAPI):
         self.counts = [len(next(iter(r.values()))) for r in requests]
         return {name: np.concatenate([r[name] for r in requests]) for name in requests[0]}
     def predict(self, inputs):
-        return next(each for each in self.sizes if sum(self.counts) <= each.batch_size).run(inputs)
+        count = len(next(iter(inputs.values())))
+        return next(each for each in self.sizes if count <= each.batch_size).run(inputs)
     def unbatch(self, outputs):
         ends = np.cumsum(self.counts)
         return [[o[e - n:e] for o in outputs] for n, e in zip(self.counts, ends)]

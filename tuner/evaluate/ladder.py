@@ -13,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tuner.build.builder import unrolled
 from tuner.candidate import Candidate
+from tuner.errors import CandidateError
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig, size_mb
 from tuner.goal import Goal
@@ -28,12 +31,14 @@ from tuner.measurement import Latency, Measurement
 from tuner.plugin import Transform
 from tuner.system.worker import Worker
 from tuner.tables import TABLES, Table, read_tables
+from tuner.task import Call
 from tuner.trial import Outcome, State
 
 WIDE_MARGIN = 1.5  # a probe this many times over the latency limit will not be rescued by measuring longer
 WORTH = 0.5  # a score (a logarithm) this far behind the best feasible is not pursued: 1.65 times worse
 _LOST = 20.0  # an accuracy this many units over its limit after half of the training is not trained further
 _PROBE_S = 0.3
+_ALIKE, _SAME = 64, 1e-4  # samples whose scores tell that another batch answers alike, and by how much they may differ
 
 
 class Ladder:
@@ -176,11 +181,28 @@ class Ladder:
         self.measured = self._with_accuracy(Measurement(), scores)
 
     def _score_artifact(self, artifact: Path, worker: Worker) -> None:
-        bar = self._bar()
-        scores = self._rig.kept_scores(
-            {"artifact": artifact.name}, lambda: self._rig.scores_in(worker, self._deadline, bar), self._deadline, bar
-        )
+        """Of the float model in one runtime, at whatever batch and replicas, all samples are judged once: after that
+        only the first, where their scores are the same. A champion's are judged once more, all of them."""
+        rig, backend, bar = self._rig, self._candidate.backend, self._bar()
+        plain = self._candidate.uncompressed and backend.arithmetic == "f32"
+        scores = rig.judged.get(backend) if plain else None
+        if scores is None or not self._scored_alike(worker, scores):
+            scores = rig.kept_scores(
+                {"artifact": artifact.name}, lambda: rig.scores_in(worker, self._deadline, bar), self._deadline, bar
+            )
+            if plain:
+                rig.judged[backend] = scores
         self.measured = self._with_accuracy(self.measured, scores)
+
+    def _scored_alike(self, worker: Worker, before: Scores) -> bool:
+        """Whether the first samples have the scores that they had before."""
+        if before.samples is None or len(before.samples) <= _ALIKE or self._rig.prepared.workload.task != Call():
+            return False
+        try:
+            some = self._rig.scores_in(worker, self._deadline, most=_ALIKE).samples
+        except CandidateError:
+            return False  # what is wrong all of them tell
+        return some is not None and np.allclose(some, before.samples[: len(some)], rtol=0, atol=_SAME)
 
     def _bar(self) -> Bar | None:
         """How much may be lost for now."""

@@ -17,6 +17,7 @@ from tuner.errors import CandidateError
 from tuner.judging import Bar, Scores
 from tuner.measure import host
 from tuner.model import Form, ModelSource
+from tuner.plugin import Backend
 from tuner.system.code import engine_digest, source_digest
 from tuner.system.deadline import Deadline
 from tuner.system.forked import preload
@@ -51,6 +52,8 @@ class Rig:
     logs: Path
     failures: dict[str, CandidateError] = field(default_factory=dict, compare=False)
     """Of what was built so far."""
+    judged: dict[Backend, Scores] = field(default_factory=dict, compare=False)
+    """Of the float model in each runtime in float32, at the first batch that was judged."""
 
     @property
     def device_lock(self) -> str:
@@ -100,10 +103,10 @@ class Rig:
         with self.hosting(artifact, candidate, deadline, log) as worker:
             return self.scores_in(worker, deadline)
 
-    def scores_in(self, worker: Worker, deadline: Deadline, bar: Bar | None = None) -> Scores:
-        """The evaluation scores of the artifact that the worker hosts; the first, where they miss the bar. Raises
-        CandidateError."""
-        return worker.run_for(deadline.left_s(), host.scores, self.prepared.workload, bar)
+    def scores_in(self, worker: Worker, deadline: Deadline, bar: Bar | None = None, most: int | None = None) -> Scores:
+        """The evaluation scores of the artifact that the worker hosts; the first, where they miss the bar, or where no
+        more than about `most` are wanted. Raises CandidateError."""
+        return worker.run_for(deadline.left_s(), host.scores, self.prepared.workload, bar, most)
 
     def kept_scores(
         self, of: dict[str, Any], score: Callable[[], Scores], deadline: Deadline, bar: Bar | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
@@ -130,12 +131,14 @@ def energy_j() -> float | None:
     return used_j / (units * here.calls) if used_j is not None and moves > 1 else None
 
 
-def scores(workload: Workload, bar: Bar | None = None) -> Scores:
+def scores(workload: Workload, bar: Bar | None = None, most: int | None = None) -> Scores:
     """How good the artifact's answers to the evaluation samples are, as the task judges; no more than it takes to see
-    that the `bar` is missed. Raises what it raises."""
+    that the `bar` is missed, or whole batches of `most` samples. Raises what it raises."""
     here = hosted()
-    judging = replace(workload.judge, bar=bar)
-    return here.task.scores(here.artifact, judged_samples(workload, here.artifact), judging)
+    judging, samples = replace(workload.judge, bar=bar), judged_samples(workload, here.artifact)
+    if most is not None:
+        samples = islice(samples, -(-most // here.artifact.batch_size))
+    return here.task.scores(here.artifact, samples, judging)
 
 
 def judged_samples(workload: Workload, loaded: artifact.Artifact) -> Iterator[tuple[Arrays, Labels]]:
