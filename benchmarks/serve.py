@@ -3,7 +3,7 @@ the same artifact gives when nobody serves it, and beside LitServe with the same
 beside fixed waits. Client and server share the machine's cores, so a share of the offline figure is what is left of it
 after HTTP on both sides.
 
-    python -m benchmarks.serve [model …]        about nine minutes a model on 2 cores; pip makes an environment first
+    python -m benchmarks.serve [model …]        nine and twenty minutes on 2 cores; pip makes an environment first
 """
 
 import asyncio
