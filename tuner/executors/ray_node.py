@@ -21,7 +21,7 @@ from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
-from tuner.evaluate.rig import Rig
+from tuner.evaluate.rig import Rig, preload_children
 from tuner.executors.parcel import archive, restore, unpacked
 from tuner.goal import Goal
 from tuner.measurement import Measurement
@@ -136,6 +136,7 @@ class _Seat:
             return root / relative
 
         work: Work = unpacked(assignment.value, place)
+        preload_children(work.prepared.workload.model)
         memory_mb = min(work.limits.memory_mb, 0.75 * psutil.virtual_memory().total / 1e6)
         launcher = Launcher(memory_mb, work.target.environment, self.store.environments)
         logs = Path(tempfile.mkdtemp(prefix="inference-tuner-logs-"))
