@@ -171,6 +171,14 @@ def test_rivals_within_the_limits_come_before_faster_ones_outside(feasible: list
     assert any(within) == bool(feasible)
 
 
+def test_many_calls_are_needed_where_a_percentile_of_latency_may_decide() -> None:
+    near, far = outcomes([1.0], ms=5.1), outcomes([1.0, 2.0], ms=4.9)
+    assert choice.latency_matters(GOAL, [*far, *near]) and not choice.latency_matters(GOAL, far)
+    assert not choice.latency_matters(Goal({"accuracy_drop": 0.01}), near), "no limit"
+    assert choice.latency_matters(replace(GOAL, scenario="Server"), far)
+    assert choice.latency_matters(replace(GOAL, objective="latency"), far)
+
+
 def test_the_best_of_a_kind_is_one_within_the_limits_where_there_is_one() -> None:
     findings = {
         "a": Finding(Candidate((), Null(), 1), measured(ms=20.0)),

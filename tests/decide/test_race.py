@@ -1,5 +1,6 @@
 """The race, on made-up timings: what is found, what is a tie, what drops out."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -82,6 +83,14 @@ def test_the_hopeless_drop_out_and_baselines_stay() -> None:
     found = held(field({"a": 1.0, "b": 0.97, "slow": 2.0, "base": 5.0}, 0.02), ["a", "b", "slow"], ["base"])
     assert "slow" in found.dropped and "slow" not in found.rounds[-1]
     assert "base" in found.rounds[-1]
+
+
+def test_a_long_race_of_equals_ends_with_the_least_rounds() -> None:
+    equals = field({"a": 1.0, "b": 1.0}, 0.02)
+    seconds = itertools.count(step=race.LONG_S)
+    long = race.run(["a", "b"], [], equals, lambda text: None, lambda: float(next(seconds)))
+    assert len(long.rounds) == race.LEAST_ROUNDS
+    assert len(held(equals, ["a", "b"]).rounds) == race.MOST_ROUNDS
 
 
 def test_one_that_fails_leaves_the_race_to_the_others() -> None:

@@ -50,4 +50,6 @@ def test_another_batch_that_answers_alike_is_judged_by_its_first_samples(evaluat
 def test_one_that_answers_otherwise_is_judged_whole(evaluator: Evaluator) -> None:
     accuracy, count = judged(evaluator, Candidate((), Unlike(1.0), 1))
     assert accuracy == 1.0
-    assert judged(evaluator, Candidate((), Unlike(1.0), 4)) == (None, count + 1), "it lost too much to be judged to the end"
+    assert judged(evaluator, Candidate((), Unlike(1.0), 4)) == (None, count + 1), (
+        "it lost too much to be judged to the end"
+    )

@@ -63,6 +63,17 @@ def _unequalled(feasible: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     return kept
 
 
+def latency_matters(goal: Goal, outcomes: Sequence[Outcome]) -> bool:
+    """Whether a percentile of latency may decide between those, so that many calls must tell it: where another figure
+    than throughput is wanted, where it makes the rate (Server), or where a trial showed it at more than half of its
+    limit."""
+    if goal.objective != "throughput" or goal.scenario == "Server":
+        return True
+    limit_ms = goal.limits.get("latency_ms", math.inf)
+    shown = (goal.value("latency_ms", outcome.measurement) for outcome in outcomes)
+    return any(ms is None or ms > limit_ms / 2 for ms in shown)
+
+
 def best_of(contest: Contest, kind: Kind, goal: Goal, winner: str) -> str | None:
     """The best of a kind that raced, one within the limits where there is one; None where none of it raced. The winner
     itself, where it is of that kind: what it ties with is no better, and it gained nothing over itself."""

@@ -21,7 +21,7 @@ from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.goal import Goal
 from tuner.measure.scenario import figures
 from tuner.measure.statistics import Interval
-from tuner.measure.timing import Timing
+from tuner.measure.timing import LEAST_CALLS, Timing
 from tuner.measurement import Measurement
 from tuner.plugin import Backend
 from tuner.trial import Outcome
@@ -124,6 +124,7 @@ class Judge:
             kept[INCUMBENT] = Contender(incumbent.outcome.candidate, incumbent.folder, incumbent.rig)
         entrants = challengers | {o.candidate.key: o for o in baselines}
         first = next(iter(challengers))
+        least_calls = LEAST_CALLS if choice.latency_matters(self._goal, list(entrants.values())) else 1
         self._say(f"racing: {', '.join(o.candidate.label for o in entrants.values())}")
 
         def time_round(names: Sequence[str]) -> tuple[dict[str, Lap], dict[str, str]]:
@@ -131,7 +132,7 @@ class Judge:
             contenders = {
                 name: kept.get(runner) or Contender(entrants[runner].candidate) for name, runner in runners.items()
             }
-            turns = fresh_round(self._rig, contenders)
+            turns = fresh_round(self._rig, contenders, least_calls)
             laps = {name: self._lap(entrants[runners[name]], timing) for name, timing in turns.timings.items()}
             return laps, {name: error.sentence for name, error in turns.failures.items()}
 

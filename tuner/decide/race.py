@@ -12,6 +12,7 @@ machine, with means and standard deviations in their place, a rival with 10 % le
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ from tuner.measure.timing import Timing
 TWIN = "twin"
 LEAST_ROUNDS = 6  # the least and the greatest of so many are a 95 % interval of their median; of fewer they are none
 MOST_ROUNDS = 8
+LONG_S = 180.0  # a race of slow calls that has taken so long ends: two rounds more seldom part whom six did not
 FLOOR = 0.02  # ratios closer than this are never told apart: a point of measurement, not of engineering
 _DROP = 1.5  # a rival this many times the noise behind is out: several looks are taken
 
@@ -146,14 +148,20 @@ def _lead(values: Sequence[Mapping[str, float]], name: str, other: str) -> float
     return float(np.median(gaps)) if gaps else None
 
 
-def run(finalists: Sequence[str], baselines: Sequence[str], time_round: Round, say: Callable[[str], None]) -> Race:
+def run(
+    finalists: Sequence[str],
+    baselines: Sequence[str],
+    time_round: Round,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> Race:
     """Races the finalists, the likely best first, beside the baselines; the twin is of the first.
 
     Finalists clearly behind drop out, baselines run to the end; none drops out before `LEAST_ROUNDS`, for whoever
     leads may prove to be outside the limits, and the next is then announced by what it showed. Ends when one finalist
-    is left, or after `MOST_ROUNDS`.
+    is left, or after `MOST_ROUNDS`, or sooner where it has taken `LONG_S`.
     """
-    race = Race(finalists[0])
+    race, start = Race(finalists[0]), clock()
     active = list(dict.fromkeys([*finalists, *baselines]))
     while len(race.rounds) < MOST_ROUNDS:
         twin = [TWIN] if race.twin_of in active and TWIN not in race.failed else []
@@ -174,6 +182,6 @@ def run(finalists: Sequence[str], baselines: Sequence[str], time_round: Round, s
                 race.dropped[name] = f"{100 * race.behind(name, leader):.0f} % behind"
                 if name not in baselines:
                     active.remove(name)
-        if sum(name not in race.dropped for name in left) == 1:
+        if sum(name not in race.dropped for name in left) == 1 or clock() >= start + LONG_S:
             return race
     return race

@@ -9,7 +9,7 @@ from tuner.candidate import Candidate
 from tuner.errors import CandidateError, RequestError
 from tuner.evaluate.rig import Rig
 from tuner.measure import host
-from tuner.measure.timing import Turns, device_lock, take_turns
+from tuner.measure.timing import LEAST_CALLS, Turns, device_lock, take_turns
 from tuner.system.deadline import Deadline
 from tuner.system.worker import Worker
 
@@ -28,9 +28,9 @@ class Contender:
     rig: Rig | None = None
 
 
-def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
-    """Loads everyone in a fresh process and times them in turns, each for `_TIMED_S` in all, and no longer than a trial
-    does.
+def fresh_round(rig: Rig, contenders: Mapping[str, Contender], least_calls: int = LEAST_CALLS) -> Turns:
+    """Loads everyone in a fresh process and times them in turns of `least_calls` at least, each for `_TIMED_S` in all,
+    and no longer than a trial does.
 
     One that fails is among the failures, and the others go on. Raises RequestError where all of several candidates do:
     each of them ran before, so that says something of the machine and nothing of them.
@@ -59,7 +59,9 @@ def fresh_round(rig: Rig, contenders: Mapping[str, Contender]) -> Turns:
                 except CandidateError as error:
                     failures[name] = error
                     del workers[name]
-        turns = take_turns(workers, limit_s=timed_s * len(workers), timeout_s=_ROUND_LIMIT_S, go_on=True)
+        turns = take_turns(
+            workers, limit_s=timed_s * len(workers), timeout_s=_ROUND_LIMIT_S, least_calls=least_calls, go_on=True
+        )
     failures |= turns.failures
     if failures.keys() == contenders.keys() and len({contender.candidate for contender in contenders.values()}) > 1:
         raise RequestError(

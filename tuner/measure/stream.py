@@ -16,8 +16,7 @@ from tuner.task import Task
 from tuner.tensors import Arrays
 
 LEAD = 0.2  # of a turn, in units before it that are not recorded
-SLOW_MS = 400.0  # a unit that takes so long is timed fewer times, and nothing comes before it
-_SLOW_UNITS = 2
+SLOW_MS = 400.0  # before units that take so long nothing comes
 MOVES = 10  # of an energy counter, for what it counts in between to be known within a tenth
 _STEADY = 0.05  # two successive windows of warm-up units agree within this
 _WINDOW = 8
@@ -98,10 +97,8 @@ class Stream:
 
     def turn(self, seconds: float, least_units: int) -> Turn:
         """Units back to back for at least that long and that often, after some that are not recorded: what ran in
-        between has taken the caches. Of units that take `SLOW_MS` and more two do, for filling the caches again is
-        nothing to one of them."""
+        between has taken the caches, and filling them again is nothing to a unit of `SLOW_MS` and more."""
         spent, calls = self._spent(), len(self.pool[0])
-        least_units = min(least_units, _SLOW_UNITS) if self.last_ms >= SLOW_MS else least_units
         while self.last_ms < SLOW_MS:
             self.timed()
             if spent() >= LEAD * seconds:

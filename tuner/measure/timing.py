@@ -93,9 +93,11 @@ def take_turns(
     timeout_s: float,
     precision: float = 0.0,
     percentile: float = 50.0,
+    least_calls: int = LEAST_CALLS,
     go_on: bool = False,
 ) -> Turns:
-    """Times the artifacts that the workers host, in rounds of one turn each, in alternating order.
+    """Times the artifacts that the workers host, in rounds of one turn each, in alternating order. A turn has
+    `least_calls` at least, of each replica and shape.
 
     Ends when the interval of `percentile` is within ±`precision` of it for every contender, or when the turns have
     taken `limit_s` (and after at least two rounds). A worker that fails, or whose turn outlasts `timeout_s`, raises
@@ -108,7 +110,7 @@ def take_turns(
         names = list(turns)
         for name in names if rounds % 2 == 0 else names[::-1]:
             try:
-                turns[name].append(_turn(workers[name], timeout_s))
+                turns[name].append(_turn(workers[name], timeout_s, least_calls))
                 taken_s += turns[name][-1].seconds
             except CandidateError as error:
                 if not go_on:
@@ -125,9 +127,9 @@ def take_turns(
     return Turns({}, failures, False)
 
 
-def _turn(worker: Worker, timeout_s: float) -> Turn:
+def _turn(worker: Worker, timeout_s: float, least_calls: int) -> Turn:
     worker.resume()
-    turn = worker.run_for(timeout_s, host.turn, TURN_S, LEAST_CALLS)
+    turn = worker.run_for(timeout_s, host.turn, TURN_S, least_calls)
     worker.pause()
     return turn
 
