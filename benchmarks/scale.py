@@ -63,13 +63,14 @@ def main() -> None:
 def ahead(folder: Path) -> dict[str, Any]:
     kept = json.loads((RESULTS / "search_table.json").read_text())
     table: dict[str, dict[str, Any]] = kept["outcomes"]
+    model: str = kept["model"]
     needed: dict[int, list[int]] = {}
     for in_flight in (1, 4, 8):
-        needed[in_flight] = [_needed(table, in_flight, seed) for seed in range(SEEDS)]
+        needed[in_flight] = [_needed(model, table, in_flight, seed) for seed in range(SEEDS)]
         print(in_flight, needed[in_flight], flush=True)
     median = {count: float(np.median(trials)) for count, trials in needed.items()}
     return {
-        "table": {name: kept[name] for name in ("date", "machine", "load")},
+        "table": {name: kept[name] for name in ("model", "date", "machine", "load")},
         "points": len(table),
         "within": WITHIN,
         "most": MOST,
@@ -80,10 +81,10 @@ def ahead(folder: Path) -> dict[str, Any]:
     }
 
 
-def _needed(table: Mapping[str, Mapping[str, Any]], in_flight: int, seed: int) -> int:
+def _needed(model: str, table: Mapping[str, Mapping[str, Any]], in_flight: int, seed: int) -> int:
     """How many distinct candidates were told when the first of them was near enough to the optimum, as a study of
     `MOST` trials begins and goes on (`tuner.study.loop`); `MOST` where none was."""
-    request = compose.request([*REQUEST, f"seed={seed}", f"n_trials={MOST}"])
+    request = compose.request([*REQUEST, model, f"seed={seed}", f"n_trials={MOST}"])
     plan = Plan.of(request, request.space, request.n_trials)
     about, place = About("", "", "", ""), Place(InMemoryStorage(), "ahead")
     search = Search(place, request.space, Sampling(plan.sampler, seed), request.goal, about)
