@@ -255,7 +255,7 @@ def test_a_connection_that_sends_no_header_is_given_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_overload_slow_clients_and_clients_that_go_are_counted_exactly(tmp_path: Path) -> None:
     """A call of 100 ms with 8 samples: 80 a second. Three times as many come for 30 s; what is accepted is answered."""
-    count, options = 7200, ("--quiet", "--queue-ms", "250", "--timeout-s", "2")
+    count, options = 7200, ("--quiet", "--queue-ms", "250", "--timeout-s", "10")
     with serving(packaged(tmp_path / "artifact", Waking(100.0)), *options) as served:
         body, _ = encoded(sample(1))
         slow = _begun(served, len(body))
