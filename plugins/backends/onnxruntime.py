@@ -37,10 +37,11 @@ _CONVERSIONS = (
 class OnnxRuntime(Backend):
     """On the providers that the target lists, with the options of a session.
 
-    `graph` is how far the graph is optimised. `parallel` runs operators that do not need one another side by side, a
-    thread each, where else all threads share one operator. Without `arena` memory is asked of the system for every
-    call, and without `spinning` threads sleep as soon as there is no work: slower alone, kinder to others. `threads`
-    is the most that a session has, where that is fewer than its cores: a call of microseconds is not worth sharing.
+    `graph` is how far the graph is optimised (in labels `-g0` is disabled, `-g1` basic, `-g2` extended). `parallel` runs
+    operators that do not need one another side by side, a thread each, where else all threads share one operator.
+    Without `arena` memory is asked of the system for every call, and without `spinning` threads sleep as soon as there
+    is no work: slower alone, kinder to others. `threads` is the most that a session has, where that is fewer than its
+    cores: a call of microseconds is not worth sharing.
     """
 
     graph: Literal["all", "extended", "basic", "disabled"] = later("all")
@@ -55,7 +56,8 @@ class OnnxRuntime(Backend):
 
     @property
     def label(self) -> str:
-        marks = {f"-{self.graph}": self.graph != "all", "-par": self.parallel, "-noarena": not self.arena}
+        level = [*_LEVELS][::-1].index(self.graph)  # as ONNX Runtime numbers them: "-extended" would be too long
+        marks = {f"-g{level}": self.graph != "all", "-par": self.parallel, "-noarena": not self.arena}
         marks |= {"-nospin": not self.spinning, f"-{self.threads}t": self.threads is not None}
         return "onnxruntime" + "".join(mark for mark, shown in marks.items() if shown)
 

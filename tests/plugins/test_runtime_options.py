@@ -47,7 +47,7 @@ def compiled(backend: Backend, folder: Path) -> tuple[Session, dict[str, Any]]:
         ({"parallel": True}, "onnxruntime-par", {"inter_op_num_threads": 4, "intra_op_num_threads": 1}),
         ({"parallel": True, "threads": 2}, "onnxruntime-par-2t", {"inter_op_num_threads": 2}),
         ({"arena": False, "spinning": False}, "onnxruntime-noarena-nospin", {"enable_cpu_mem_arena": False}),
-        ({"graph": "basic"}, "onnxruntime-basic", {"graph_optimization_level": 1}),
+        ({"graph": "basic"}, "onnxruntime-g1", {"graph_optimization_level": 1}),
     ],
 )
 def test_of_onnxruntime(options: dict[str, Any], label: str, set_to: dict[str, Any], tmp_path: Path) -> None:
