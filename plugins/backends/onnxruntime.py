@@ -37,7 +37,7 @@ _CONVERSIONS = (
 class OnnxRuntime(Backend):
     """On the providers that the target lists, with the options of a session.
 
-    `graph` is how far the graph is optimised (in labels `-g0`: disabled, `-g1`: basic, `-g2`: extended). `parallel` runs
+    `graph` is how far it is optimised (in labels `-g0`: disabled, `-g1`: basic, `-g2`: extended). `parallel` runs
     operators that do not need one another side by side, a thread each, where else all threads share one operator.
     Without `arena` memory is asked of the system for every call, and without `spinning` threads sleep as soon as there
     is no work: slower alone, kinder to others. `threads` is the most that a session has, where that is fewer than its
