@@ -20,6 +20,7 @@ from benchmarks.common import prepared_rig, save
 from benchmarks.real.models import REAL
 from tuner import artifact
 from tuner.candidate import Candidate
+from tuner.measure.stream import copied
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
 from tuner.tensors import Arrays
@@ -79,7 +80,7 @@ def called_ms(folder: Path) -> float:
         loaded.run(batch)
     end, took = time.perf_counter() + SECONDS, []
     while (start := time.perf_counter()) < end:
-        loaded.run({name: array.copy() for name, array in batch.items()})
+        loaded.run(copied(batch))
         took.append((time.perf_counter() - start) * 1e3)
     return float(np.median(took))
 

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,13 @@ from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.settling import settled
 from tuner.measure import host
+from tuner.measure.stream import copied
 from tuner.request import compose
 from tuner.request.request import Request
 from tuner.system.launcher import Launcher
 from tuner.system.machine import cpu_name
 from tuner.system.worker import Worker
+from tuner.tensors import Arrays
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -105,6 +109,24 @@ def complete_trials(journal: Path) -> list[Any]:
     (name,) = optuna.get_all_study_names(storage)
     trials = optuna.load_study(study_name=name, storage=storage).trials
     return [trial for trial in trials if trial.state.name == "COMPLETE"]
+
+
+def calls_a_second(sessions: Sequence[Callable[[Arrays], Any]], batch: Arrays, seconds: float) -> float:
+    """Of all sessions together, each called for so long in a thread of its own, with a copy of the batch each time."""
+    together = Barrier(len(sessions))
+
+    def rate(session: Callable[[Arrays], Any]) -> float:
+        for _ in range(20):
+            session(batch)
+        together.wait()
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() < start + seconds:
+            session(copied(batch))
+            done += 1
+        return done / (time.perf_counter() - start)
+
+    with ThreadPoolExecutor(len(sessions)) as threads:
+        return sum(threads.map(rate, sessions))
 
 
 @contextlib.contextmanager

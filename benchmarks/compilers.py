@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from benchmarks.common import each_kept, prepared_rig
 from benchmarks.gpu.networks import Layer
-from tuner.artifact import FILES
 from tuner.build.available import unavailable
 from tuner.candidate import Candidate
 from tuner.errors import CandidateError
-from tuner.evaluate.rig import Rig
+from tuner.evaluate.rig import Rig, size_mb
 from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.goal import Goal
 from tuner.measure.scenario import figures
@@ -135,23 +134,22 @@ def side_by_side(rig: Rig, goal: Goal, candidates: Sequence[Candidate]) -> list[
     median of the rounds; or why there are none."""
     plain = {name: replace(candidates[0], transforms=(), backend=backend) for name, backend in PLAIN.items()}
     made = {candidate: _made(rig, candidate) for candidate in candidates}
-    contenders = {
-        c.key: Contender(c) for c in (*plain.values(), *(c for c, of_it in made.items() if "size_mb" in of_it))
-    }
+    built = [candidate for candidate, of_it in made.items() if "refused" not in of_it]
+    contenders = {candidate.key: Contender(candidate) for candidate in (*plain.values(), *built)}
     rounds = [fresh_round(rig, contenders) for _ in range(ROUNDS)]
 
     def over(candidate: Candidate, other: Candidate) -> float:
         return float(np.median([_rate(t, goal, candidate) / _rate(t, goal, other) for t in rounds]))
 
-    rows = []
-    for candidate, of_it in made.items():
-        failed = [error.sentence for t in rounds for key, error in t.failures.items() if key == candidate.key]
-        if failed:
-            of_it = {"refused": failed[0]}
-        elif "size_mb" in of_it:
-            of_it |= {f"over_{name}": round(over(candidate, other), 2) for name, other in plain.items()}
-        rows.append({"candidate": candidate.label, **of_it})
-        print(rows[-1], flush=True)
+    failures = {key: error.sentence for t in rounds for key, error in t.failures.items()}
+    for candidate in built:
+        beside = (candidate, *plain.values())
+        if failed := [failures[each.key] for each in beside if each.key in failures]:
+            made[candidate] = {"refused": failed[0]}
+        else:
+            made[candidate] |= {f"over_{name}": round(over(candidate, other), 2) for name, other in plain.items()}
+    rows = [{"candidate": candidate.label, **of_it} for candidate, of_it in made.items()]
+    print(*rows, sep="\n", flush=True)
     return rows
 
 
@@ -170,8 +168,7 @@ def _made(rig: Rig, candidate: Candidate) -> dict[str, Any]:
     except CandidateError as error:
         return {"refused": error.sentence}
     seconds = time.monotonic() - start
-    size = sum(file.stat().st_size for file in (folder / FILES).rglob("*") if file.is_file())
-    return {"compile_s": round(seconds, 1), "size_mb": round(size / 1e6, 2)}
+    return {"compile_s": round(seconds, 1), "size_mb": round(size_mb(folder), 2)}
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@ of fresh processes; and what is left of that for who calls `artifact.load(folder
 """
 
 import tempfile
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier
 
 import numpy as np
 
-from benchmarks.common import prepared_rig, save
+from benchmarks.common import calls_a_second, prepared_rig, save
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.evaluate.rig import Rig
@@ -64,20 +61,8 @@ def called(rig: Rig, candidate: Candidate) -> float:
     folder = rig.built(candidate)
     deployed = artifact.load(folder)
     batch = {spec.name: np.zeros(spec.full(candidate.batch_size), spec.dtype) for spec in deployed.inputs}
-    with device_lock(rig.device_lock), ThreadPoolExecutor(candidate.replicas) as threads:
-        together = Barrier(candidate.replicas)
-
-        def calls(_: int) -> float:
-            for _ in range(20):
-                deployed.run(batch)
-            together.wait()
-            start, done = time.perf_counter(), 0
-            while time.perf_counter() < start + CALLED_S:
-                deployed.run({name: array.copy() for name, array in batch.items()})
-                done += 1
-            return done / (time.perf_counter() - start)
-
-        return candidate.batch_size * sum(threads.map(calls, range(candidate.replicas)))
+    with device_lock(rig.device_lock):
+        return candidate.batch_size * calls_a_second([deployed.run] * candidate.replicas, batch, CALLED_S)
 
 
 def spread(ratios: Sequence[float]) -> dict[str, float]:

@@ -64,7 +64,7 @@ def main() -> None:
             return
         truth = {outcome.candidate.key: score(outcome.state, outcome.measurement, request.goal) for outcome in outcomes}
         best = max(truth.values())
-        found = [_search(scratch, seed, SHARE * brute_s, truth) for seed in range(SEEDS)]
+        found = [_search(scratch, model, seed, SHARE * brute_s, truth) for seed in range(SEEDS)]
         over_optimum = [math.exp(truth[key] - best) for key, _ in found]
         random = np.random.default_rng(0)
         drawn = [max(random.choice(list(truth.values()), round(SHARE * len(truth)), False)) for _ in range(1000)]
@@ -123,17 +123,11 @@ def _keep(model: str, outcomes: list[Outcome], goal: Goal) -> None:
     save("search_table", {"model": model, "load": [round(load, 1) for load in os.getloadavg()], "outcomes": rows})
 
 
-def _search(scratch: Path, seed: int, limit_s: float, truth: dict[str, float]) -> tuple[str, int]:
+def _search(scratch: Path, model: str, seed: int, limit_s: float, truth: dict[str, float]) -> tuple[str, int]:
     """The key of the champion of a search of that many seconds, and how many candidates it tried."""
     place = Path(tempfile.mkdtemp(dir=scratch))
-    more = [
-        f"model={MODEL}",
-        f"seed={seed}",
-        f"timeout_s={limit_s}",
-        f"out_dir={place / 'out'}",
-        f"cache_dir={_copied(scratch)}",
-    ]
-    request, rig = prepared_rig(place, *REQUEST, *more)
+    more = [f"seed={seed}", f"timeout_s={limit_s}", f"out_dir={place / 'out'}", f"cache_dir={_copied(scratch)}"]
+    request, rig = prepared_rig(place, *REQUEST, model, *more)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(study_folder(request, rig.prepared.content))
         tracker = Tracker(request.tracking.uri, request.tracking.experiment, folder.name)

@@ -18,7 +18,6 @@ import tempfile
 import time
 import venv
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,12 +28,11 @@ import numpy as np
 import orjson
 import uvloop
 
-from benchmarks.common import RESULTS, each_kept, prepared_rig
+from benchmarks.common import RESULTS, calls_a_second, each_kept, prepared_rig
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.decide.package import deliver
 from tuner.measurement import Measurement
-from tuner.plugin import Session
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.serve.client import DIFFERENT, Endpoint, Request, endpoint
 from tuner.serve.load import Load, Run, connected, largest_rate
@@ -43,6 +41,7 @@ from tuner.verdict import Finding
 
 LITSERVE = "litserve==0.2.19"
 SECONDS = 4.0  # of a rate
+OFFLINE_S = 2.0
 START_S = 120.0
 NAME = "served"
 Loads = Callable[[int], Load]
@@ -171,18 +170,7 @@ async def _compared(python: Path, subject: Subject, champion: Path) -> dict[str,
 def _offline(loaded: artifact.Artifact) -> float:
     """Samples a second of whole batches, in this process, a thread for each replica."""
     inputs = _made_up(loaded, loaded.batch_size, np.random.default_rng(0))
-
-    def rate(session: Session) -> float:
-        for _ in range(3):
-            session.run(inputs)
-        start, calls = time.perf_counter(), 0
-        while time.perf_counter() < start + 2:
-            session.run({name: array.copy() for name, array in inputs.items()})
-            calls += 1
-        return calls * loaded.batch_size / (time.perf_counter() - start)
-
-    with ThreadPoolExecutor(len(loaded.replicas)) as threads:
-        return sum(threads.map(rate, loaded.replicas))
+    return loaded.batch_size * calls_a_second([replica.run for replica in loaded.replicas], inputs, OFFLINE_S)
 
 
 async def _waits(ours: Callable[..., Any], subject: Subject, held: float) -> dict[str, Any]:

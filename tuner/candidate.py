@@ -31,6 +31,11 @@ class Candidate:
         return not self.transforms
 
     @property
+    def plain(self) -> bool:
+        """The float model in float32."""
+        return self.uncompressed and self.arithmetic == "f32"
+
+    @property
     def unquantized(self) -> "Candidate":
         """The same without what quantizes; itself, where nothing does."""
         return replace(self, transforms=tuple(t for t in self.transforms if not t.quantizes))

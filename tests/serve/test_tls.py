@@ -1,6 +1,5 @@
 """Who may ask, over TLS: a client shows a certificate that the server's authority signed, or is not let in."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,9 +46,9 @@ def client(authority: trustme.CA, tmp_path: Path) -> Pair:
 
 
 @pytest.fixture
-def strangers(tmp_path: Path) -> Iterator[Pair]:
+def strangers(tmp_path: Path) -> Pair:
     """Of an authority that the server does not know."""
-    yield pair(trustme.CA(), "stranger.test", tmp_path)
+    return pair(trustme.CA(), "stranger.test", tmp_path)
 
 
 @pytest.fixture

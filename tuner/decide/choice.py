@@ -21,8 +21,7 @@ Kind = Callable[[Candidate], bool]
 
 def plain_runtime(candidate: Candidate) -> bool:
     """Float32 on a backend as it comes: what an engineer has before tuning."""
-    backend = candidate.backend
-    return candidate.uncompressed and backend.arithmetic == "f32" and as_it_comes(backend)
+    return candidate.plain and as_it_comes(candidate.backend)
 
 
 def baselines(eager: Backend | None) -> Mapping[str, Kind]:
@@ -38,7 +37,7 @@ def finalists(complete: Sequence[Outcome], goal: Goal) -> list[Outcome]:
     """The best feasible, best first: at most `FINALISTS`, none of them so far behind the first that a race would not
     change it, and none that a smaller batch equals."""
     feasible = [o for o in complete if goal.feasible(o.measurement)]
-    best = sorted(_unequalled(feasible, goal), key=lambda o: score(goal, o.measurement), reverse=True)
+    best = _best_first(_unequalled(feasible, goal), goal)
     return [o for o in best[:FINALISTS] if score(goal, o.measurement) > score(goal, best[0].measurement) - WORTH]
 
 
@@ -46,9 +45,12 @@ def rivals(complete: Sequence[Outcome], kind: Kind, goal: Goal) -> list[Outcome]
     """The best of a kind, those within the limits first: the race tells which is its best."""
     members = [o for o in complete if kind(o.candidate)]
     within = [o for o in members if goal.feasible(o.measurement)]
-    members = [*_unequalled(within, goal), *(o for o in members if o not in within)]
-    members.sort(key=lambda o: (goal.feasible(o.measurement), score(goal, o.measurement)), reverse=True)
-    return members[:RIVALS]
+    outside = [o for o in members if not goal.feasible(o.measurement)]
+    return [*_best_first(_unequalled(within, goal), goal), *_best_first(outside, goal)][:RIVALS]
+
+
+def _best_first(outcomes: Sequence[Outcome], goal: Goal) -> list[Outcome]:
+    return sorted(outcomes, key=lambda o: score(goal, o.measurement), reverse=True)
 
 
 def _unequalled(feasible: Sequence[Outcome], goal: Goal) -> list[Outcome]:

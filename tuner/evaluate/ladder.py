@@ -183,15 +183,14 @@ class Ladder:
     def _score_artifact(self, artifact: Path, worker: Worker) -> None:
         """Of the float model in one runtime, at whatever batch and replicas, all samples are judged once: after that
         only the first, where their scores are the same. A champion's are judged once more, all of them."""
-        rig, backend, bar = self._rig, self._candidate.backend, self._bar()
-        plain = self._candidate.uncompressed and backend.arithmetic == "f32"
-        scores = rig.judged.get(backend) if plain else None
+        rig, candidate, bar = self._rig, self._candidate, self._bar()
+        scores = rig.judged.get(candidate.backend) if candidate.plain else None
         if scores is None or not self._scored_alike(worker, scores):
             scores = rig.kept_scores(
                 {"artifact": artifact.name}, lambda: rig.scores_in(worker, self._deadline, bar), self._deadline, bar
             )
-            if plain:
-                rig.judged[backend] = scores
+            if candidate.plain:
+                rig.judged[candidate.backend] = scores
         self.measured = self._with_accuracy(self.measured, scores)
 
     def _scored_alike(self, worker: Worker, before: Scores) -> bool:
