@@ -139,7 +139,7 @@ def side_by_side(rig: Rig, goal: Goal, candidates: Sequence[Candidate]) -> list[
     rounds = [fresh_round(rig, contenders) for _ in range(ROUNDS)]
 
     def over(candidate: Candidate, other: Candidate) -> float:
-        return float(np.median([_rate(t, goal, candidate) / _rate(t, goal, other) for t in rounds]))
+        return float(np.median([rate(t, goal, candidate) / rate(t, goal, other) for t in rounds]))
 
     failures = {key: error.sentence for t in rounds for key, error in t.failures.items()}
     for candidate in built:
@@ -153,7 +153,8 @@ def side_by_side(rig: Rig, goal: Goal, candidates: Sequence[Candidate]) -> list[
     return rows
 
 
-def _rate(turns: Turns, goal: Goal, candidate: Candidate) -> float:
+def rate(turns: Turns, goal: Goal, candidate: Candidate) -> float:
+    """The samples a second of a contender in one round."""
     timing = turns.timings[candidate.key]
     return figures(goal, timing.wall_ms, candidate, evenness=timing.evenness)[1]
 

@@ -1,5 +1,6 @@
 """This tuner against what an expert gets by hand: int8 with NNCF's accuracy control, run by OpenVINO, and with ONNX
-Runtime's own tools, each at its best batch size and number of sessions, at the same loss.
+Runtime's own tools, each at its best batch size and number of sessions, at the same loss; and against the float model
+as OpenVINO runs it by default (in bf16 where the processor has that) and as ONNX Runtime does.
 
     python -m benchmarks.expert [--models ocr_direction,nudenet] [--minutes 5]
 
@@ -55,7 +56,8 @@ def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     result = studied("expert", folder, [*arguments, *LIMITS, f"timeout_s={60 * minutes:g}"])
     seconds = {"tuner": round(time.monotonic() - start)}
-    sides = {"tuner": ("tuner", folder / "out/expert/champion"), "float": ("onnxruntime", Path(model))}
+    sides = {"tuner": ("tuner", folder / "out/expert/champion")}
+    sides |= {"float": ("onnxruntime", Path(model)), "openvino": ("openvino", Path(model))}
     failed: dict[str, str] = {}
     for expert, (script, made, kind) in EXPERTS.items():
         out = folder / expert

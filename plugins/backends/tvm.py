@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.model import Form, Model
+from tuner.operators import OperatorTime
 from tuner.plugin import Backend, Session, encode, later
 from tuner.plugins.backends.tvm_lowering import (
     X86,
@@ -37,14 +38,14 @@ from tuner.plugins.backends.tvm_records import (
     reach,
     reached,
 )
-from tuner.plugins.backends.tvm_session import TvmSession
+from tuner.plugins.backends.tvm_session import TvmSession, kernel_times, virtual_machine
 from tuner.plugins.backends.tvm_tasks import table, tuned_tasks
 from tuner.plugins.backends.tvm_tuning import ROUND, Budget, CostModel, Effort, Strategy, measure
 from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.fields import AtLeast
 from tuner.system.said import last_line
 from tuner.target import Target
-from tuner.tensors import TensorSpec
+from tuner.tensors import Arrays, TensorSpec
 
 _LIBRARY, _OBJECTS = "model.so", "model.tar"
 _OF_TUNING = ("strategy", "cost_model", "budget")
@@ -159,15 +160,19 @@ class TVM(Backend):
 
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         tvm = import_tvm(target.cores)
-        path = folder / (_LIBRARY if (folder / _LIBRARY).exists() else _OBJECTS)
-        order = json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["inputs"]
-        specs = sorted(inputs, key=lambda spec: order.index(spec.name))
+        path, specs = _compiled(folder, inputs)
         if isinstance(board := target.hardware, TvmBoard):
             return OnBoard(tvm, board, path, specs, batch_size)
-        library = tvm.runtime.load_module(str(path))
-        device = tvm.cpu() if target.hardware.host else tvm.cuda()
-        buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype, device) for spec in specs}
-        return TvmSession(tvm.relax.VirtualMachine(library, device)["main"], buffers)
+        vm, buffers = virtual_machine(tvm, path, specs, batch_size, "cpu" if target.hardware.host else "cuda")
+        return TvmSession(vm["main"], buffers)
+
+    def operator_times(
+        self, folder: Path, inputs: tuple[TensorSpec, ...], target: Target, batch: Arrays
+    ) -> list[OperatorTime]:
+        if not target.hardware.host:
+            return []  # what others launch goes on behind the clock
+        size = next((batch[s.name].shape[s.batch_axis] for s in inputs if s.batch_axis is not None), 1)
+        return kernel_times(*virtual_machine(import_tvm(target.cores), *_compiled(folder, inputs), size, "cpu"), batch)
 
     def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
         threads = "" if target.hardware.far else f'os.environ.setdefault("TVM_NUM_THREADS", "{target.cores}")\n'
@@ -236,6 +241,13 @@ def run(inputs):
             table(tuned, imported=imported).write(out, "tvm_tasks")
             found = {"by_task": [asdict(task) for task in tuned], "imported": imported}
             return {"tasks_with_valid_record": valid, **counts, "seconds": seconds, "database": key, **found}
+
+
+def _compiled(folder: Path, inputs: tuple[TensorSpec, ...]) -> tuple[Path, list[TensorSpec]]:
+    """What `compile` wrote there, and its inputs in the order in which it takes them."""
+    path = folder / (_LIBRARY if (folder / _LIBRARY).exists() else _OBJECTS)
+    order = json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["inputs"]
+    return path, sorted(inputs, key=lambda spec: order.index(spec.name))
 
 
 def _unfit_for_cuda(target: Target, kind: str, sees_device: bool) -> str | None:

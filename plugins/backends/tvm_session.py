@@ -1,12 +1,20 @@
-"""A session of what TVM compiled: its inputs lie in buffers of the device."""
+"""A session of what TVM compiled, whose inputs lie in buffers of the device; and where the time of its calls goes."""
 
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from tuner.operators import OperatorTime, kind_of
 from tuner.plugin import Session
-from tuner.tensors import Arrays
+from tuner.tensors import Arrays, TensorSpec
+
+_WARM_UP, _PROFILED = 3, 15  # calls
+_PRECISIONS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 class TvmSession(Session):
@@ -20,3 +28,43 @@ class TvmSession(Session):
             buffer.copyfrom(inputs[name])
         result = self._main(*self._buffers.values())
         return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
+
+
+def virtual_machine(
+    tvm: Any, path: Path, specs: Sequence[TensorSpec], batch_size: int, device: str
+) -> tuple[Any, dict[str, Any]]:
+    """What runs that library on that device of this machine, and a buffer for each of its inputs."""
+    place = tvm.runtime.device(device)
+    buffers = {spec.name: tvm.runtime.empty(spec.full(batch_size), spec.dtype, place) for spec in specs}
+    return tvm.relax.VirtualMachine(tvm.runtime.load_module(str(path)), place), buffers
+
+
+def kernel_times(vm: Any, buffers: dict[str, Any], batch: Arrays) -> list[OperatorTime]:
+    """Of each kernel that a call of the virtual machine's `main` starts on a processor, the median of some calls. What
+    tells before and after each adds a microsecond or two."""
+    calls: list[list[tuple[str, str, float]]] = []
+    since = 0.0
+
+    def told(function: Any, name: str, before: bool, returned: Any, *given: Any) -> int:
+        nonlocal since
+        if before:
+            since = time.perf_counter()
+        elif not name.startswith("vm.builtin"):  # which only allocate and match shapes
+            seconds = time.perf_counter() - since
+            calls[-1].append((name, str(getattr(given[-1], "dtype", "")), seconds))
+        return 0  # go on
+
+    session = TvmSession(vm["main"], buffers)
+    vm.set_instrument(told)
+    for _ in range(_WARM_UP + _PROFILED):
+        calls.append([])
+        session.run(batch)
+    seconds = np.median([[second for _, _, second in call] for call in calls[_WARM_UP:]], axis=0)
+    return [_operator_time(name, dtype, 1e3 * ms) for (name, dtype, _), ms in zip(calls[-1], seconds, strict=True)]
+
+
+def _operator_time(name: str, dtype: str, ms: float) -> OperatorTime:
+    """TVM calls a kernel after the operators that are fused in it, such as `fused_conv2d_add_relu`."""
+    moves = re.fullmatch(r"(fused_)?((layout_transform|transpose|reshape|cast)\d*_?)+", name)
+    kind = "conversion" if moves else kind_of(name, r"conv\d|matmul|dense", ())
+    return OperatorTime(name, kind, _PRECISIONS.get(dtype, dtype), float(ms))

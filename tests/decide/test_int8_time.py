@@ -33,6 +33,19 @@ def test_layers_stand_side_by_side_the_longest_first_and_the_rest_is_summed() ->
     )
 
 
+def test_what_is_no_layer_is_told_where_it_takes_the_gain_away() -> None:
+    after = (
+        OperatorTime("first", "layer", "int8", 2.0),
+        OperatorTime("second", "layer", "int8", 1.0),
+        OperatorTime("softmax", "other", "f32", 2.0),
+        OperatorTime("sigmoid", "other", "bf16", 5.0),
+    )
+    assert Int8Time(INT8, FLOAT, after).sentence() == (
+        "by the runtime's own clock its layers take 90 % of the float model's time and run 3.00× as fast quantized; "
+        "conversions between add 0 % to the quantized call, and what is no layer 60 % (longest: sigmoid, in bf16)"
+    )
+
+
 def test_layers_of_another_number_are_only_summed() -> None:
     time = Int8Time(INT8, FLOAT, (OperatorTime("all", "layer", "int8", 3.0),))
     assert [row[0] for row in time.table().rows] == ["all layers", "conversions", "all else"]

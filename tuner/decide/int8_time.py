@@ -16,6 +16,7 @@ from tuner.trial import Outcome
 from tuner.verdict import Verdict
 
 _MOST_ROWS = 40
+_NOTABLE = 0.05  # of the quantized call
 _COLUMNS = ("layer", "share of the float time", "float, ms", "quantized, ms", "times as fast", "computes in")
 
 
@@ -37,8 +38,17 @@ class Int8Time:
             return f"{share}, and none of them has become int8: its runtime has no such kernel for them"
         speed = f"and run {_ms(was) / _ms(layers):.2f}× as fast quantized"
         kept = f" ({len(floats)} of {len(layers)} still compute in float)" if floats else ""
-        gained = max(0.0, _ms(_of(self.after, "conversion")) - _ms(_of(self.before, "conversion")))
-        return f"{share} {speed}{kept}; conversions between add {_percent(gained / now)} % to the quantized call"
+        conversions = f"conversions between add {_percent(self._added('conversion') / now)} % to the quantized call"
+        added = self._added("other")
+        if added < _NOTABLE * now:
+            return f"{share} {speed}{kept}; {conversions}"
+        longest = max(_of(self.after, "other"), key=lambda time: time.ms)
+        told = f"and what is no layer {_percent(added / now)} % (longest: {longest.name}, in {longest.computes_in})"
+        return f"{share} {speed}{kept}; {conversions}, {told}"
+
+    def _added(self, kind: str) -> float:
+        """By how much longer operators of that kind take, ms."""
+        return max(0.0, _ms(_of(self.after, kind)) - _ms(_of(self.before, kind)))
 
     def table(self) -> Table:
         """The layers, the longest first, then the rest. Those of one name stand beside one another; where names differ,
@@ -79,14 +89,16 @@ def int8_time(rig: Rig, candidate: Candidate) -> Int8Time | None:
     if type(candidate.backend).operator_times is Backend.operator_times:
         return None
     try:
-        before, after = _operator_times(rig, candidate.unquantized), _operator_times(rig, candidate)
+        before, after = operator_times(rig, candidate.unquantized), operator_times(rig, candidate)
     except CandidateError:  # the log has why, and the study has its verdict without
         return None
     known = all(_ms(_of(times, "layer")) > 0 for times in (before, after))  # by a clock that is fine enough
     return Int8Time(candidate, before, after) if known else None
 
 
-def _operator_times(rig: Rig, candidate: Candidate) -> list[OperatorTime]:
+def operator_times(rig: Rig, candidate: Candidate) -> list[OperatorTime]:
+    """Of a call of its artifact, which is built if it is not yet; nothing where its runtime has no clock. Raises
+    CandidateError."""
     folder, deadline = rig.built(candidate), rig.deadline()
     with rig.hosting(folder, candidate, deadline) as worker, device_lock(rig.device_lock, deadline.stopped):
         times: list[OperatorTime] = worker.run_for(deadline.left_s(), host.operator_times, folder)
