@@ -186,3 +186,11 @@ def test_a_latency_without_an_interval_is_told_so(files: Files) -> None:
     told = " ".join(words.assurance(without))
     assert "ms (how sure that is, is not known); the limit is 20 ms." in told
     assert "the bad end of an interval is not, or is not known" in told
+
+
+def test_where_nothing_raced_no_race_is_told(files: Files) -> None:
+    result, trials = files
+    assert "from one race" in " ".join(words.assurance(result))
+    alone = replace(result, noise=None, race_rounds=0, runners_up=[], speedup={})
+    assert "race" not in " ".join(words.assurance(alone))
+    assert "from one race" not in report.page(alone, trials) + study_note(alone, trials)
