@@ -44,8 +44,8 @@ def test_each_end_is_counted_and_the_roofline_told() -> None:
     assert doubt.name == "little_gained"
     assert doubt.sentence == (
         "1.08× the best untuned runtime, and why no more: of 6 other compressed or half-precision candidates 2 lost "
-        "more than accuracy_drop=0.01, 1 failed, 1 broke size_mb, 1 kept the limits and gained nothing beyond the noise, "
-        "1 fell far behind after a few calls; null-2 · b8 reaches 61 % of what this device can do at f32 "
+        "more than accuracy_drop=0.01, 1 failed, 1 broke size_mb, 1 kept the limits and gained nothing beyond the "
+        "noise, 1 fell far behind after a few calls; null-2 · b8 reaches 61 % of what this device can do at f32 "
         "(compute-bound: 61 of 100 GFLOP/s)"
     )
 
