@@ -128,8 +128,9 @@ class Loop:
         """One trial. The search's end is its end too, but for the first: something must have been measured."""
         most_s = end - time.monotonic() if self._tally.outcomes else math.inf
         candidate = proposal.candidate
-        # what is uncompressed is a baseline, and measured in full, unless it takes as long as what is compressed
-        baseline = candidate.uncompressed and len(candidate.backend.rungs()) == 1
+        # the float model in float32 is a baseline, and measured in full, unless it takes as long as what is compressed;
+        # bf16 is none: where a processor has no such instructions, it is thirty times slower, and judged for minutes
+        baseline = candidate.plain and len(candidate.backend.rungs()) == 1
         best = -math.inf if self._tally.best is None else self._tally.best
         self._flying[self._trials.submit(candidate, None if baseline else best, most_s)] = proposal
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, cast
@@ -175,7 +175,7 @@ def _located(name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin is not None else None
 
 
-def _spec(name: str, folders: Iterable[str] | None) -> ModuleSpec | None:
+def _spec(name: str, folders: Sequence[str] | None) -> ModuleSpec | None:
     """Of a module that may lie in those `folders` of its package, or on the import path."""
     specs = (finder.find_spec(name, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
     try:
