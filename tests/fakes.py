@@ -21,7 +21,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import ONNX
 from tuner.judging import Judging, Scores
 from tuner.model import Model
-from tuner.plugin import Session
+from tuner.plugin import Precision, Session
 from tuner.system.worker import Progress
 from tuner.target import Target
 from tuner.task import Call, Task
@@ -55,6 +55,19 @@ class Acting(Target):
             while not (folder / "go").exists():
                 time.sleep(0.02)
         sys.exit(3 if self.act == "infeasible" else 0)
+
+
+@dataclass(frozen=True)
+class Halved(Null):
+    """Says that it computes in half precision."""
+
+    @property
+    def arithmetic(self) -> Precision:
+        return "bf16"
+
+    @property
+    def label(self) -> str:
+        return f"halved-{self.ms:g}"
 
 
 @dataclass(frozen=True)

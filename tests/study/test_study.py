@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from tests import study
 from tests.conftest import furnished
-from tests.fakes import Named, Slow
+from tests.fakes import Halved, Named, Slow
 from tests.study import Held, deploy, literal, node, tune
 from tuner import artifact
 from tuner.build.store import Store
@@ -214,6 +214,15 @@ def test_what_is_not_announced_is_not_left_as_the_champion(fickle: Path) -> None
 
 
 # --- what a study tries
+
+
+def test_only_what_computes_in_float32_is_measured_however_far_it_is_behind(place: Path) -> None:
+    backends = [node(Null, ms=1.0), node(Null, ms=9.0), node(Halved, ms=9.0)]
+    assert tune(place, study.deploy(*backends), "search_space.batch_size=[4]") == 0
+    trials = json.loads((place / "out/linear-cpu-001/trials.json").read_text())
+    ends = {trial["label"]: (trial["state"], trial["stopped_by"]) for trial in trials}
+    assert ends["null-9 · b4"] == ("complete", None)
+    assert ends["halved-9 · b4"] == ("stopped_early", "behind")
 
 
 @pytest.mark.slow
