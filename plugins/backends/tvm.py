@@ -38,7 +38,7 @@ from tuner.plugins.backends.tvm_records import (
     reach,
     reached,
 )
-from tuner.plugins.backends.tvm_session import TvmSession, kernel_times, virtual_machine
+from tuner.plugins.backends.tvm_session import HostSession, TvmSession, kernel_times, virtual_machine
 from tuner.plugins.backends.tvm_tasks import table, tuned_tasks
 from tuner.plugins.backends.tvm_tuning import ROUND, Budget, CostModel, Effort, Strategy, measure
 from tuner.plugins.devices.tvm_board import TvmBoard
@@ -163,8 +163,9 @@ class TVM(Backend):
         path, specs = _compiled(folder, inputs)
         if isinstance(board := target.hardware, TvmBoard):
             return OnBoard(tvm, board, path, specs, batch_size)
-        vm, buffers = virtual_machine(tvm, path, specs, batch_size, "cpu" if target.hardware.host else "cuda")
-        return TvmSession(vm["main"], buffers)
+        kind, device = (HostSession, "cpu") if target.hardware.host else (TvmSession, "cuda")
+        vm, buffers = virtual_machine(tvm, path, specs, batch_size, device)
+        return kind(vm["main"], buffers)
 
     def operator_times(
         self, folder: Path, inputs: tuple[TensorSpec, ...], target: Target, batch: Arrays

@@ -30,6 +30,23 @@ class TvmSession(Session):
         return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
 
 
+class HostSession(TvmSession):
+    """The same where the buffers lie in the host's memory. NumPy sees them there: TVM's own copies to and from arrays
+    take 5 µs each, whatever their size, a quarter of the call of a small network."""
+
+    def __init__(self, main: Callable[..., Any], buffers: dict[str, Any]) -> None:
+        super().__init__(main, buffers)
+        # not the arrays themselves: kernels want addresses that are multiples of 64
+        self._arrays = {name: np.from_dlpack(buffer) for name, buffer in buffers.items()}
+
+    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        for name, array in self._arrays.items():
+            array[...] = inputs[name]
+        result = self._main(*self._buffers.values())
+        # copies: what the graph returns may be one of its constants, or an input
+        return [np.array(np.from_dlpack(output)) for output in ([result] if hasattr(result, "numpy") else result)]
+
+
 def virtual_machine(
     tvm: Any, path: Path, specs: Sequence[TensorSpec], batch_size: int, device: str
 ) -> tuple[Any, dict[str, Any]]:
@@ -54,7 +71,7 @@ def kernel_times(vm: Any, buffers: dict[str, Any], batch: Arrays) -> list[Operat
             calls[-1].append((name, str(getattr(given[-1], "dtype", "")), seconds))
         return 0  # go on
 
-    session = TvmSession(vm["main"], buffers)
+    session = HostSession(vm["main"], buffers)
     vm.set_instrument(told)
     for _ in range(_WARM_UP + _PROFILED):
         calls.append([])
