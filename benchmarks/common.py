@@ -24,8 +24,11 @@ from tuner.evaluate.evaluator import Evaluator
 from tuner.evaluate.reference import Reference
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.settling import settled
+from tuner.goal import Goal
 from tuner.measure import host
+from tuner.measure.scenario import figures
 from tuner.measure.stream import copied
+from tuner.measure.timing import Turns
 from tuner.request import compose
 from tuner.request.request import Request
 from tuner.system.launcher import Launcher
@@ -111,11 +114,17 @@ def complete_trials(journal: Path) -> list[Any]:
     return [trial for trial in trials if trial.state.name == "COMPLETE"]
 
 
+def rate(turns: Turns, goal: Goal, candidate: Candidate) -> float:
+    """The samples a second of a candidate, a contender by its key, in one round."""
+    timing = turns.timings[candidate.key]
+    return figures(goal, timing.wall_ms, candidate, evenness=timing.evenness)[1]
+
+
 def calls_a_second(sessions: Sequence[Callable[[Arrays], Any]], batch: Arrays, seconds: float) -> float:
     """Of all sessions together, each called for so long in a thread of its own, with a copy of the batch each time."""
     together = Barrier(len(sessions))
 
-    def rate(session: Callable[[Arrays], Any]) -> float:
+    def called(session: Callable[[Arrays], Any]) -> float:
         for _ in range(20):
             session(batch)
         together.wait()
@@ -126,7 +135,7 @@ def calls_a_second(sessions: Sequence[Callable[[Arrays], Any]], batch: Arrays, s
         return done / (time.perf_counter() - start)
 
     with ThreadPoolExecutor(len(sessions)) as threads:
-        return sum(threads.map(rate, sessions))
+        return sum(threads.map(called, sessions))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from benchmarks.common import each_kept, prepared_rig
+from benchmarks.common import each_kept, prepared_rig, rate
 from benchmarks.gpu.networks import Layer
 from tuner.build.available import unavailable
 from tuner.candidate import Candidate
@@ -26,8 +26,6 @@ from tuner.errors import CandidateError
 from tuner.evaluate.rig import Rig, size_mb
 from tuner.evaluate.rounds import Contender, fresh_round
 from tuner.goal import Goal
-from tuner.measure.scenario import figures
-from tuner.measure.timing import Turns
 from tuner.plugin import Backend, Transform
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.executorch import ExecuTorch
@@ -151,12 +149,6 @@ def side_by_side(rig: Rig, goal: Goal, candidates: Sequence[Candidate]) -> list[
     rows = [{"candidate": candidate.label, **of_it} for candidate, of_it in made.items()]
     print(*rows, sep="\n", flush=True)
     return rows
-
-
-def rate(turns: Turns, goal: Goal, candidate: Candidate) -> float:
-    """The samples a second of a contender in one round."""
-    timing = turns.timings[candidate.key]
-    return figures(goal, timing.wall_ms, candidate, evenness=timing.evenness)[1]
 
 
 def _made(rig: Rig, candidate: Candidate) -> dict[str, Any]:

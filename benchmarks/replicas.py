@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import calls_a_second, prepared_rig, save
+from benchmarks.common import calls_a_second, prepared_rig, rate, save
 from tuner import artifact
 from tuner.candidate import Candidate
 from tuner.evaluate.rig import Rig
 from tuner.evaluate.rounds import Contender, fresh_round
-from tuner.measure.scenario import figures
 from tuner.measure.timing import device_lock
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
@@ -45,17 +44,15 @@ def main() -> None:
 def compared(request: Request, rig: Rig, one: Candidate) -> dict[str, object]:
     """Samples a second of all replicas over those of one session, and of a user's threads over what was timed."""
     several = replace(one, replicas=rig.target.cores)
-    contenders = {"one": Contender(one), "several": Contender(several)}
+    contenders = {candidate.key: Contender(candidate) for candidate in (one, several)}
     gains, through_the_pool = [], []
     for _ in range(ROUNDS):
         turns = fresh_round(rig, contenders)
         for error in turns.failures.values():
             raise error
-        _, slower = figures(request.goal, turns.timings["one"].wall_ms, one)
-        together = turns.timings["several"]
-        _, rate = figures(request.goal, together.wall_ms, several, evenness=together.evenness)
-        gains.append(rate / slower)
-        through_the_pool.append(called(rig, several) / rate)
+        together = rate(turns, request.goal, several)
+        gains.append(together / rate(turns, request.goal, one))
+        through_the_pool.append(called(rig, several) / together)
     return {"candidate": one.label, "gain": spread(gains), "called_over_timed": spread(through_the_pool)}
 
 

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import each_kept, prepared_rig
-from benchmarks.compilers import WORKLOADS, rate
+from benchmarks.common import each_kept, prepared_rig, rate
+from benchmarks.compilers import WORKLOADS
 from tuner.candidate import Candidate
 from tuner.decide.int8_time import operator_times
 from tuner.evaluate.rig import Rig

@@ -1,5 +1,6 @@
 """What goes into a model: names, shapes and dtypes of its inputs, and where their batch stands."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,3 +77,8 @@ class Shape:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Shape":
         return cls(tuple(map(TensorSpec.from_json, value["inputs"])), value["calls"])
+
+
+def samples_in(batch: Arrays, specs: Sequence[TensorSpec]) -> int:
+    """How many samples a batch has, as the model takes it; 1 where no input has an axis for them."""
+    return next((batch[spec.name].shape[spec.batch_axis] for spec in specs if spec.batch_axis is not None), 1)

@@ -18,7 +18,7 @@ from tuner.operators import OperatorTime, kind_of
 from tuner.plugin import Backend, Native, Session, later, missing
 from tuner.system.fields import AtLeast
 from tuner.target import Target
-from tuner.tensors import Arrays, TensorSpec
+from tuner.tensors import Arrays, TensorSpec, samples_in
 
 _LEVELS = {
     "all": "ORT_ENABLE_ALL",
@@ -103,8 +103,7 @@ class OnnxRuntime(Backend):
 
         if list(target.onnxruntime_providers) != ["CPUExecutionProvider"]:
             return []  # what others launch goes on behind the clock
-        size = next((batch[s.name].shape[s.batch_axis] for s in inputs if s.batch_axis is not None), 1)
-        options = self._options(size, target.cores)
+        options = self._options(samples_in(batch, inputs), target.cores)
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as scratch:
             options.profile_file_prefix = str(Path(scratch) / "profile")

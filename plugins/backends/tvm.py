@@ -45,7 +45,7 @@ from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.system.fields import AtLeast
 from tuner.system.said import last_line
 from tuner.target import Target
-from tuner.tensors import Arrays, TensorSpec
+from tuner.tensors import Arrays, TensorSpec, samples_in
 
 _LIBRARY, _OBJECTS = "model.so", "model.tar"
 _OF_TUNING = ("strategy", "cost_model", "budget")
@@ -172,8 +172,8 @@ class TVM(Backend):
     ) -> list[OperatorTime]:
         if not target.hardware.host:
             return []  # what others launch goes on behind the clock
-        size = next((batch[s.name].shape[s.batch_axis] for s in inputs if s.batch_axis is not None), 1)
-        return kernel_times(*virtual_machine(import_tvm(target.cores), *_compiled(folder, inputs), size, "cpu"), batch)
+        tvm, size = import_tvm(target.cores), samples_in(batch, inputs)
+        return kernel_times(*virtual_machine(tvm, *_compiled(folder, inputs), size, "cpu"), batch)
 
     def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
         threads = "" if target.hardware.far else f'os.environ.setdefault("TVM_NUM_THREADS", "{target.cores}")\n'

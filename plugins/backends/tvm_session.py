@@ -24,10 +24,17 @@ class TvmSession(Session):
         self._main, self._buffers = main, buffers
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+        self._fill(inputs)
+        result = self._main(*self._buffers.values())
+        return [self._copied(output) for output in ([result] if hasattr(result, "numpy") else result)]
+
+    def _fill(self, inputs: Arrays) -> None:
         for name, buffer in self._buffers.items():
             buffer.copyfrom(inputs[name])
-        result = self._main(*self._buffers.values())
-        return [output.numpy() for output in ([result] if hasattr(result, "numpy") else result)]
+
+    def _copied(self, output: Any) -> NDArray[Any]:
+        array: NDArray[Any] = output.numpy()
+        return array
 
 
 class HostSession(TvmSession):
@@ -39,12 +46,12 @@ class HostSession(TvmSession):
         # not the arrays themselves: kernels want addresses that are multiples of 64
         self._arrays = {name: np.from_dlpack(buffer) for name, buffer in buffers.items()}
 
-    def run(self, inputs: Arrays) -> list[NDArray[Any]]:
+    def _fill(self, inputs: Arrays) -> None:
         for name, array in self._arrays.items():
             array[...] = inputs[name]
-        result = self._main(*self._buffers.values())
-        # copies: what the graph returns may be one of its constants, or an input
-        return [np.array(np.from_dlpack(output)) for output in ([result] if hasattr(result, "numpy") else result)]
+
+    def _copied(self, output: Any) -> NDArray[Any]:
+        return np.array(np.from_dlpack(output))  # what the graph returns may be one of its constants, or an input
 
 
 def virtual_machine(
@@ -76,8 +83,8 @@ def kernel_times(vm: Any, buffers: dict[str, Any], batch: Arrays) -> list[Operat
     for _ in range(_WARM_UP + _PROFILED):
         calls.append([])
         session.run(batch)
-    seconds = np.median([[second for _, _, second in call] for call in calls[_WARM_UP:]], axis=0)
-    return [_operator_time(name, dtype, 1e3 * ms) for (name, dtype, _), ms in zip(calls[-1], seconds, strict=True)]
+    ms = 1e3 * np.median([[seconds for _, _, seconds in call] for call in calls[_WARM_UP:]], axis=0)
+    return [_operator_time(name, dtype, taken) for (name, dtype, _), taken in zip(calls[-1], ms, strict=True)]
 
 
 def _operator_time(name: str, dtype: str, ms: float) -> OperatorTime:

@@ -46,16 +46,16 @@ def about_gain(
 def _nearest(tuned: Sequence[Outcome], as_it_came: float | None, goal: Goal) -> str:
     """Which of those that lost too much, and would have gained enough, lost least. `as_it_came` are the samples per
     second of the best untuned runtime in its own trial."""
-    would: list[tuple[float, float, str]] = []
+    would: list[tuple[float, float, str]] = []  # what it loses, how many times as fast it is, its label
     for outcome in tuned:
         rate, drop = outcome.measurement.throughput_normalised, outcome.measurement.accuracy_drop
         broken = {name for name, value in goal.violations(outcome.measurement).items() if value > 0}
         if as_it_came and rate and drop and broken == {"accuracy_drop"} and rate >= LITTLE * as_it_came:
-            would.append((drop, -rate / as_it_came, outcome.candidate.label))
+            would.append((drop, rate / as_it_came, outcome.candidate.label))
     if not would:
         return ""
-    drop, slowness, label = min(would)
-    return f"; the nearest is {label}, {-slowness:.1f}× as fast in its trial, which loses {drop:.4f}"
+    drop, times, label = min(would, key=lambda each: (each[0], -each[1]))
+    return f"; the nearest is {label}, {times:.1f}× as fast in its trial, which loses {drop:.4f}"
 
 
 def _end(outcome: Outcome, goal: Goal) -> str:
