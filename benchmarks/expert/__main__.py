@@ -1,13 +1,14 @@
 """This tuner against what an expert gets by hand: int8 with NNCF's accuracy control, run by OpenVINO, and with ONNX
-Runtime's own tools, each at its best batch size and number of sessions, at the same loss; and against the float model
-as OpenVINO runs it by default (in bf16 where the processor has that) and as ONNX Runtime does.
+Runtime's own tools; against what Microsoft Olive finds in the wall time that the tuner took; and against the float
+model as OpenVINO runs it by default (in bf16 where the processor has that) and as ONNX Runtime does. Each runs at its
+best batch size and number of sessions, at the same loss. Nobody prunes.
 
-    python -m benchmarks.expert [--models ocr_direction,nudenet] [--minutes 5]
+    python -m benchmarks.expert [--models ocr_direction,nudenet] [--minutes 3]
 
-The models are those of `benchmarks.real` that are ONNX files. The experts' scripts have as many samples as the tuner,
-and their time is told. Loss is measured by likeness.py, which knows nothing of the tuner, on the same samples for all;
-speed by contender.py, in turns. Leave the machine alone meanwhile. Results are kept in benchmarks/results/expert.json,
-model by model. Neural Compressor is not among them yet.
+The models are those of `benchmarks.real`. All have as many samples as the tuner, and their time is told. Loss is
+measured by likeness.py, which knows nothing of the tuner, on the same samples for all; speed by contender.py, in turns.
+Leave the machine alone meanwhile: 15 to 30 minutes a model. Results are kept in benchmarks/results/expert.json, model
+by model. Neural Compressor is not among them.
 """
 
 import argparse
@@ -25,45 +26,50 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ROOT, each_kept, studied
+from benchmarks.common import ROOT, each_kept, studied, unjudged_rig
 from benchmarks.expert.likeness import likeness
+from benchmarks.olive.__main__ import ROLES, environment
 from benchmarks.real.__main__ import LIMITS
 from benchmarks.real.models import REAL
+from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
 
 LIMIT = 0.01
-EXPERTS = {"nncf": ("nncf_control", "model.xml", "openvino"), "onnxruntime": ("ort_tools", "model.onnx", "onnxruntime")}
+EXPERTS = {
+    "nncf": ("nncf_control", "model.xml", "openvino"),
+    "onnxruntime": ("ort_tools", "model.onnx", "onnxruntime"),
+    "olive": ("olive_search", "model.onnx", "onnxruntime"),
+}
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS, TURN_S = 6, 1.5
 MOST_S = 1800.0  # of an expert's script
-BUNDLED = ("minilm", "efficientnet_lite0")  # no ONNX file
 Shape = tuple[int, int]  # batch size, sessions
 
 
 def main() -> None:
-    files = [name for name in REAL if name not in BUNDLED]
     parser = argparse.ArgumentParser(prog="benchmarks.expert")
-    parser.add_argument("--models", default=",".join(files), help=f"some of {','.join(files)}")
-    parser.add_argument("--minutes", type=float, default=5, help="of searching, for each model")
+    parser.add_argument("--models", default=",".join(REAL), help=f"some of {','.join(REAL)}")
+    parser.add_argument("--minutes", type=float, default=3, help="of searching, for each model")
     arguments = parser.parse_args()
+    environment()
     each_kept("expert", arguments.models.split(","), partial(compared, arguments.minutes))
 
 
 def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
     """What each took, and how many samples a second the tuner's champion answers for one of theirs."""
     arguments = REAL[name](folder)
-    (model,) = (argument.partition("=")[2] for argument in arguments if argument.startswith("model.path="))
-    data = shared(folder)
+    model, data = given(arguments, folder)
     start = time.monotonic()
     result = studied("expert", folder, [*arguments, *LIMITS, f"timeout_s={60 * minutes:g}"])
     seconds = {"tuner": round(time.monotonic() - start)}
     sides = {"tuner": ("tuner", folder / "out/expert/champion")}
-    sides |= {"float": ("onnxruntime", Path(model)), "openvino": ("openvino", Path(model))}
+    sides |= {"float": ("onnxruntime", model), "openvino": ("openvino", model)}
     failed: dict[str, str] = {}
     for expert, (script, made, kind) in EXPERTS.items():
         out = folder / expert
         out.mkdir()
         start = time.monotonic()
-        command = [sys.executable, "-m", f"benchmarks.expert.{script}", model, str(data), str(out), str(LIMIT)]
+        limits = [str(LIMIT), *([str(seconds["tuner"])] if expert == "olive" else [])]
+        command = [sys.executable, "-m", f"benchmarks.expert.{script}", str(model), str(data), str(out), *limits]
         with (folder / f"{expert}.log").open("w") as log:
             try:
                 subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True, timeout=MOST_S)
@@ -80,8 +86,27 @@ def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def shared(folder: Path) -> Path:
-    """The samples as the experts take them: the last fifth calibrates, as many as the tuner holds out."""
+def given(arguments: list[str], folder: Path) -> tuple[Path, Path]:
+    """The float model as an ONNX file, and the samples that the tuner has (`ROLE:INPUT`), as the others take them."""
+    for argument in arguments:
+        if argument.startswith("model.path="):
+            return Path(argument.partition("=")[2]), held_out(folder)
+    # noticed by no study: the tuner's cache is another
+    _, rig = unjudged_rig(folder / "scratch", *arguments, f"cache_dir={folder / 'scratch-cache'}")
+    source = rig.prepared.source
+    TorchToOnnx().convert(source.model, folder)
+    parts: dict[str, Any] = {}
+    for role in ROLES:
+        samples = source.dataset.load(role)
+        assert samples is not None
+        rows = [samples[i][0] for i in range(len(samples))]
+        parts |= {f"{role}:{name}": np.stack([row[name] for row in rows]) for name in rows[0]}
+    np.savez(folder / "shared.npz", **parts)
+    return folder / "model.onnx", folder / "shared.npz"
+
+
+def held_out(folder: Path) -> Path:
+    """Of the samples the last fifth calibrates, as many as the tuner holds out."""
     arrays = np.load(folder / "eval.npz")
     parts: dict[str, Any] = {}
     for name in arrays.files:

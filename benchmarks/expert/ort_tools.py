@@ -41,12 +41,9 @@ class Reader(CalibrationDataReader):
 
 def main(model: str, data: str, out: str, limit: str) -> None:
     folder, arrays = Path(out), np.load(data)
-    raised, prepared = folder / "raised.onnx", folder / "prepared.onnx"
-    proto = onnx.load(model)
-    if min(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")) < OPSET:
-        proto = onnx.version_converter.convert_version(proto, OPSET)
-    onnx.save(proto, raised)
-    quant_pre_process(raised, prepared, skip_symbolic_shape=True)
+    graph, prepared = folder / "raised.onnx", folder / "prepared.onnx"
+    raised(model, graph)
+    quant_pre_process(graph, prepared, skip_symbolic_shape=True)
     names = [node.name for node in onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).get_inputs()]
 
     def samples(role: str) -> list[dict[str, Any]]:
@@ -81,6 +78,14 @@ def main(model: str, data: str, out: str, limit: str) -> None:
         if len(skipped) >= len(ranked):
             raise SystemExit("no layer bears int8")
         skipped = ranked[: max(1, 2 * len(skipped))]
+
+
+def raised(model: str, graph: Path) -> None:
+    """Writes the model with an opset that has a scale for each channel."""
+    proto = onnx.load(model)
+    if min(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")) < OPSET:
+        proto = onnx.version_converter.convert_version(proto, OPSET)
+    onnx.save(proto, graph)
 
 
 def most_different(plain: Path, quantized: Path, samples: list[dict[str, Any]]) -> list[str]:
