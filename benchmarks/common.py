@@ -186,6 +186,18 @@ def studied(benchmark: str, folder: Path, arguments: Sequence[str]) -> dict[str,
     return result
 
 
+def environment(folder: Path, *installs: Sequence[str]) -> Path:
+    """The Python of somebody else's environment in that folder: made once, by these calls of `pip install` in turn."""
+    python, made = folder / "bin/python", folder / "made"
+    if not made.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        for arguments in installs:
+            command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+            subprocess.run(command, check=True)
+        made.touch()
+    return python
+
+
 def machine() -> str:
     return f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
 

@@ -2,12 +2,15 @@
 to compile (what it converts the model to for the first time included), how large what it makes is.
 
     python -m benchmarks.compilers [workload …]     hours for all of them; `digits_cnn` alone takes minutes
+    python -m benchmarks.compilers tables           those of docs/compilers.md, of what is kept
 
 All are timed side by side, in rounds of fresh processes. What a compiler cannot take is in the result, as its
 sentence. One whose Python environment is not kept (`tune doctor --install NAME`) says so. The figures of a workload are
 kept as soon as it is through.
 """
 
+import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from benchmarks.common import each_kept, prepared_rig, rate
+from benchmarks.common import RESULTS, each_kept, prepared_rig, rate
 from benchmarks.gpu.networks import Layer
 from tuner.build.available import unavailable
 from tuner.candidate import Candidate
@@ -110,7 +113,44 @@ def _convolution(before: int, after: int, kernel: int, stride: int = 1, groups: 
 
 
 def main(names: Sequence[str]) -> None:
-    each_kept("compilers", names or WORKLOADS, compared, under="workloads")
+    if list(names) == ["tables"]:
+        kept = json.loads((RESULTS / "compilers.json").read_text())["workloads"]
+        print(*(table(name, kept[name]) for name in WORKLOADS if name in kept), sep="\n\n")
+    else:
+        each_kept("compilers", names or WORKLOADS, compared, under="workloads")
+
+
+def table(name: str, kept: dict[str, Any]) -> str:
+    """In Markdown: a row for each compiler, a column for each batch size and number of replicas."""
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in kept["candidates"]:
+        compiler, batch, *replicas = re.split(r" · (?=b\d+$|b\d+ · ×|×)", entry["candidate"])
+        rows.setdefault(compiler, {})[" · ".join((batch.replace("b", "batch "), *replicas))] = entry
+    columns = list(next(iter(rows.values())))
+    lines = [
+        f"`{name}`, {kept['date']}, {kept['machine']}:",
+        "",
+        f"| | {' | '.join(columns)} | compiles in, s | MB |",
+        f"|---|{'---:|' * (len(columns) + 2)}",
+    ]
+    for compiler, entries in rows.items():
+        made = [entry for entry in entries.values() if "compile_s" in entry]
+        cells = [_cell(entries[column]) for column in columns]
+        seconds = [f"{bound(entry['compile_s'] for entry in made):g}" for bound in (min, max)] if made else ["–"]
+        size = f"{max(entry['size_mb'] for entry in made):.3g}" if made else "–"
+        lines.append(f"| {compiler} | {' | '.join(cells)} | {' to '.join(seconds)} | {size} |")
+    refusals = {
+        entry["refused"]: compiler
+        for compiler, entries in rows.items()
+        for entry in entries.values()
+        if "refused" in entry
+    }
+    return "\n".join([*lines, *(f"\n{compiler}: {reason}" for reason, compiler in refusals.items())])
+
+
+def _cell(entry: dict[str, Any]) -> str:
+    """Times the samples a second of ONNX Runtime in float32, times those of torch eager."""
+    return "–" if "refused" in entry else f"{entry['over_onnxruntime']:.2f}, {entry['over_eager']:.1f}"
 
 
 def compared(name: str, scratch: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""This tuner against what an expert gets by hand: int8 with NNCF's accuracy control, run by OpenVINO, and with ONNX
-Runtime's own tools; against what Microsoft Olive finds in the wall time that the tuner took; and against the float
-model as OpenVINO runs it by default (in bf16 where the processor has that) and as ONNX Runtime does. Each runs at its
-best batch size and number of sessions, at the same loss. Nobody prunes.
+"""This tuner against what an expert gets by hand: int8 with NNCF's accuracy control, run by OpenVINO, with ONNX
+Runtime's own tools, and with Intel's Neural Compressor; against what Microsoft Olive finds in the wall time that the
+tuner took; and against the float model as OpenVINO runs it by default (in bf16 where the processor has that) and as
+ONNX Runtime does. Each runs at its best batch size and number of sessions, at the same loss. Nobody prunes.
 
     python -m benchmarks.expert [--models ocr_direction,nudenet] [--minutes 3]
 
 The models are those of `benchmarks.real`. All have as many samples as the tuner, and their time is told. Loss is
 measured by likeness.py, which knows nothing of the tuner, on the same samples for all; speed by contender.py, in turns.
 Leave the machine alone meanwhile: 15 to 30 minutes a model. Results are kept in benchmarks/results/expert.json, model
-by model. Neural Compressor is not among them.
+by model.
 """
 
 import argparse
@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import ROOT, each_kept, studied, unjudged_rig
+from benchmarks.expert import neural_compressor
 from benchmarks.expert.likeness import likeness
-from benchmarks.olive.__main__ import ROLES, environment
+from benchmarks.olive.__main__ import ROLES, made
 from benchmarks.real.__main__ import LIMITS
 from benchmarks.real.models import REAL
 from tuner.plugins.conversions.torch_to_onnx import TorchToOnnx
@@ -37,11 +38,12 @@ LIMIT = 0.01
 EXPERTS = {
     "nncf": ("nncf_control", "model.xml", "openvino"),
     "onnxruntime": ("ort_tools", "model.onnx", "onnxruntime"),
+    "neural_compressor": ("neural_compressor", "model.onnx", "onnxruntime"),
     "olive": ("olive_search", "model.onnx", "onnxruntime"),
 }
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS, TURN_S = 6, 1.5
-MOST_S = 1800.0  # of an expert's script
+MOST_S = 900.0  # of an expert's script
 Shape = tuple[int, int]  # batch size, sessions
 
 
@@ -50,7 +52,8 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(REAL), help=f"some of {','.join(REAL)}")
     parser.add_argument("--minutes", type=float, default=3, help="of searching, for each model")
     arguments = parser.parse_args()
-    environment()
+    made()
+    neural_compressor.python()
     each_kept("expert", arguments.models.split(","), partial(compared, arguments.minutes))
 
 
@@ -64,7 +67,7 @@ def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
     sides = {"tuner": ("tuner", folder / "out/expert/champion")}
     sides |= {"float": ("onnxruntime", model), "openvino": ("openvino", model)}
     failed: dict[str, str] = {}
-    for expert, (script, made, kind) in EXPERTS.items():
+    for expert, (script, file, kind) in EXPERTS.items():
         out = folder / expert
         out.mkdir()
         start = time.monotonic()
@@ -73,9 +76,10 @@ def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
         with (folder / f"{expert}.log").open("w") as log:
             try:
                 subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True, timeout=MOST_S)
-                sides[expert] = kind, out / made
+                sides[expert] = kind, out / file
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-                failed[expert] = f"{error}: {(folder / f'{expert}.log').read_text().strip().splitlines()[-1][:200]}"
+                said = (folder / f"{expert}.log").read_text().strip().splitlines()
+                failed[expert] = "; ".join([str(error).rpartition("] ")[2] or str(error), *said[-1:]])[:300]
         seconds[expert] = round(time.monotonic() - start)
     return {
         "seconds": seconds,

@@ -21,7 +21,7 @@ from benchmarks.expert.likeness import likeness
 def main(model: str, data: str, out: str, limit: str) -> None:
     graph = openvino.Core().read_model(model)
     names = [node.get_any_name() for node in graph.inputs]
-    arrays = np.load(data)
+    arrays = dict(np.load(data))
 
     def samples(role: str) -> list[dict[str, Any]]:
         count = len(arrays[f"{role}:{names[0]}"])

@@ -40,7 +40,7 @@ class Reader(CalibrationDataReader):
 
 
 def main(model: str, data: str, out: str, limit: str) -> None:
-    folder, arrays = Path(out), np.load(data)
+    folder, arrays = Path(out), dict(np.load(data))
     graph, prepared = folder / "raised.onnx", folder / "prepared.onnx"
     raised(model, graph)
     quant_pre_process(graph, prepared, skip_symbolic_shape=True)
@@ -81,10 +81,11 @@ def main(model: str, data: str, out: str, limit: str) -> None:
 
 
 def raised(model: str, graph: Path) -> None:
-    """Writes the model with an opset that has a scale for each channel."""
+    """Writes the model with an opset that has a scale for each channel, as an older ONNX Runtime reads it too."""
     proto = onnx.load(model)
     if min(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")) < OPSET:
         proto = onnx.version_converter.convert_version(proto, OPSET)
+    proto.ir_version = min(proto.ir_version, 10)
     onnx.save(proto, graph)
 
 

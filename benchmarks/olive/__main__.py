@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, prepared_rig, save
+from benchmarks.common import RESULTS, environment, prepared_rig, save
 from tuner.dataset import Role
 
 ROOT = Path(__file__).parents[2]
@@ -247,18 +247,13 @@ def duel(ours: Path, peer: Path, peer_batch: int, given: Path) -> dict[str, Any]
     }
 
 
-def environment() -> None:
-    """Olive's own, made once."""
-    if (PYTHON.parent / "olive").exists():
-        return
-    subprocess.run([sys.executable, "-m", "venv", str(PYTHON.parents[1])], check=True)
-    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "torch==2.13.0"], check=True)
-    subprocess.run([*install, "--requirement", str(PEER / "requirements.txt")], check=True)
+def made() -> None:
+    """Olive's own environment; torch alone first: its CPU build."""
+    environment(PYTHON.parents[1], ["torch==2.13.0"], ["--requirement", str(PEER / "requirements.txt")])
 
 
 def main(arguments: list[str]) -> None:
-    environment()
+    made()
     file = RESULTS / "olive.json"
     figures = json.loads(file.read_text())["workloads"] if file.exists() else {}
     for workload in [a for a in arguments if a != "time"] or LATENCY_MS:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 sys.path.insert(0, str(Path.cwd()))
 
-DATA = np.load("data.npz")
+DATA = dict(np.load("data.npz"))
 
 
 def samples(role: str) -> list[dict[str, Any]]:
