@@ -1,6 +1,7 @@
 """AOTInductor: torch's own compiler, which writes C++ (Triton on a GPU) and packs the result as a .pt2 file."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -93,7 +94,9 @@ class Inductor(Backend):
         import torch._inductor
 
         torch.set_num_threads(target.cores)
-        compiled = torch._inductor.aoti_load_package(str(folder / _PACKAGE))
+        # a GPU's kernels are read when they are first called
+        with _unpacked_for_now() if target.hardware.host else contextlib.nullcontext():
+            compiled = torch._inductor.aoti_load_package(str(folder / _PACKAGE))
         return TorchSession(compiled, [spec.name for spec in inputs], self.precision, target)
 
     def loader(self, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> str | None:
@@ -113,6 +116,22 @@ def run(inputs):
     outputs = [leaf.cpu() for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
     return [(o.float() if o.is_floating_point() else o).numpy() for o in outputs]
 """
+
+
+@contextlib.contextmanager
+def _unpacked_for_now() -> Iterator[None]:
+    """torch unpacks a package into the temporary directory, and takes that away when the process ends by itself. A
+    worker is killed; what it loaded stays in memory."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="inductor-") as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
 
 
 @contextlib.contextmanager

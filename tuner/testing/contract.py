@@ -9,8 +9,11 @@ asked of a plugin, test by test.
 """
 
 import dataclasses
+import getpass
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,7 +37,7 @@ from tuner.tensors import Arrays
 from tuner.testing import networks
 from tuner.testing.networks import IMAGE, PAIR, Patterns, Shelf
 from tuner.testing.variants import fitting, others, plain, unfitting, variants
-from tuner.testing.workbench import TARGET, applied, loaded, modules, need, runner, taken
+from tuner.testing.workbench import LOADING, TARGET, applied, loaded, modules, need, runner, taken
 
 __all__ = [
     "built",
@@ -60,6 +63,8 @@ ERROR = {"f32": 1e-3, "bf16": 3e-2, "f16": 1e-2}  # of outputs, relative to the 
 ACCURACY_DROP = 0.05
 HEAVY = {"optuna", "mlflow", "hydra", "onnx", "nncf", "torch_pruning", "torch"}
 """Modules that an artifact is not to load, unless they are among its backend's own libraries."""
+SHARED = {".ses", f"torchinductor_{getpass.getuser()}"}
+"""What ONNX Runtime and torch keep in the temporary directory, once for all processes."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -211,33 +216,6 @@ def test_a_backend_takes_inputs_by_name_and_a_batch_of_one(
     np.testing.assert_allclose(total, expected["total"], rtol=1e-3, atol=1e-3)
 
 
-LOAD = """
-import json, site, sys
-[site.addsitedir(place) for place in json.loads(sys.argv[3])]  # with .pth files: an editable install is nothing else
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
-import numpy
-from tuner.plugin import Backend
-from tuner.system.loader import build
-from tuner.target import Target
-from tuner.tensors import TensorSpec
-folder, spec, target = Path(sys.argv[1]), json.loads(sys.argv[2]), Target.from_json(json.loads(sys.argv[4]))
-backend = build(spec, Backend, "backend")
-specs = (TensorSpec("image", (1, 8, 8), "float32"),)
-session = backend.load(folder, specs, 3, target)
-assert session.run({"image": numpy.zeros((3, 1, 8, 8), "float32")})[0].shape[0] == 3
-batches = numpy.random.default_rng(0).random((8, 3, 1, 8, 8), "float32")
-alone = [session.run({"image": batch})[0].copy() for batch in batches]
-def difference(replica):
-    return float(max(numpy.abs(replica.run({"image": b})[0] - a).max() for b, a in zip(batches, alone)))
-count = 2 if target.hardware.host else 1
-replicas = backend.load_replicas(folder, specs, 3, replace(target, threads=count), count)
-assert max(ThreadPoolExecutor(2).map(difference, replicas)) < 1e-2
-print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
-"""
-
-
 def test_an_artifact_loads_in_a_clean_process(
     backend_kind: type[Backend], net: Shelf, built: dict[Backend, Path], tmp_path: Path
 ) -> None:
@@ -246,12 +224,20 @@ def test_an_artifact_loads_in_a_clean_process(
     if backend not in built:
         loaded(backend, taken(net, backend.accepts), 3, tmp_path)
     moved = built.pop(backend, tmp_path / "artifact").rename(tmp_path / "moved")
+    (temporary := tmp_path / "temporary").mkdir()
     arguments = [str(moved), *map(json.dumps, (encode(backend), sys.path, dataclasses.asdict(TARGET)))]
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", LOADING, *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert not set(json.loads(done.stdout.splitlines()[-1])) & HEAVY - modules(backend_kind.libraries)
+    assert {path.name for path in temporary.iterdir()} <= SHARED
 
 
 # --- transforms

@@ -22,6 +22,34 @@ from tuner.target import Target
 from tuner.testing.networks import Patterns, Shelf
 from tuner.testing.variants import plain
 
+LOADING = """
+import json, os, signal, site, sys
+[site.addsitedir(place) for place in json.loads(sys.argv[3])]  # with .pth files: an editable install is nothing else
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+import numpy
+from tuner.plugin import Backend
+from tuner.system.loader import build
+from tuner.target import Target
+from tuner.tensors import TensorSpec
+folder, spec, target = Path(sys.argv[1]), json.loads(sys.argv[2]), Target.from_json(json.loads(sys.argv[4]))
+backend = build(spec, Backend, "backend")
+specs = (TensorSpec("image", (1, 8, 8), "float32"),)
+session = backend.load(folder, specs, 3, target)
+assert session.run({"image": numpy.zeros((3, 1, 8, 8), "float32")})[0].shape[0] == 3
+batches = numpy.random.default_rng(0).random((8, 3, 1, 8, 8), "float32")
+alone = [session.run({"image": batch})[0].copy() for batch in batches]
+def difference(replica):
+    return float(max(numpy.abs(replica.run({"image": b})[0] - a).max() for b, a in zip(batches, alone)))
+count = 2 if target.hardware.host else 1
+replicas = backend.load_replicas(folder, specs, 3, replace(target, threads=count), count)
+assert max(ThreadPoolExecutor(2).map(difference, replicas)) < 1e-2
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""What a process does that loads an artifact, runs it, and is killed as workers are: `FOLDER BACKEND PATH TARGET`."""
+
 
 def _target() -> Target:
     name = os.environ.get("CONTRACT_TARGET")
