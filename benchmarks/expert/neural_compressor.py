@@ -30,7 +30,7 @@ def main(model: str, data: str, out: str, limit: str) -> None:
     for script in (HERE / "peer/fit.py", HERE / "likeness.py"):
         shutil.copy(script, folder)
     arguments = [str(folder / "raised.onnx"), data, out, limit]
-    subprocess.run([str(python()), "fit.py", *arguments], cwd=folder, check=True)
+    sys.exit(subprocess.run([str(python()), "fit.py", *arguments], cwd=folder, check=False).returncode)
 
 
 if __name__ == "__main__":
