@@ -63,8 +63,8 @@ ERROR = {"f32": 1e-3, "bf16": 3e-2, "f16": 1e-2}  # of outputs, relative to the 
 ACCURACY_DROP = 0.05
 HEAVY = {"optuna", "mlflow", "hydra", "onnx", "nncf", "torch_pruning", "torch"}
 """Modules that an artifact is not to load, unless they are among its backend's own libraries."""
-SHARED = {".ses", f"torchinductor_{getpass.getuser()}"}
-"""What ONNX Runtime and torch keep in the temporary directory, once for all processes."""
+SHARED = {f"torchinductor_{getpass.getuser()}"}
+"""What torch keeps in the temporary directory, once for all processes."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
