@@ -3,12 +3,13 @@ Runtime's own tools, and with Intel's Neural Compressor; against what Microsoft 
 tuner took; and against the float model as OpenVINO runs it by default (in bf16 where the processor has that) and as
 ONNX Runtime does. Each runs at its best batch size and number of sessions, at the same loss. Nobody prunes.
 
-    python -m benchmarks.expert [--models ocr_direction,nudenet] [--minutes 3]
+    python -m benchmarks.expert [--models ocr_direction,nudenet] [--rivals nncf,olive] [--minutes 3]
 
 The models are those of `benchmarks.real`. All have as many samples as the tuner, and their time is told. Loss is
 measured by likeness.py, which knows nothing of the tuner, on the same samples for all; speed by contender.py, in turns.
 Leave the machine alone meanwhile: 15 to 30 minutes a model. Results are kept in benchmarks/results/expert.json, model
-by model.
+by model; `--into expert_vnni` keeps those apart of a processor that OpenVINO takes for one without AMX, as in
+`benchmarks.real`.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.expert")
     parser.add_argument("--models", default=",".join(REAL), help=f"some of {','.join(REAL)}")
     parser.add_argument("--minutes", type=float, default=3, help="of searching, for each model")
+    parser.add_argument("--rivals", default=",".join(EXPERTS), help=f"some of {','.join(EXPERTS)}")
+    parser.add_argument("--into", default="expert", help="the results' name, such as expert_vnni")
     arguments = parser.parse_args()
     made()
     neural_compressor.python()
-    each_kept("expert", arguments.models.split(","), partial(compared, arguments.minutes))
+    rivals = arguments.rivals.split(",")
+    each_kept(arguments.into, arguments.models.split(","), partial(compared, rivals, arguments.minutes))
 
 
-def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
+def compared(rivals: Sequence[str], minutes: float, name: str, folder: Path) -> dict[str, Any]:
     """What each took, and how many samples a second the tuner's champion answers for one of theirs."""
     arguments = REAL[name](folder)
     model, data = given(arguments, folder)
@@ -67,7 +71,8 @@ def compared(minutes: float, name: str, folder: Path) -> dict[str, Any]:
     sides = {"tuner": ("tuner", folder / "out/expert/champion")}
     sides |= {"float": ("onnxruntime", model), "openvino": ("openvino", model)}
     failed: dict[str, str] = {}
-    for expert, (script, file, kind) in EXPERTS.items():
+    for expert in rivals:
+        script, file, kind = EXPERTS[expert]
         out = folder / expert
         out.mkdir()
         start = time.monotonic()
