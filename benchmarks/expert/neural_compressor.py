@@ -7,8 +7,8 @@ DATA has `calibration:NAME` and `evaluation:NAME` for each input; OUT gets `mode
 its own, which is made once: its script is peer/fit.py.
 """
 
+import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +30,8 @@ def main(model: str, data: str, out: str, limit: str) -> None:
     for script in (HERE / "peer/fit.py", HERE / "likeness.py"):
         shutil.copy(script, folder)
     arguments = [str(folder / "raised.onnx"), data, out, limit]
-    sys.exit(subprocess.run([str(python()), "fit.py", *arguments], cwd=folder, check=False).returncode)
+    os.chdir(folder)
+    os.execv(python(), [str(python()), "fit.py", *arguments])  # who stops this process is to stop that
 
 
 if __name__ == "__main__":
