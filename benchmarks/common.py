@@ -199,7 +199,8 @@ def environment(folder: Path, *installs: Sequence[str]) -> Path:
 
 
 def machine() -> str:
-    return f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
+    cores = len(os.sched_getaffinity(0))
+    return f"{cpu_name()}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def save(name: str, figures: dict[str, Any]) -> None:
