@@ -124,7 +124,7 @@ def table(name: str, kept: dict[str, Any]) -> str:
     """In Markdown: a row for each compiler, a column for each batch size and number of replicas."""
     rows: dict[str, dict[str, Any]] = {}
     for entry in kept["candidates"]:
-        compiler, batch, *replicas = re.split(r" · (?=b\d+$|b\d+ · ×|×)", entry["candidate"])
+        compiler, batch, *replicas = re.split(r" · (?=b\d|×)", entry["candidate"])
         rows.setdefault(compiler, {})[" · ".join((batch.replace("b", "batch "), *replicas))] = entry
     columns = list(next(iter(rows.values())))
     lines = [

@@ -15,20 +15,14 @@ import nncf
 import numpy as np
 import openvino
 
-from benchmarks.expert.likeness import likeness
+from benchmarks.expert.likeness import likeness, samples
 
 
 def main(model: str, data: str, out: str, limit: str) -> None:
     graph = openvino.Core().read_model(model)
-    names = [node.get_any_name() for node in graph.inputs]
-    arrays = dict(np.load(data))
-
-    def samples(role: str) -> list[dict[str, Any]]:
-        count = len(arrays[f"{role}:{names[0]}"])
-        return [{name: arrays[f"{role}:{name}"][i : i + 1] for name in names} for i in range(count)]
-
+    evaluation = samples(data, "evaluation")
     plain = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    right = [[np.array(output) for output in plain(sample).values()] for sample in samples("evaluation")]
+    right = [[np.array(output) for output in plain(sample).values()] for sample in evaluation]
 
     def validated(compiled: Any, dataset: Iterable[Any]) -> tuple[float, None]:
         answers = [[np.array(output) for output in compiled(sample).values()] for sample in dataset]
@@ -36,8 +30,8 @@ def main(model: str, data: str, out: str, limit: str) -> None:
 
     quantized = nncf.quantize_with_accuracy_control(
         graph,
-        calibration_dataset=nncf.Dataset(samples("calibration")),
-        validation_dataset=nncf.Dataset(samples("evaluation")),
+        calibration_dataset=nncf.Dataset(samples(data, "calibration")),
+        validation_dataset=nncf.Dataset(evaluation),
         validation_fn=validated,
         max_drop=float(limit),
         drop_type=nncf.DropType.ABSOLUTE,

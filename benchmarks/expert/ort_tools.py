@@ -24,7 +24,7 @@ from onnxruntime.quantization.qdq_loss_debug import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from benchmarks.expert.likeness import likeness
+from benchmarks.expert.likeness import likeness, samples
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 OPSET = 17  # before 13 there is no scale for each channel
@@ -40,19 +40,15 @@ class Reader(CalibrationDataReader):
 
 
 def main(model: str, data: str, out: str, limit: str) -> None:
-    folder, arrays = Path(out), dict(np.load(data))
+    folder = Path(out)
     graph, prepared = folder / "raised.onnx", folder / "prepared.onnx"
     raised(model, graph)
     quant_pre_process(graph, prepared, skip_symbolic_shape=True)
-    names = [node.name for node in onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).get_inputs()]
-
-    def samples(role: str) -> list[dict[str, Any]]:
-        count = len(arrays[f"{role}:{names[0]}"])
-        return [{name: arrays[f"{role}:{name}"][i : i + 1] for name in names} for i in range(count)]
+    evaluation, calibration = samples(data, "evaluation"), samples(data, "calibration")
 
     def answers(file: Path | str) -> list[list[Any]]:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return [session.run(None, sample) for sample in samples("evaluation")]
+        return [session.run(None, sample) for sample in evaluation]
 
     right, file, skipped = answers(model), folder / "model.onnx", list[str]()
     ranked: list[str] = []
@@ -60,7 +56,7 @@ def main(model: str, data: str, out: str, limit: str) -> None:
         quantize_static(
             prepared,
             file,
-            Reader(samples("calibration")),
+            Reader(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(LAYERS) if skipped else None,
             per_channel=True,
@@ -74,7 +70,7 @@ def main(model: str, data: str, out: str, limit: str) -> None:
         print(f"{len(skipped)} layers in float: {alike:.4f}", flush=True)
         if 1 - alike <= float(limit):
             return
-        ranked = ranked or most_different(prepared, file, samples("calibration")[:LOOKED_AT])
+        ranked = ranked or most_different(prepared, file, calibration[:LOOKED_AT])
         if len(skipped) >= len(ranked):
             raise SystemExit("no layer bears int8")
         skipped = ranked[: max(1, 2 * len(skipped))]

@@ -1,7 +1,6 @@
 """AOTInductor: torch's own compiler, which writes C++ (Triton on a GPU) and packs the result as a .pt2 file."""
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_de
 from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
+from tuner.system.environment import changed
 from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.tensors import TensorSpec
@@ -122,16 +122,8 @@ def run(inputs):
 def _unpacked_for_now() -> Iterator[None]:
     """torch unpacks a package into the temporary directory, and takes that away when the process ends by itself. A
     worker is killed; what it loaded stays in memory."""
-    before = os.environ.get("TMPDIR")
-    with tempfile.TemporaryDirectory(prefix="inductor-") as folder:
-        os.environ["TMPDIR"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["TMPDIR"]
-            else:
-                os.environ["TMPDIR"] = before
+    with tempfile.TemporaryDirectory(prefix="inductor-") as folder, changed({"TMPDIR": folder}):
+        yield
 
 
 @contextlib.contextmanager

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
-from likeness import likeness
+from likeness import likeness, samples
 from neural_compressor import PostTrainingQuantConfig, quantization
 from neural_compressor.config import AccuracyCriterion, TuningCriterion
 
@@ -28,14 +27,7 @@ class Loader:
 
 
 def main(model: str, data: str, out: str, limit: str) -> None:
-    arrays = dict(np.load(data))
-
-    def samples(role: str) -> list[dict[str, Any]]:
-        of_role = {name.partition(":")[2]: array for name, array in arrays.items() if name.startswith(f"{role}:")}
-        count = len(next(iter(of_role.values())))
-        return [{name: array[i : i + 1] for name, array in of_role.items()} for i in range(count)]
-
-    evaluation = samples("evaluation")
+    evaluation = samples(data, "evaluation")
 
     def answers(graph: Any) -> list[list[Any]]:
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -50,7 +42,7 @@ def main(model: str, data: str, out: str, limit: str) -> None:
             accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=float(limit)),
             tuning_criterion=TuningCriterion(max_trials=100),
         ),
-        calib_dataloader=Loader(samples("calibration")),
+        calib_dataloader=Loader(samples(data, "calibration")),
         eval_func=lambda proto: likeness(answers(proto.SerializeToString()), right),
     )
     if tuned is None:
