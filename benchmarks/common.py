@@ -1,5 +1,6 @@
 """What the benchmarks share: a prepared workload to build and time candidates on, and dated results."""
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -150,6 +151,18 @@ def one_core_loaded() -> Iterator[None]:
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """For argparse: names with commas between them, each of which is known."""
+    names = list(known)
+
+    def asked(text: str) -> list[str]:
+        if unknown := [name for name in text.split(",") if name not in names]:
+            raise argparse.ArgumentTypeError(f"no {', '.join(unknown)} among {', '.join(names)}")
+        return text.split(",")
+
+    return asked
 
 
 def each_kept(

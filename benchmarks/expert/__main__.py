@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ROOT, each_kept, studied, unjudged_rig
+from benchmarks.common import ROOT, each_kept, some_of, studied, unjudged_rig
 from benchmarks.expert import neural_compressor
 from benchmarks.expert.likeness import likeness
 from benchmarks.olive.__main__ import ROLES, made
@@ -50,17 +50,16 @@ Shape = tuple[int, int]  # batch size, sessions
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.expert")
-    parser.add_argument("--models", default=",".join(REAL), help=f"some of {','.join(REAL)}")
+    parser.add_argument("--models", type=some_of(REAL), default=list(REAL), help=f"some of {','.join(REAL)}")
     parser.add_argument("--minutes", type=float, default=3, help="of searching, for each model")
-    parser.add_argument("--rivals", default=",".join(EXPERTS), help=f"some of {','.join(EXPERTS)}")
+    parser.add_argument("--rivals", type=some_of(EXPERTS), default=list(EXPERTS), help=f"some of {','.join(EXPERTS)}")
     parser.add_argument("--into", default="expert", help="the results' name, such as expert_vnni")
     arguments = parser.parse_args()
-    rivals = arguments.rivals.split(",")
-    if "olive" in rivals:
+    if "olive" in arguments.rivals:
         made()
-    if "neural_compressor" in rivals:
+    if "neural_compressor" in arguments.rivals:
         neural_compressor.python()  # so that making it is not timed
-    each_kept(arguments.into, arguments.models.split(","), partial(compared, rivals, arguments.minutes))
+    each_kept(arguments.into, arguments.models, partial(compared, arguments.rivals, arguments.minutes))
 
 
 def compared(rivals: Sequence[str], minutes: float, name: str, folder: Path) -> dict[str, Any]:

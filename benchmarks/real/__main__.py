@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import each_kept, studied
+from benchmarks.common import each_kept, some_of, studied
 from benchmarks.real.models import REAL
 
 LIMITS = ("latency_ms=10000", "accuracy_drop=0.01", "search_space.prune=null", "warm_start=false")
@@ -25,18 +25,11 @@ LIMITS = ("latency_ms=10000", "accuracy_drop=0.01", "search_space.prune=null", "
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.real")
-    parser.add_argument("--models", type=_models, default=list(REAL), help=f"some of {','.join(REAL)}")
+    parser.add_argument("--models", type=some_of(REAL), default=list(REAL), help=f"some of {','.join(REAL)}")
     parser.add_argument("--minutes", type=float, default=3, help="of searching, for each model")
     parser.add_argument("--into", default="real", help="the results' name, such as real_vnni")
     arguments = parser.parse_args()
     each_kept(arguments.into, arguments.models, partial(_tuned, arguments.minutes))
-
-
-def _models(names: str) -> list[str]:
-    models = names.split(",")
-    if unknown := [name for name in models if name not in REAL]:
-        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)} among {', '.join(REAL)}")
-    return models
 
 
 def _tuned(minutes: float, name: str, folder: Path) -> dict[str, Any]:
