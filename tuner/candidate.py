@@ -32,8 +32,8 @@ class Candidate:
 
     @property
     def plain(self) -> bool:
-        """The float model in float32."""
-        return self.uncompressed and self.arithmetic == "f32"
+        """The float model in float32, its products in TF32 too: torch and ONNX Runtime take that by themselves."""
+        return self.uncompressed and self.arithmetic in ("f32", "tf32")
 
     @property
     def unquantized(self) -> "Candidate":

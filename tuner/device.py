@@ -142,6 +142,10 @@ class Device(ABC):
         """What may change under an artifact, such as the driver."""
         return {}
 
+    def held_down_s(self, device_name: str | None) -> Mapping[str, float]:
+        """How long it has held its clock down so far, s, by what made it; nothing where it does not tell."""
+        return {}
+
     def facts(self, device_name: str | None) -> Mapping[str, str | float]:
         """What it says of itself now, by name and unit: for the record of a study."""
         return {"name": self.find(device_name), **self.versions()}

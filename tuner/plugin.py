@@ -23,7 +23,8 @@ from tuner.system.said import last_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
-Precision = Literal["f32", "bf16", "f16"]
+Precision = Literal["f32", "tf32", "bf16", "f16"]
+"""Of arithmetic. tf32 keeps tensors in float32, and NVIDIA's tensor cores multiply them rounded to 10 bits."""
 Quantized = Literal["int8", "int4", "f8"]
 _LATER = "later"  # in the metadata of a field
 

@@ -9,7 +9,7 @@ from tuner.errors import RequestError
 from tuner.system.environment import environment
 from tuner.system.machine import cpu_name, instructions
 
-PRECISIONS = ("f32", "bf16", "f16", "f8", "int8", "int4")
+PRECISIONS = ("f32", "tf32", "bf16", "f16", "f8", "int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Target:
     `precisions` are those that it computes in by itself; where it names some, what computes in another is left out.
     `remote` is where a device is that is reached over the network, as its plugin reads it.
     `peak_tflops` by precision (dense, in units of 10^12 multiplies and adds per second) and `memory_gb_s` (10^9 bytes
-    per second) are the maker's figures; where they are not given, a CPU's are measured.
+    per second) are the maker's figures; where they are not given, a CPU's are measured. Makers sell slower models by
+    the same name: where `peak_device_name` is given, the figures are of the device that is called just so.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Target:
     memory_gb_s: float | None = None
     precisions: tuple[str, ...] = ()
     remote: dict[str, str | None] = field(default_factory=dict, hash=False)
+    peak_device_name: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
@@ -77,15 +79,24 @@ class Target:
 
     @property
     def peaks(self) -> Peaks | None:
-        """The peaks that it declares; None where they have to be measured."""
-        if self.memory_gb_s is None or not self.peak_tflops:
+        """The peaks that it declares; None where it declares none of the device that is here."""
+        if self.memory_gb_s is None or not self.peak_tflops or self.peaks_of_another is not None:
             return None
         rates = {precision: tflops * 1e12 for precision, tflops in self.peak_tflops.items()}
         return Peaks(rates, self.memory_gb_s * 1e9, declared=True)
 
+    @property
+    def peaks_of_another(self) -> str | None:
+        """What the device that is here is called, where the declared peaks are of another."""
+        if self.peak_device_name is None:
+            return None
+        found = self.hardware.find(self.device_name)
+        return None if found == self.peak_device_name else found
+
     def runs(self) -> dict[str, Any]:
         """What decides how something is built and runs for it: its fields, less what it can do at best."""
-        left_out = ("peak_tflops", "memory_gb_s", "precisions", *(() if self.hardware.far else ("remote",)))
+        left_out = ["peak_tflops", "memory_gb_s", "peak_device_name", "precisions"]
+        left_out += [] if self.hardware.far else ["remote"]
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     @property
@@ -108,6 +119,15 @@ class Target:
         """The target that `dataclasses.asdict` and JSON made of one."""
         lists = {name: tuple(value.get(name, ())) for name in ("onnxruntime_providers", "precisions")}
         return cls(**{**value, **lists})
+
+    @property
+    def present(self) -> bool:
+        """Whether its device is here."""
+        try:
+            self.check()
+        except RequestError:
+            return False
+        return True
 
     def check(self) -> str:
         """The name of the device found. Called before a study spends anything, and by `tune doctor`.

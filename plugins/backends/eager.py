@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, TorchSession, loaded, no_torch_device
+from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, TorchSession, loaded
+from tuner.forms.torch_device import no_torch_device
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
@@ -31,7 +32,7 @@ class Eager(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        return no_torch_device(target)
+        return no_torch_device(target, self.precision)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         shutil.copyfile(model.path, out / TORCH.file)

@@ -37,6 +37,9 @@ class ExecuTorch(Backend):
     def unavailable(self, target: Target) -> str | None:
         return missing("executorch", "executorch")
 
+    def crosses(self, target: Target) -> str | None:
+        return self.unavailable(target)
+
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         program = exported(model, batch_size, target)
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton, torch_dtype
+from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, torch_dtype
+from tuner.forms.torch_device import no_torch_device, no_triton
 from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
@@ -44,7 +45,7 @@ class Inductor(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        if reason := no_torch_device(target) or no_triton(target):
+        if reason := no_torch_device(target, self.precision) or no_triton(target):
             return reason
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler

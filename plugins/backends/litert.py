@@ -31,6 +31,9 @@ class LiteRT(Backend):
     def unavailable(self, target: Target) -> str | None:
         return missing("ai_edge_litert", "ai-edge-litert")
 
+    def crosses(self, target: Target) -> str | None:
+        return self.unavailable(target)
+
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         program = exported(model, batch_size, target)
         import litert_torch

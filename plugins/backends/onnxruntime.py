@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +15,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, Layout, copy
 from tuner.model import Form, Model
 from tuner.operators import OperatorTime, kind_of
-from tuner.plugin import Backend, Native, Session, later, missing
+from tuner.plugin import Backend, Native, Precision, Session, later, missing
 from tuner.system.fields import AtLeast
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec, samples_in
@@ -28,6 +28,14 @@ _LEVELS = {
 }
 _WARM_UP, _PROFILED = 3, 15  # calls
 _KERNEL = "_kernel_time"  # behind a node's name, where the profiler notes how long it ran
+_CUDA = "CUDAExecutionProvider"
+_PACKAGES = {  # one of them at a time: all bring the same module
+    _CUDA: "onnxruntime-gpu",
+    "TensorrtExecutionProvider": "onnxruntime-gpu",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+    "QNNExecutionProvider": "onnxruntime-qnn",
+    "MIGraphXExecutionProvider": "onnxruntime-migraphx",
+}
 _CONVERSIONS = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Transpose", "ReorderInput", "ReorderOutput", "Cast",
 )  # fmt: skip
@@ -41,7 +49,7 @@ class OnnxRuntime(Backend):
     operators that do not need one another side by side, a thread each, where else all threads share one operator.
     Without `arena` memory is asked of the system for every call, and without `spinning` threads sleep as soon as there
     is no work: slower alone, kinder to others. `threads` is the most that a session has, where that is fewer than its
-    cores: a call of microseconds is not worth sharing.
+    cores: a call of microseconds is not worth sharing. `tf32` lets CUDA's provider multiply float32 in TF32.
     """
 
     graph: Literal["all", "extended", "basic", "disabled"] = later("all")
@@ -49,6 +57,7 @@ class OnnxRuntime(Backend):
     arena: bool = later(True)
     spinning: bool = later(True)
     threads: Annotated[int, AtLeast(1)] | None = later(None)
+    tf32: bool = later(False)
 
     variable: ClassVar[bool] = True
     accepts: ClassVar[tuple[Form, ...]] = (ONNX,)
@@ -58,25 +67,34 @@ class OnnxRuntime(Backend):
     def label(self) -> str:
         level = [*_LEVELS][::-1].index(self.graph)  # as ONNX Runtime numbers them: "-extended" would be too long
         marks = {f"-g{level}": self.graph != "all", "-par": self.parallel, "-noarena": not self.arena}
-        marks |= {"-nospin": not self.spinning, f"-{self.threads}t": self.threads is not None}
+        marks |= {"-nospin": not self.spinning, f"-{self.threads}t": self.threads is not None, "-tf32": self.tf32}
         return "onnxruntime" + "".join(mark for mark, shown in marks.items() if shown)
+
+    @property
+    def arithmetic(self) -> Precision:
+        return "tf32" if self.tf32 else "f32"
 
     def unavailable(self, target: Target) -> str | None:
         if reason := missing("onnxruntime"):
             return reason
         import onnxruntime
 
-        if not target.hardware.host and set(target.onnxruntime_providers) <= {"CPUExecutionProvider"}:
-            return (
-                f"target={target.name} lists only the CPU; put its device's in target.onnxruntime_providers "
-                "(CUDAExecutionProvider for NVIDIA)"
-            )
+        if reason := self.crosses(target):
+            return reason
         if lacking := set(target.onnxruntime_providers) - set(onnxruntime.get_available_providers()):
-            return f"this build of onnxruntime lacks {', '.join(sorted(lacking))}; pip install onnxruntime-gpu"
+            return f"this build of onnxruntime lacks {', '.join(sorted(lacking))}; {_mend(lacking)}"
         return None
 
     def crosses(self, target: Target) -> str | None:
-        return None  # the graph is compiled where it is loaded
+        """The graph is compiled where it is loaded."""
+        if self.tf32 and _CUDA not in target.onnxruntime_providers:
+            return f"{self.label}: tf32 is an option of {_CUDA}, which target={target.name} does not list; leave it out"
+        if target.hardware.host or set(target.onnxruntime_providers) - {"CPUExecutionProvider"}:
+            return None
+        return (
+            f"{self.label}: target={target.name} has no provider for {target.hardware.kind}; put it in "
+            "target.onnxruntime_providers (CUDAExecutionProvider for NVIDIA)"
+        )
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         copy(model.directory, out)
@@ -84,16 +102,15 @@ class OnnxRuntime(Backend):
     def load(self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target) -> Session:
         import onnxruntime
 
-        providers = list(target.onnxruntime_providers)
-        if "CUDAExecutionProvider" in providers:
+        providers = self._providers(target)
+        if _CUDA in target.onnxruntime_providers:
             onnxruntime.preload_dlls()  # CUDA libraries that pip installed, which the system loader does not find
         session = onnxruntime.InferenceSession(
             folder / ONNX.file, self._options(batch_size, target.cores), providers=providers
         )
-        if session.get_providers()[0] != providers[0]:  # a provider that fails to load is skipped in silence
-            raise CandidateError(
-                "error", f"onnxruntime could not load {providers[0]}; its log names the missing library"
-            )
+        first = target.onnxruntime_providers[0]
+        if session.get_providers()[0] != first:  # a provider that fails to load is skipped in silence
+            raise CandidateError("error", f"onnxruntime could not load {first}; its log names the missing library")
         return _Session(session)
 
     def operator_times(
@@ -118,6 +135,11 @@ class OnnxRuntime(Backend):
         if any(of_it[0]["args"]["op_name"] in ("If", "Loop", "Scan") for of_it in calls.values()):
             return []  # what is inside is told beside the whole
         return [_operator_time(name, of_it[_WARM_UP:]) for name, of_it in calls.items()]
+
+    def _providers(self, target: Target) -> list[Any]:
+        """With their options: by CUDA's default float32 is multiplied in TF32."""
+        options = {_CUDA: {"use_tf32": str(int(self.tf32))}}
+        return [(name, options[name]) if name in options else name for name in target.onnxruntime_providers]
 
     def _threads(self, cores: int) -> int:
         """Of a session that has so many cores."""
@@ -146,8 +168,10 @@ class OnnxRuntime(Backend):
     def native(self, server: str, folder: Path, target: Target, replicas: int) -> Native | str:
         if server != "triton":
             return "it serves ONNX with another runtime than ONNX Runtime: the figures would not be those measured"
-        if set(target.onnxruntime_providers) - {"CPUExecutionProvider", "CUDAExecutionProvider"}:
+        if set(target.onnxruntime_providers) - {"CPUExecutionProvider", _CUDA}:
             return f"it sets up {target.onnxruntime_providers[0]} otherwise"
+        if _CUDA in target.onnxruntime_providers and not self.tf32:
+            return "it multiplies in TF32 on a GPU; tf32=true of ONNX Runtime is that"
         if self.graph != "all" or not self.arena or not self.spinning:
             return f"it is not told all the options of {self.label}"
         threads = str(self._threads(target.share(replicas).cores))
@@ -175,12 +199,18 @@ options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.{_LEVELS[s
 options.enable_cpu_mem_arena = {self.arena}
 {lines}
 options.add_free_dimension_override_by_name({BATCH!r}, {batch_size})
-session = onnxruntime.InferenceSession(files / {ONNX.file!r}, options, providers={list(target.onnxruntime_providers)})
+session = onnxruntime.InferenceSession(files / {ONNX.file!r}, options, providers={self._providers(target)})
 
 
 def run(inputs):
     return session.run(None, inputs)
 """
+
+
+def _mend(lacking: Iterable[str]) -> str:
+    """What brings those providers."""
+    packages = sorted({_PACKAGES[provider] for provider in lacking if provider in _PACKAGES})
+    return f"pip install {' '.join(packages)} in its place" if packages else "install a build of it that has them"
 
 
 def _operator_time(name: str, events: Sequence[Mapping[str, Any]]) -> OperatorTime:

@@ -61,6 +61,9 @@ class OpenVINO(Backend):
             return f"this CPU has no {self.precision} instructions ({', '.join(capabilities)}); use precision=f32"
         return None
 
+    def crosses(self, target: Target) -> str | None:
+        return missing("openvino", "inference-tuner[openvino]")
+
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         import openvino
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tuner.errors import CandidateError
-from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, no_torch_device, no_triton
+from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded
+from tuner.forms.torch_device import no_torch_device, no_triton
 from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
 from tuner.plugin import Backend, Precision, Session
@@ -47,7 +48,7 @@ class TorchCompile(Backend):
         return self.precision
 
     def unavailable(self, target: Target) -> str | None:
-        return no_torch_device(target) or no_triton(target)
+        return no_torch_device(target, self.precision) or no_triton(target)
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         import torch

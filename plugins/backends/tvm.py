@@ -129,10 +129,10 @@ class TVM(Backend):
         if self.trials_per_task:
             return f"{self.label} tunes by measuring on the device; trials_per_task=0 compiles without it"
         try:
-            import_tvm(target.cores).target.Target(described(target, self.vector_bits))
+            kind = import_tvm(target.cores).target.Target(described(target, self.vector_bits)).kind.name
         except Exception as error:
             return f"tvm refuses target.tvm={dict(target.tvm)}: {last_line(error)}"
-        return None
+        return None if kind in ("llvm", "cuda") else _of_another_kind(target, kind)
 
     def rungs(self) -> tuple[Backend, ...]:
         """A quarter of the trials, then all: most of the gain comes early. At least one round of them, and another
@@ -251,9 +251,13 @@ def _compiled(folder: Path, inputs: tuple[TensorSpec, ...]) -> tuple[Path, list[
     return path, sorted(inputs, key=lambda spec: order.index(spec.name))
 
 
+def _of_another_kind(target: Target, kind: str) -> str:
+    return f"tvm compiles CUDA for NVIDIA GPUs, and target.tvm={dict(target.tvm)} is of kind {kind}"
+
+
 def _unfit_for_cuda(target: Target, kind: str, sees_device: bool) -> str | None:
     if kind != "cuda":
-        return f"tvm compiles CUDA for NVIDIA GPUs, and target.tvm={dict(target.tvm)} is of kind {kind}"
+        return _of_another_kind(target, kind)
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
         return "tvm compiles CUDA with NVRTC, by cuda.bindings, which is not installed; pip install cuda-bindings"
     if not sees_device:

@@ -34,8 +34,9 @@ def import_tvm(threads: int) -> Any:
 
 
 def foreign(target: Target) -> bool:
-    """Whether what is compiled for the target's processor does not run on this one."""
-    return not (processor(target) or platform.machine()).startswith(platform.machine())
+    """Whether what is compiled for the target's processor, a GPU's host too, does not run on this one."""
+    host = processor(target) or target.tvm.get("host", {}).get("mtriple", platform.machine())
+    return not str(host).startswith(platform.machine())
 
 
 def processor(target: Target) -> str | None:

@@ -64,7 +64,10 @@ class Nvidia(Device):
 
     def variables(self, device_name: str | None) -> dict[str, str]:
         board = _pinned(device_name)
-        return {} if board is None else {VISIBLE: board.uuid}
+        if board is None:
+            return {}
+        # where the driver tells no identity, as on a Jetson, CUDA would look for what it says instead
+        return {VISIBLE: board.uuid if board.uuid.startswith(("GPU-", "MIG-")) else board.index}
 
     def synchronise(self) -> None:
         torch = sys.modules.get("torch")
@@ -100,6 +103,22 @@ class Nvidia(Device):
     def versions(self) -> Mapping[str, str]:
         return {"driver": next((row[0] for row in _smi("driver_version")[0]), "absent")}
 
+    def held_down_s(self, device_name: str | None) -> Mapping[str, float]:
+        """By the driver's counters, since it was loaded."""
+        board = _pinned(device_name)
+        opened = None if board is None else _opened(board.uuid)
+        if opened is None:
+            return {}
+        nvml, handle = opened
+        policies = {"heat": nvml.NVML_PERF_POLICY_THERMAL, "its power limit": nvml.NVML_PERF_POLICY_POWER}
+        try:
+            return {
+                cause: nvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime / 1e9
+                for cause, policy in policies.items()
+            }
+        except nvml.NVMLError:
+            return {}
+
     def facts(self, device_name: str | None) -> Mapping[str, str | float]:
         """With the memory, the clock and the temperature of the board that is pinned."""
         board = _pinned(device_name)
@@ -117,14 +136,14 @@ def _pinned(device_name: str | None) -> Board | None:
 
 def _visible() -> Sequence[Board]:
     """The boards that CUDA may use, in its order: all, or those that `CUDA_VISIBLE_DEVICES` names up to the first that
-    is none. A slice of one (MIG) is an identity of its own, and goes by its board's name."""
+    is none. A slice of one (MIG) is an identity of its own, and goes by its board's name with `MIG` behind it."""
     boards = _boards()
     if (value := os.environ.get(VISIBLE)) is None:
         return boards
     visible: list[Board] = []
     for name in (part.strip() for part in value.split(",")):
         if name.startswith("MIG-"):
-            return [Board(name, name, boards[0].name)] if boards else []
+            return [Board(name, name, f"{boards[0].name} MIG")] if boards else []
         board = next(
             (b for b in boards if name == b.index or (name.startswith("GPU-") and b.uuid.startswith(name))), None
         )

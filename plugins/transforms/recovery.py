@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from tuner.dataset import Dataset, Role, batches
 from tuner.errors import CandidateError
-from tuner.forms.torch import TORCH, called_by_name, load, save, torch_device
+from tuner.forms.torch import TORCH, called_by_name, load, save
+from tuner.forms.torch_device import torch_device
 from tuner.model import Form, Model
 from tuner.plugin import Stage
 from tuner.target import Target

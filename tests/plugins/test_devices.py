@@ -5,16 +5,21 @@ from pathlib import Path
 import pytest
 
 from tests.study import Refused
+from tuner import conf
 from tuner.device import fits
 from tuner.errors import RequestError
 from tuner.plugins.backends import tvm_on_board
 from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.plugins.backends.openvino import OpenVINO
+from tuner.plugins.backends.tvm import TVM
 from tuner.plugins.devices import amd, openvino_npu, qnn, tpu
 from tuner.plugins.devices.tvm_board import TvmBoard
 from tuner.request import compose
 from tuner.system.machine import cpu_name
 from tuner.target import Target
 
+NOT_HERE = sorted({file.stem for file in Path(conf.__path__[0]).glob("target/*.yaml")} - {"cpu", "board"})
 ROCMINFO = """
 Agent 1
 *******
@@ -121,11 +126,36 @@ def test_what_computes_in_another_precision_is_left_out(targets: dict[str, Targe
     assert reason == "eager-bf16 computes in bf16, and target=t4 in f32, f16, int8, int4 only"
 
 
-@pytest.mark.parametrize("name", ["mi300x", "snapdragon", "raspberry_pi5"])
+def test_tf32_is_a_precision_of_its_own(targets: dict[str, Target]) -> None:
+    assert Eager("tf32").elsewhere(targets["a100"]) is None
+    assert "in tf32, and target=t4 in" in str(Eager("tf32").elsewhere(targets["t4"]))
+    assert "NVIDIA's tensor cores, and target=cpu is" in str(Eager("tf32").unavailable(targets["cpu"]))
+    assert "tf32 is an option of CUDAExecutionProvider" in str(OnnxRuntime(tf32=True).unavailable(targets["cpu"]))
+    assert targets["a100"].peak_tflops["tf32"] == 8 * targets["a100"].peak_tflops["f32"]
+
+
+def test_a_gpu_has_a_search_space_of_its_own_unless_another_is_asked_for() -> None:
+    backends = {name: str(compose.composed([f"target={name}"]).search_space) for name in ("cpu", "h200", "mi300x")}
+    assert ["TorchCompile" in backends[name] for name in ("cpu", "h200", "mi300x")] == [False, True, True]
+    assert "TorchCompile" not in str(compose.composed(["target=h200", "search_space=quick"]).search_space)
+
+
+def test_what_can_be_compiled_for_a_device_that_is_not_here(targets: dict[str, Target]) -> None:
+    for backend in (OnnxRuntime(), OpenVINO()):
+        assert backend.elsewhere(targets["graviton3"]) is None and backend.crosses(targets["graviton3"]) is None
+    assert OnnxRuntime().crosses(targets["a100"]) is None
+    for name in ("tpu_v5e", "board"):
+        assert f"target={name} has no provider for" in str(OnnxRuntime().crosses(targets[name]))
+    assert "only, and target=mi300x is an AMD GPU" in str(TVM().elsewhere(targets["mi300x"]))
+    assert OpenVINO().elsewhere(targets["a100"]) is not None
+    assert Eager().crosses(targets["a100"]) == "eager compiles only where its device is"
+
+
+@pytest.mark.parametrize("name", NOT_HERE)
 def test_one_that_is_not_here_is_refused_and_nothing_spent(
     name: str, refused: Refused, targets: dict[str, Target]
 ) -> None:
-    if targets[name].hardware.found() and not targets[name].hardware.host:
+    if targets[name].present:
         pytest.skip("such a device is here")
     told = refused(f"target={name}", "latency_ms=5")
     assert f"target={name}: looked for" in told

@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from tuner.decide import doubts
 from tuner.errors import RequestError
 from tuner.plugins.devices.nvidia import VISIBLE, Nvidia
 from tuner.system.energy import Counter
@@ -33,11 +35,11 @@ TARGET = Target("h100", "nvidia", device_name="H100")
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smi:
     """Installs an nvidia-smi that lists boards of these names, or fails with what it says."""
 
-    def install(*names: str, problem: str = "") -> None:
+    def install(*names: str, problem: str = "", uuid: str = "") -> None:
         boards = [
             {
                 "index": str(index),
-                "uuid": f"GPU-{index}{index}ab5678-1234",
+                "uuid": uuid or f"GPU-{index}{index}ab5678-1234",
                 "name": name,
                 "driver_version": "580.159.04",
                 "memory.total": "81559",
@@ -71,8 +73,27 @@ def test_the_first_visible_board_that_fits_is_pinned(
     smi(H100 if visible == "MIG-7" else A100, H100, H100)
     if visible is not None:
         monkeypatch.setenv(VISIBLE, visible)
-    assert TARGET.check() == H100
+    assert TARGET.check() == (f"{H100} MIG" if pinned == "MIG-7" else H100)
     assert TARGET.environment[VISIBLE] == pinned
+
+
+def test_a_board_that_tells_no_identity_is_pinned_by_its_place(smi: Smi) -> None:
+    smi(A100, H100, uuid="[N/A]")
+    assert TARGET.environment[VISIBLE] == "1"
+
+
+def test_peaks_are_those_of_the_model_that_the_target_names(smi: Smi) -> None:
+    target = replace(TARGET, peak_tflops={"f16": 989.0}, memory_gb_s=3350.0, peak_device_name=H100)
+    smi(H100)
+    assert target.peaks is not None and not list(doubts.about_peaks(target))
+    (doubt,) = doubts.about_peaks(replace(target, peak_device_name="NVIDIA H100 SXM9"))
+    assert doubt.name == "peak_unknown" and H100 in doubt.sentence and "target.peak_device_name=null" in doubt.sentence
+
+
+def test_a_slice_of_a_board_has_not_its_peaks(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi(H100)
+    monkeypatch.setenv(VISIBLE, "MIG-7")
+    assert replace(TARGET, peak_tflops={"f16": 989.0}, memory_gb_s=3350.0, peak_device_name=H100).peaks is None
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles", "3"])
@@ -121,6 +142,7 @@ class Nvml(ModuleType):
     """pynvml with one process of ours on each board; a board is what it was asked for by."""
 
     NVMLError = NvmlError
+    NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
 
     def __init__(self, millijoules: int | None = None, used: int | None = None) -> None:
         super().__init__("pynvml")
@@ -142,6 +164,11 @@ class Nvml(ModuleType):
         if self.millijoules is None:
             raise NvmlError("Not Supported")
         return self.millijoules
+
+    def nvmlDeviceGetViolationStatus(self, handle: object, policy: int) -> SimpleNamespace:
+        if self.millijoules is None:
+            raise NvmlError("Not Supported")
+        return SimpleNamespace(violationTime=self.millijoules * 10**6 * policy)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> list[SimpleNamespace]:
         others = SimpleNamespace(pid=1, usedGpuMemory=10**10)
@@ -170,6 +197,19 @@ def test_energy_is_of_the_board_that_cuda_sees_first(
         monkeypatch.setenv(VISIBLE, visible)
     Nvidia().energy()
     assert nvml.opened == opened
+
+
+def test_a_clock_that_was_held_down_is_told(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi(A100, H100)
+    told = []
+    for nvml in (Nvml(millijoules=1000), Nvml(millijoules=5000), Nvml()):
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        told.append(Nvidia().held_down_s("H100"))
+        assert nvml.opened == "GPU-11ab5678-1234"
+    assert told == [{"heat": 1.0, "its power limit": 0.0}, {"heat": 5.0, "its power limit": 0.0}, {}]
+    (doubt,) = doubts.about_clocks(Nvidia.kind, told[0], told[1])
+    assert doubt.sentence == "an NVIDIA GPU held its clock down during the study: 4 s for heat"
+    assert not list(doubts.about_clocks(Nvidia.kind, told[0], told[2]))
 
 
 @pytest.mark.parametrize(("used", "memory_mb"), [(700_000_000, 700.0), (None, 0.0)], ids=["told", "in a container"])

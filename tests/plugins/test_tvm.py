@@ -75,13 +75,22 @@ from pathlib import Path
 from tuner.forms.onnx import ONNX
 from tuner.model import Model
 from tuner.plugins.backends.tvm import TVM
+from tuner.plugins.backends.tvm_lowering import described, import_tvm
+from tuner.request import compose
 from tuner.target import Target
 from tuner.tensors import TensorSpec
+def tvm_target(target):
+    return import_tvm(1).target.Target(described(target, 512))
 directory, out = Path(sys.argv[1]), Path(sys.argv[2])
 model = Model(ONNX, directory, (TensorSpec("x", (1, 8, 8), "float32"),))
-arm = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-v1"}
-for name, device, described in (("a100", "nvidia", {"tag": "nvidia/nvidia-a100"}), ("graviton3", "cpu", arm)):
-    target = Target(name, device, tvm=described)
+targets = compose.targets([])
+for target in targets.values():
+    if target.device == "nvidia":  # what tuning asks of a GPU
+        about = tvm_target(target)
+        assert all(about.attrs[f"max_{of}_per_block"] for of in ("threads", "shared_memory")), target.name
+assert "of kind vulkan" in TVM().crosses(Target("other", "nvidia", tvm={"kind": "vulkan"}))
+for name in ("a100", "jetson_orin", "graviton3"):
+    target = targets[name]
     assert TVM().crosses(target) is None and "measuring" in TVM(trials_per_task=8).crosses(target)
     (out / name).mkdir(parents=True)
     TVM().compile(model, 4, target, out / name, out)
@@ -268,10 +277,11 @@ def test_says_what_is_wrong_with_a_target() -> None:
 def test_compiles_for_a_gpu_and_for_arm_which_are_not_here(cnn: Path, tmp_path: Path) -> None:
     child(CROSS, cnn, tmp_path)
     assert b"__global__" in (tmp_path / "a100/model.so").read_bytes(), "CUDA, compiled where it is loaded"
-    with tarfile.open(tmp_path / "graviton3/model.tar") as archive:
-        objects = [archive.extractfile(member) for member in archive if member.name.endswith(".o")]
-        machines = {int.from_bytes(file.read(20)[18:], "little") for file in objects if file is not None}
-    assert machines == {183}, "ELF's number of AArch64"
+    for name in ("graviton3", "jetson_orin"):  # a GPU's host is another processor too
+        with tarfile.open(tmp_path / name / "model.tar") as archive:
+            objects = [archive.extractfile(member) for member in archive if member.name.endswith(".o")]
+            machines = {int.from_bytes(file.read(20)[18:], "little") for file in objects if file is not None}
+        assert machines == {183}, "ELF's number of AArch64"
 
 
 @pytest.mark.slow

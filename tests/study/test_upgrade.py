@@ -10,6 +10,7 @@ import pytest
 from tests import study
 from tests.fakes import Paced
 from tuner.cli import main
+from tuner.study.upgrade import surely
 
 VERSIONS = {"1.0": "MS = 2.0", "2.0": "MS = 4.0", "2.1": "MS = 2.0", "2.2": "raise ImportError('no such symbol')",
             "2.3": "raise MemoryError('of this machine')"}  # fmt: skip
@@ -28,6 +29,11 @@ def wheels(folder: Path) -> Path:
             )
             wheel.writestr(f"{about}/RECORD", "")
     return folder
+
+
+def test_a_difference_of_rounding_is_neither_better_nor_worse_however_sure_it_is() -> None:
+    assert [surely(lost, 0.9) for lost in ((1e-7, 2e-7), (-2e-7, -1e-7), (-0.1, 0.1))] == [0, 0, 0]
+    assert [surely(lost, 0.9) for lost in ((0.001, 0.1), (-0.1, -0.001))] == [1, -1]
 
 
 @pytest.mark.slow

@@ -24,8 +24,7 @@ def unavailable(
     reasons = {}
     with _Asking(replace(launcher, memory_mb=_ASKING_MB), target, store, log, across) as asking:
         for plugin in plugins:
-            crossing = across and isinstance(plugin, Backend)
-            if (reason := plugin.not_native(target) if crossing else plugin.elsewhere(target)) is not None:
+            if (reason := plugin.elsewhere(target)) is not None:
                 reasons[plugin] = reason
                 continue
             try:

@@ -14,6 +14,7 @@ from tuner.goal import Goal
 from tuner.judging import Judging
 from tuner.measure.statistics import Interval, right_or_wrong, samples_to_certify
 from tuner.system.said import shortened
+from tuner.target import Target
 from tuner.tensors import Shape, TensorSpec
 from tuner.trial import Outcome
 from tuner.verdict import Doubt, Verdict
@@ -27,6 +28,7 @@ PLAUSIBLE = 30.0  # times as fast as the float model is more than compilers and 
 _FAR = 4.0  # times as fast: what a compiler or a quantizer usually makes of it
 _HANDING_MS = 2.0  # more than it takes to hand a call to a thread
 _HANDED_OVER = 0.75  # of what replicas do by themselves: padding and copying cost a tenth
+_HELD_DOWN_S = 1.0
 _REASONS = 3  # of failures, the commonest
 
 
@@ -263,7 +265,25 @@ def about_replicas(verdict: Verdict) -> Iterator[Doubt]:
         )
 
 
+def about_peaks(target: Target) -> Iterator[Doubt]:
+    """Why no share of a peak is told, where the target declares that of another device."""
+    if (found := target.peaks_of_another) is not None:
+        yield Doubt(
+            "peak_unknown",
+            f"target={target.name} declares the peaks of an {target.peak_device_name}, and this is an {found}: no "
+            "share of them is told; give target.peak_tflops and target.memory_gb_s, with target.peak_device_name=null",
+        )
+
+
 def about_throttling(before: int, after: int) -> Iterator[Doubt]:
     """`before` and `after` are `throttle_count()` around the study."""
     if after > before:
         yield Doubt("throttled", f"the processor slowed itself down for heat {after - before} times during the study")
+
+
+def about_clocks(kind: str, before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[Doubt]:
+    """`before` and `after` are `held_down_s()` of such a device around the study."""
+    held_s = {cause: after[cause] - before.get(cause, after[cause]) for cause in after}
+    told = [f"{seconds:.0f} s for {cause}" for cause, seconds in held_s.items() if seconds >= _HELD_DOWN_S]
+    if told:
+        yield Doubt("throttled", f"{kind} held its clock down during the study: {', '.join(told)}")

@@ -24,7 +24,7 @@ from tuner.system.machine import cpu_name
 from tuner.verdict import Finding
 
 _LIMIT_S = 120.0
-_ROUNDING = 1e-4  # of an accuracy, as of the answers to the example
+ROUNDING = 1e-4  # of an accuracy, relative, as of the answers to the example
 _MOST_MB = 100.0  # of files that are kept up to three times
 _KEPT_CALLS = 20_000  # 80 kB: of short calls, whole turns evenly spaced
 
@@ -138,7 +138,7 @@ def _alike(rig: Rig, candidate: Candidate, draft: Path) -> list[int]:
 def as_measured(accuracy: float, before: float | None) -> bool:
     """Whether that is the accuracy before, give or take what kernels that add up in another order in each process do to
     a graded metric. One sample more or less that is right, of fewer than ten thousand, is not."""
-    return before is not None and math.isclose(accuracy, before, rel_tol=_ROUNDING, abs_tol=_ROUNDING**2)
+    return before is not None and math.isclose(accuracy, before, rel_tol=ROUNDING, abs_tol=ROUNDING**2)
 
 
 def smaller_sizes(batch_size: int) -> list[int]:

@@ -3,7 +3,6 @@ saving, loading and calling them."""
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +16,7 @@ from tuner.dataset import Samples
 from tuner.errors import RequestError
 from tuner.forms import batch_axis, lengths
 from tuner.model import Form, Model
-from tuner.plugin import Precision, Session, missing
+from tuner.plugin import Precision, Session
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
@@ -237,44 +236,21 @@ class TorchSession(Session):
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
 
-def no_torch_device(target: Target) -> str | None:
-    """Why torch does not run on the target's device here, in one line with the mend; None if it does."""
-    if reason := missing("torch"):
-        return reason
-    import torch
-
-    name = target.hardware.torch
-    if name is None:
-        return f"torch does not run on {target.device} devices; use a backend that does"
-    if name != "cpu" and not torch.get_device_module(name).is_available():
-        return f"torch {torch.__version__} sees no {name} device; install a build of torch for it, and its driver"
-    return None
-
-
-def no_triton(target: Target) -> str | None:
-    """Why torch's compiler writes no kernels for the target's device here, in one line; None if it does."""
-    if target.hardware.host or importlib.util.find_spec("triton") is not None:
-        return None
-    return f"torch's compiler needs triton for {target.device} devices; pip install triton"
-
-
-def torch_device(target: Target) -> str:
-    """Where a transform computes with torch: on the target's device, or on the CPU where torch does not run there or
-    the device is not here."""
-    import torch
-
-    name = target.hardware.torch
-    return name if name is not None and (name == "cpu" or torch.get_device_module(name).is_available()) else "cpu"
-
-
 def torch_dtype(precision: Precision) -> Any:
     import torch
 
-    return {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
+    return {"f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
 
 
 def loaded(file: Path, inputs: Sequence[TensorSpec], precision: Precision, target: Target) -> Any:
-    """The module kept in `file`, on the target's device and in this precision; called with the inputs in order."""
+    """The module kept in `file`, on the target's device and in this precision; called with the inputs in order.
+
+    Side effect: this process multiplies float32 in TF32 or not, as the precision says. By torch's default convolutions
+    do and matrix products do not.
+    """
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     module = load(file, target.hardware.torch).to(torch_dtype(precision))
     names = [spec.name for spec in inputs]
     return in_order(module, names) if called_by_name(module, names) else module

@@ -12,7 +12,7 @@ from tuner.candidate import Candidate
 from tuner.device import Peaks
 from tuner.model import Work
 
-_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1, "f8": 1, "int4": 0.5}
+_BYTES = {"f32": 4, "tf32": 4, "bf16": 2, "f16": 2, "int8": 1, "f8": 1, "int4": 0.5}
 _KNOWN_WITHIN = 0.05  # a peak that is known less exactly is told with how exactly
 
 

@@ -70,7 +70,7 @@ def targets(overrides: Sequence[str]) -> dict[str, Target]:
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"):
         # in one composition, for each takes a tenth of a second
         names = group_options("target")
-        nodes = compose(overrides=[*searched, *(f"+target@{name}={name}" for name in names)])
+        nodes = compose(overrides=[*searched, "+search_space=default", *(f"+target@{name}={name}" for name in names)])
     return {name: build(OmegaConf.to_container(nodes[name]), Target, f"target={name}") for name in names}
 
 

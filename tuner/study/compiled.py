@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tuner import artifact
@@ -55,7 +56,7 @@ def _run(request: Request, console: Console) -> ExitCode:
         with console.training(request.workload.name) as progress:
             prepared = prepare(request.workload, store, scratch, launcher, progress)
         space, left_out = usable(request, prepared, store, launcher, console.say)
-        points = [candidate for _, candidate in space.points() or [] if candidate.replicas == 1]
+        points = list(dict.fromkeys(replace(candidate, replicas=1) for _, candidate in space.points() or []))
         if not points:
             raise RequestError("search_space: too large to compile all of it; fix batch_size and its other ranges")
         folder = _folder(request)

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from collections.abc import Mapping
 
 from tuner.candidate import Candidate
 from tuner.champions.succession import Succession
@@ -62,7 +63,7 @@ class Study:
         evaluator = Evaluator(session.rig, reference, request.goal)
         recorder = Recorder(session)
         recorder.describe()
-        throttled = machine.throttle_count()
+        throttled, held_down_s = machine.throttle_count(), self._held_down_s()
         with contextlib.ExitStack() as stack:
             call_ms = self._open(reference, stack)
             succession = stack.enter_context(
@@ -101,7 +102,9 @@ class Study:
             reached = standings(session.rig, _rates(verdict))
             if not interrupted:  # else it is decided again
                 succession.conclude(verdict, session.folder.champion)
+        self._doubts += doubts.about_peaks(request.target)
         self._doubts += doubts.about_throttling(throttled, machine.throttle_count())
+        self._doubts += doubts.about_clocks(request.target.hardware.kind, held_down_s, self._held_down_s())
         tables = self._about_gain(verdict, reached)
         seconds = self._clock.seconds(self._tally.stage_seconds)
         accuracy = reference.scores.value if session.prepared.workload.judged else None
@@ -109,6 +112,10 @@ class Study:
         result = concluded(session, self._tally, ending, succession)
         record(session, self._tally, result)
         return ExitCode.INTERRUPTED if interrupted else result.exit_code
+
+    def _held_down_s(self) -> Mapping[str, float]:
+        target = self._session.request.target
+        return target.hardware.held_down_s(target.device_name)
 
     def _unreached(self, search: Search) -> dict[str, str]:
         """What was under way or queued when the time was over, with a sentence."""

@@ -18,11 +18,13 @@ from tuner.build.versions import versions
 from tuner.candidate import Candidate
 from tuner.decide.contest import INCUMBENT, Incumbent
 from tuner.decide.judge import Judge
+from tuner.decide.package import ROUNDING
 from tuner.errors import OF_THE_MACHINE, CandidateError, RequestError
 from tuner.evaluate.accuracy import lost_interval
 from tuner.evaluate.rig import Rig, preload_children
 from tuner.evaluate.settling import settled
 from tuner.judging import Scores
+from tuner.measure.statistics import Interval
 from tuner.measurement import Measurement
 from tuner.plugin import Plugin
 from tuner.request.request import Request
@@ -152,20 +154,37 @@ def _lost(rig: Rig, before: Scores, after: Scores) -> tuple[int, tuple[str, ...]
     if ends is None:
         return 0, (f"{said}, and how sure that is nobody knows",)
     low, high = ends
-    return int(low > 0) - int(high < 0), (f"{said} (95 % interval of the loss {low:+.4f} to {high:+.4f})",)
+    return surely(ends, before.value), (f"{said} (95 % interval of the loss {low:+.4f} to {high:+.4f})",)
+
+
+def surely(lost: Interval, value: float) -> int:
+    """1 where so much was lost of a metric's `value`, -1 where so much was gained, 0 where neither is sure. A metric
+    without steps tells rounding apart, however little it is: that is neither."""
+    low, high = lost
+    rounding = ROUNDING * abs(value)
+    return int(low > rounding) - int(high < -rounding)
 
 
 def _plugins_with(wanted: Requirement, candidate: Candidate, home: Launcher) -> list[Plugin]:
     """The parts of the candidate that the library does work for. Raises RequestError where there is none, or where it
     has what is wanted already."""
     name, plugins = canonicalize_name(wanted.name), (*candidate.transforms, candidate.backend)
-    with_it = [plugin for plugin in plugins if name in map(canonicalize_name, plugin.libraries)]
+    made_with = {plugin: _libraries(plugin, home) for plugin in plugins}
+    with_it = [plugin for plugin in plugins if name in map(canonicalize_name, made_with[plugin])]
     if not with_it:
-        every = sorted({library for plugin in plugins for library in plugin.libraries})
+        every = sorted({library for libraries in made_with.values() for library in libraries})
         raise RequestError(f"{wanted}: {candidate.label} is not made with it, but with {', '.join(every)}")
     if all(wanted.specifier.contains(_version(wanted, plugin, home), prereleases=True) for plugin in with_it):
         raise RequestError(f"{wanted}: it has {_version(wanted, with_it[0], home)} already; name another version")
     return with_it
+
+
+def _libraries(plugin: Plugin, launcher: Launcher) -> Sequence[str]:
+    """The distributions that do its work there: those that it names, or what is installed in their place."""
+    try:
+        return list(launcher.with_libraries_of(plugin).versions(plugin.libraries))
+    except CandidateError:  # its environment is not there
+        return plugin.libraries
 
 
 def _version(wanted: Requirement, plugin: Plugin, launcher: Launcher) -> str:

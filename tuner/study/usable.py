@@ -75,7 +75,8 @@ def usable(
         dropped |= _not_installed([p for p in request.space.plugins if p not in dropped], request, store, launcher, say)
     plugins = [plugin for plugin in request.space.plugins if plugin not in dropped]
     log = store.root / "doctor.log"
-    dropped |= unavailable(plugins, request.target, store, launcher, log, across=request.compile_only)
+    across = request.compile_only and not request.target.present
+    dropped |= unavailable(plugins, request.target, store, launcher, log, across=across)
     reasons = {plugin.label: reason for plugin, reason in dropped.items()}
     space = request.space.without(set(dropped))
     recipes, unreachable = _reachable(space, prepared)

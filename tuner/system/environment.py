@@ -1,6 +1,7 @@
 """What a child process finds around it: variables and library versions."""
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping
@@ -28,11 +29,23 @@ def changed(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def library_versions(libraries: set[str]) -> dict[str, str]:
-    """Of each distribution that is installed here; "absent" for what is not."""
+    """Of each distribution that is installed here; "absent" for what is not.
+
+    Where another distribution brings the module of that name, as onnxruntime-gpu brings onnxruntime, it is that one's,
+    by its own name.
+    """
     versions = {}
     for library in sorted(libraries):
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = "absent"
+        name = _installed(library)
+        versions[name or library] = "absent" if name is None else importlib.metadata.version(name)
     return versions
+
+
+@functools.cache
+def _installed(library: str) -> str | None:
+    """The distribution of that name, or else one that brings a module of that name."""
+    try:
+        importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return next(iter(importlib.metadata.packages_distributions().get(library, ())), None)
+    return library

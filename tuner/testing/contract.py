@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 GPU = Target("a100", "nvidia", device_name="A100", onnxruntime_providers=("CUDAExecutionProvider",))
-ERROR = {"f32": 1e-3, "bf16": 3e-2, "f16": 1e-2}  # of outputs, relative to the largest
+ERROR = {"f32": 1e-3, "tf32": 1e-2, "bf16": 3e-2, "f16": 1e-2}  # of outputs, relative to the largest
 ACCURACY_DROP = 0.05
 HEAVY = {"optuna", "mlflow", "hydra", "onnx", "nncf", "torch_pruning", "torch"}
 """Modules that an artifact is not to load, unless they are among its backend's own libraries."""
