@@ -5,9 +5,11 @@ A call takes longer than was measured by the copies of its inputs and outputs; i
 (`manifest.json` names its interpreter) it does not.
 """
 
+import json
 import math
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +40,37 @@ class Proxy(Session):
 
 def environment_of(folder: Path, backend: Backend, measured_with: Path | None) -> interpreters.Environment | None:
     """Where that backend of the artifact in `folder` can run: None is this process's own, else among the environments
-    where it was measured, with that interpreter, else in the usual cache. Raises RequestError where it is in none."""
+    where it was measured, with that interpreter, else in the usual cache. Raises RequestError where it is in none.
+
+    Warns where that environment has been made again, and has other versions than were measured.
+    """
     if measured_with == Path(sys.executable) or interpreters.satisfied(backend.requirements):
         return None
     if measured_with is not None:
         kept = interpreters.find(measured_with.parents[2], backend.requirements)
         if kept is not None:
-            return kept
+            return _compared(folder, kept)
     try:
-        return interpreters.require(interpreters.usual_root(), install_name(type(backend)), backend.requirements)
+        kept = interpreters.require(interpreters.usual_root(), install_name(type(backend)), backend.requirements)
     except CandidateError as error:
         raise RequestError(f"{folder}: {error.sentence}") from error
+    return _compared(folder, kept)
+
+
+def _compared(folder: Path, environment: Environment) -> Environment:
+    """It itself, with a warning where its distributions are not those that the manifest names."""
+    from tuner.artifact import MANIFEST
+
+    manifest = json.loads((folder / MANIFEST).read_text())
+    measured, here = (set(lock) for lock in (manifest.get("environment", {}).get("locked", ()), environment.locked))
+    if measured and measured != here:
+        warnings.warn(
+            f"{folder}: it was measured with {', '.join(sorted(measured - here)) or 'less'}, and its environment was "
+            f"made again with {', '.join(sorted(here - measured)) or 'less'}: it may be faster or slower than it says, "
+            "and answer otherwise; tune it again",
+            stacklevel=4,
+        )
+    return environment
 
 
 def _load(folder: Path, share: int) -> None:

@@ -14,6 +14,7 @@ from tuner.cli import main
 from tuner.plugins.backends.tvm import TVM
 from tuner.plugins.backends.tvm_records import IMPORTED, locked
 from tuner.plugins.backends.tvm_tasks import table
+from tuner.system.machine import cpu_name
 
 
 def recorded(cache: Path, model: str, lines: int) -> Path:
@@ -36,12 +37,40 @@ def test_records_go_to_a_file_and_into_another_cache(tmp_path: Path, capsys: pyt
     assert main(["cache", "import-tuning-records", str(file), f"cache_dir={there}"]) == 0
     told = capsys.readouterr().out
     assert "the tuning records of 3 models" in told
-    assert "the tuning records of 2 models taken; of 1 there were as many here already" in told
+    assert told.endswith("the tuning records of 2 models taken; of 1 there were as many here already\n")
     lines = {folder.name: len((folder / TVM.records[0]).read_text().splitlines()) for folder in more.parent.iterdir()}
     assert lines == {"one": 5, "two": 9, "three": 5}
     with tarfile.open(file) as archive:
-        assert {Path(name).name for name in archive.getnames()} == set(TVM.records), "no lock of ours goes along"
+        assert {Path(name).name for name in archive.getnames()} == {*TVM.records, "about.json"}, "no lock of ours"
     assert fewer.exists()
+
+
+def test_records_of_another_machine_are_taken_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "records.tar.gz"
+    recorded(tmp_path / "here", "one", lines=5)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(tuning_records, "cpu_name", lambda: "Neoverse-V1")
+        assert main(["cache", "export-tuning-records", str(file), f"cache_dir={tmp_path / 'here'}"]) == 0
+    assert main(["cache", "import-tuning-records", str(file), f"cache_dir={tmp_path / 'there'}"]) == 0
+    told = capsys.readouterr().out
+    assert "1 models taken" in told and f"they were made with processor Neoverse-V1, here {cpu_name()}: a study" in told
+
+
+def test_what_is_no_record_is_refused(tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(tmp_path / "records.tar.gz")
+    torn = recorded(tmp_path / "here", "one", lines=5) / TVM.records[1]
+    torn.write_text("[0, 1]\n[0, \n")
+    assert main(["cache", "export-tuning-records", file, f"cache_dir={tmp_path / 'here'}"]) == 0
+    capsys.readouterr()
+    assert f"records.tar.gz: it cannot be read ({torn.name}, line 2: " in refused(
+        "cache", "import-tuning-records", file, written=True
+    )
+    assert "it has no tuning records; a study that tunes with TVM leaves some" in refused(
+        "cache", "export-tuning-records", str(tmp_path / "none.tar.gz"), written=True
+    )
+    assert not (tmp_path / "none.tar.gz").exists()
 
 
 def test_who_tunes_is_waited_for_and_what_is_taken_is_told_as_another_machines(

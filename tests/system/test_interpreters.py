@@ -3,8 +3,10 @@
 import concurrent.futures
 import json
 import os
+import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tuner import artifact
 from tuner.build.available import unavailable
 from tuner.build.store import Store
 from tuner.errors import CandidateError, RequestError
+from tuner.proxy import environment_of
 from tuner.system import interpreters
 from tuner.system.launcher import Launcher
 from tuner.target import Target
@@ -157,6 +160,20 @@ def test_a_plugin_whose_environment_is_not_there_says_so(tmp_path: Path, kept: P
     assert reasons(kept) == []
 
 
+def test_an_environment_that_was_made_again_otherwise_is_told_of(kept: Path, tmp_path: Path) -> None:
+    def loaded_from(*locked: str) -> Path | None:
+        measured = {"interpreter": str(folder_of(kept) / "bin/python"), "locked": locked}
+        (tmp_path / artifact.MANIFEST).write_text(json.dumps({"environment": measured}))
+        found = environment_of(tmp_path, Secluded(), folder_of(kept) / "bin/python")
+        return None if found is None else found.interpreter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert loaded_from("tiny-runtime==1.0") == folder_of(kept) / "bin/python"
+    with pytest.warns(UserWarning, match="measured with other==2, tiny-runtime==0.9, .* again with tiny-runtime==1.0"):
+        loaded_from("tiny-runtime==0.9", "other==2")
+
+
 HERMIT = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -166,17 +183,40 @@ from tests.fakes import Secluded
 class Hermit(Secluded):
     requirements: ClassVar[tuple[str, ...]] = ("tiny-runtime==1.0",)
 """
+ANSWERED = """
+import sys
+from pathlib import Path
+import mlflow
+import numpy as np
+from tuner import artifact
+from tuner.errors import RequestError
+champion = Path(sys.argv[1])
+with np.load(champion / artifact.EXAMPLE) as example:
+    inputs, right = {"x": example["input:x"]}, example["output:0"]
+try:
+    (answer,) = artifact.load(champion).run(inputs)
+except RequestError as error:
+    sys.exit(str(error))
+assert "tiny_runtime" not in sys.modules
+mlflow.set_tracking_uri(sys.argv[2])
+registered = mlflow.pyfunc.load_model("models:/linear-cpu@champion").predict(inputs)
+assert (answer == right).all() and (registered == right).all()
+"""
 
 
 @pytest.mark.slow
-def test_the_command_makes_that_of_a_plugin_from_outside(tmp_path: Path, wheels: Path) -> None:
+def test_a_plugin_from_outside_goes_through_a_whole_study_in_its_environment(tmp_path: Path, wheels: Path) -> None:
     outside.install(tmp_path / "site", "hermitage", HERMIT)
     paths = os.pathsep.join([str(tmp_path / "site"), str(study.ROOT)])
     variables = os.environ | {"PYTHONPATH": paths, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
 
+    def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
     def doctor(name: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tuner.cli", "doctor", "--install", name, f"cache_dir={tmp_path / 'cache'}"]
-        return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return ran("-m", "tuner.cli", "doctor", "--install", name, f"cache_dir={tmp_path / 'cache'}")
 
     wrong = doctor("hermits")
     assert (wrong.returncode, wrong.stderr) == (2, "tune: --install hermits: no such choice; did you mean hermit?\n")
@@ -186,6 +226,20 @@ def test_the_command_makes_that_of_a_plugin_from_outside(tmp_path: Path, wheels:
     assert "hermit has its Python environment: " in made.stdout
     kept = interpreters.find(tmp_path / "cache/environments", ("tiny-runtime==1.0",))
     assert kept is not None and kept.locked == ("tiny-runtime==1.0",)
+
+    space = "search_space.deploy=[{backend:{_target_:hermitage.Hermit,ms:1.0}}]"
+    tuned = ran("-m", "tuner.cli", *study.overrides(tmp_path, space, "search_space.batch_size=[4]", "promote=auto"))
+    assert tuned.returncode == 0, tuned.stderr
+    result = study.result(tmp_path)
+    assert result["champion"]["candidate"]["backend"]["_target_"] == "hermitage.Hermit"
+    assert result["registered"]["champion"], "promoted"
+    champion, uri = str(tmp_path / "out/linear-cpu-001/champion"), f"sqlite:///{tmp_path / 'out/mlflow.db'}"
+    answered = ran("-c", ANSWERED, champion, uri)
+    assert answered.returncode == 0, answered.stderr
+    shutil.rmtree(tmp_path / "cache/environments")
+    told = ran("-c", ANSWERED, champion, uri).stderr
+    assert "it needs a Python environment of its own with tiny-runtime==1.0, and there is none" in told
+    assert told.endswith("tune doctor --install hermit\n")
 
 
 def folder_of(environments: Path) -> Path:

@@ -52,8 +52,13 @@ def _carry(command: str, arguments: Sequence[str]) -> ExitCode:
         if command == _EXPORT:
             told = f"the tuning records of {tuning_records.export(store, file)} models"
         else:
-            taken, left = tuning_records.take(store, file)
+            taken, left, others = tuning_records.take(store, file)
             told = f"the tuning records of {taken} models taken; of {left} there were as many here already"
+            if others:
+                told += (
+                    f"\nthey were made with {'; '.join(others)}: a study takes only those that were made with its own "
+                    "libraries, for its own target"
+                )
     except OSError as error:
         raise RequestError(f"{error.filename or file}: cannot be written ({error.strerror})") from error
     terminal.line(f"{file}: {told}")
