@@ -2,26 +2,28 @@
 to compile (what it converts the model to for the first time included), how large what it makes is.
 
     python -m benchmarks.compilers [workload …]     hours for all of them; `digits_cnn` alone takes minutes
-    python -m benchmarks.compilers tables           those of docs/compilers.md, of what is kept
+    python -m benchmarks.compilers --only inductor [workload …]     those alone anew, beside what is kept of the others
+    python -m benchmarks.compilers --tables         those of docs/compilers.md, of what is kept
 
 All are timed side by side, in rounds of fresh processes. What a compiler cannot take is in the result, as its
 sentence. One whose Python environment is not kept (`tune doctor --install NAME`) says so. The figures of a workload are
 kept as soon as it is through.
 """
 
+import argparse
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from benchmarks.common import RESULTS, each_kept, prepared_rig, rate
+from benchmarks.common import RESULTS, each_kept, prepared_rig, rate, some_of
 from benchmarks.gpu.networks import Layer
 from tuner.build.available import unavailable
 from tuner.candidate import Candidate
@@ -112,12 +114,24 @@ def _convolution(before: int, after: int, kernel: int, stride: int = 1, groups: 
     yield nn.ReLU6()
 
 
-def main(names: Sequence[str]) -> None:
-    if list(names) == ["tables"]:
-        kept = json.loads((RESULTS / "compilers.json").read_text())["workloads"]
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.compilers")
+    parser.add_argument("workloads", nargs="*", help=f"some of {', '.join(WORKLOADS)}; all of them if none is named")
+    parser.add_argument("--only", type=some_of(backend.label for _, backend in HOW), help="some of the backends")
+    parser.add_argument("--tables", action="store_true", help="print them, and measure nothing")
+    arguments = parser.parse_args()
+    if arguments.tables:
+        kept = kept_workloads()
         print(*(table(name, kept[name]) for name in WORKLOADS if name in kept), sep="\n\n")
-    else:
-        each_kept("compilers", names or WORKLOADS, compared, under="workloads")
+        return
+    if unknown := {*arguments.workloads} - {*WORKLOADS}:
+        parser.error(f"no {', '.join(sorted(unknown))} among {', '.join(WORKLOADS)}")
+    each_kept("compilers", arguments.workloads or WORKLOADS, partial(compared, arguments.only), under="workloads")
+
+
+def kept_workloads() -> dict[str, Any]:
+    file = RESULTS / "compilers.json"
+    return json.loads(file.read_text())["workloads"] if file.exists() else {}
 
 
 def table(name: str, kept: dict[str, Any]) -> str:
@@ -153,18 +167,22 @@ def _cell(entry: dict[str, Any]) -> str:
     return "–" if "refused" in entry else f"{entry['over_onnxruntime']:.2f}, {entry['over_eager']:.1f}"
 
 
-def compared(name: str, scratch: Path) -> dict[str, Any]:
-    """What each makes of that workload."""
+def compared(only: Sequence[str] | None, name: str, scratch: Path) -> dict[str, Any]:
+    """What each makes of that workload; with `only` those, beside what is kept of the others."""
+    rows = {row["candidate"]: row for row in kept_workloads().get(name, {}).get("candidates", [])} if only else {}
+    how = [(transforms, backend) for transforms, backend in HOW if only is None or backend.label in only]
     cache = scratch / "cache"  # of its own: compiling is timed
     cache.mkdir()
     (cache / "environments").symlink_to(usual_root())
     request, rig = prepared_rig(scratch, *WORKLOADS[name], "latency_ms=1000", f"cache_dir={cache}")
-    loads, rows = [], []
+    loads = []
     for size in SIZES:
         for replicas in sorted({1, rig.target.most_replicas}):
             loads += machine.load_before()
-            rows += side_by_side(rig, request.goal, [Candidate(t, b, size, replicas) for t, b in HOW])
-    return {"rounds": ROUNDS, "cores_busy_before": round(float(np.mean(loads)), 1), "candidates": rows}
+            measured = side_by_side(rig, request.goal, [Candidate(t, b, size, replicas) for t, b in how])
+            rows |= {row["candidate"]: row for row in measured}
+    busy = round(float(np.mean(loads)), 1)
+    return {"rounds": ROUNDS, "cores_busy_before": busy, "candidates": list(rows.values())}
 
 
 def side_by_side(rig: Rig, goal: Goal, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
@@ -205,4 +223,4 @@ def _made(rig: Rig, candidate: Candidate) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

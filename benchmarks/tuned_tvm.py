@@ -54,7 +54,8 @@ def main() -> None:
 
 def compared(trials: int, name: str, scratch: Path) -> dict[str, Any]:
     overrides, transforms = ASKED[name]
-    request, rig = prepared_rig(scratch, *overrides, "latency_ms=1000", "target.threads=1")
+    cache = f"cache_dir={scratch / 'cache'}"  # of its own: tuning is timed
+    request, rig = prepared_rig(scratch, *overrides, "latency_ms=1000", "target.threads=1", cache)
     found = {}
     for size in (1, 16):
         rival = Candidate(transforms, OnnxRuntime(), size)
