@@ -19,6 +19,7 @@ from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec
 
+_STACK_LIMIT = "--iree-llvmcpu-stack-allocation-limit"  # bytes; half of it by default, too little for a layer norm
 _MODULE, _INPUTS = "model.vmfb", "inputs.json"
 
 
@@ -47,7 +48,7 @@ class IREE(Backend):
                 NodeImporter.define_function(graph.main_graph, module).import_all()
                 code = io.BytesIO()
                 module.write_bytecode(code)
-            options = ["--iree-llvmcpu-target-cpu=host", "--iree-opt-level=O3"]
+            options = ["--iree-llvmcpu-target-cpu=host", "--iree-opt-level=O3", f"{_STACK_LIMIT}={2**16}"]
             compiled = tools.compile_str(
                 code.getvalue(), input_type="onnx", target_backends=["llvm-cpu"], extra_args=options
             )

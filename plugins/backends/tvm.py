@@ -220,10 +220,10 @@ def run(inputs):
             start = time.monotonic()
             database = ms.database.JSONDatabase(work_dir=str(work))
             reused = len(database)
-            more = reached(work) < self.trials_per_task
+            more, died = reached(work) < self.trials_per_task, []
             if more:
                 effort = Effort(self.trials_per_task, self.seed, self.strategy, self.cost_model, self.budget)
-                measure(tasks, database, work, target, effort)
+                died = measure(tasks, database, work, target, effort)
             valid = sum(min(costs, default=FAILED_S) < FAILED_S for costs in costs_of(database, tasks))
             if more and not valid:
                 for name in RECORDS:
@@ -240,7 +240,7 @@ def run(inputs):
             peak = target.peaks.flops_per_s.get("f32") if target.peaks is not None and not imported else None
             tuned = tuned_tasks(tasks, database, out, peak)
             table(tuned, imported=imported).write(out, "tvm_tasks")
-            found = {"by_task": [asdict(task) for task in tuned], "imported": imported}
+            found = {"by_task": [asdict(task) for task in tuned], "imported": imported, "died_of": died}
             return {"tasks_with_valid_record": valid, **counts, "seconds": seconds, "database": key, **found}
 
 

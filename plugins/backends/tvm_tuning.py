@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +33,31 @@ class Effort:
     budget: Budget
 
 
-def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, effort: Effort) -> None:
-    """Adds records until there are as many as `effort` wants, or the search spaces are spent."""
+def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, effort: Effort) -> list[str]:
+    """Adds records until there are as many as `effort` wants, or the search spaces are spent. Returns the names of the
+    tasks of which MetaSchedule died: it gives up on all where its evolution cannot replay the schedule of one, so those
+    of such a group are tuned one by one, and that one keeps the schedules that it has."""
+    tune, died = _tuner(database, work, target, effort), []
+    costs = costs_of(database, tasks)
+    for group, trials, most in portions(tasks, costs, effort):
+        known = costs_of(database, group)
+        try:
+            tune(group, trials, most)
+        except RuntimeError:
+            if target.hardware.far:  # it may be the board that is gone
+                raise
+            for task, before, now in zip(group, known, costs_of(database, group), strict=True):
+                left = len(before) + most - len(now)
+                try:
+                    if left > 0:
+                        tune([task], left, left)
+                except RuntimeError:
+                    died.append(str(task.task_name))
+    return died
+
+
+def _tuner(database: Any, work: Path, target: Target, effort: Effort) -> Callable[[Sequence[Any], int, int], None]:
+    """What tunes a group of tasks: with so many trials altogether, and at the most for each."""
     kind = processor(target)
     _register_intrinsics("cuda" if kind is None else "x86" if kind.startswith("x86") else "arm_cpu")
     from tvm.s_tir import meta_schedule as ms
@@ -43,10 +66,10 @@ def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, eff
     logger.setLevel(logging.WARNING)
     config = ms.runner.EvaluatorConfig(number=1, repeat=1, min_repeat_ms=40)
     runner = _runner(target, config)
-    cores = target.cores
-    model = _cost_model(effort, cores)
+    model = _cost_model(effort, target.cores)
     builder = _builder(work / "build", "tar" if foreign(target) else "so")
-    for group, trials, most in portions(tasks, costs_of(database, tasks), effort):
+
+    def tune(group: Sequence[Any], trials: int, most: int) -> None:
         contexts = [
             ms.TuneContext(
                 mod=task.dispatched[0],
@@ -56,7 +79,7 @@ def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, eff
                 task_name=task.task_name,
                 logger=logger,
                 rand_state=state,
-                num_threads=cores,
+                num_threads=target.cores,
             )
             for task, state in zip(group, ms.utils.fork_seed(effort.seed, n=len(group)), strict=True)
         ]
@@ -72,6 +95,8 @@ def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, eff
             database=database,
             cost_model=model,
         )
+
+    return tune
 
 
 def portions(

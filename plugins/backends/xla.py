@@ -43,6 +43,8 @@ class XLA(Backend):
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         program = exported(model, batch_size, target)
+        for name in program.graph_signature.non_persistent_buffers:  # torch-mlir looks for every buffer in one place
+            program.state_dict[name] = program.constants[name]
         from jaxlib._jax import CompileOptions, JaxRuntimeError
         from torch_mlir.compiler_utils import OutputType, TorchMlirCompilerError
         from torch_mlir.fx import export_and_import

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 
 from tuner.candidate import Candidate
 from tuner.device import Peaks
@@ -19,9 +18,9 @@ from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.devices import cpu_peaks
 from tuner.plugins.devices.cpu_peaks import last_level_cache
 from tuner.plugins.transforms.onnx_static_int8 import OnnxStaticInt8
+from tuner.request import compose
 from tuner.target import Target
 
-CONF = Path(__file__).parents[2] / "conf/target"
 PEAKS = Peaks({"f32": 400e9, "int8": 1600e9}, memory_bytes_per_s=20e9, cache_bytes_per_s=200e9, cache_bytes=1_000_000)
 WIDE = Work(flops=2_000_000, weights=1_000_000, weight_bytes=4_000_000, activation_bytes=4000)
 """A fully connected layer: at batch 1 every weight is read for one multiply-add."""
@@ -136,9 +135,7 @@ def test_sentence(found: Standing, sentence: str) -> None:
 
 @pytest.mark.parametrize("name", ["a100", "h100", "h200", "cpu"])
 def test_declared_for_gpus_only(name: str) -> None:
-    config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    assert isinstance(config, dict)
-    target = Target(**{str(key): value for key, value in config.items() if key != "_target_"})
+    target = dataclasses.replace(compose.targets([])[name], peak_device_name=None)
     peaks = target.peaks
     if target.device == "cpu":
         assert peaks is None
@@ -161,7 +158,7 @@ def test_target_keeps_its_figures_through_json() -> None:
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
-        ({"peak_tflops": {"fp16": 1.0}}, "'fp16' must be one of f32, bf16, f16, f8, int8, int4"),
+        ({"peak_tflops": {"fp16": 1.0}}, "'fp16' must be one of f32, tf32, bf16, f16, f8, int8, int4"),
         ({"peak_tflops": {"f16": 0.0}}, "peak_tflops.f16=0.0 must be more than 0"),
         ({"memory_gb_s": -1.0}, "memory_gb_s=-1.0 must be more than 0"),
     ],

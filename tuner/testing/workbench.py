@@ -56,7 +56,9 @@ def _target() -> Target:
     if not name:
         return Target("cpu", "cpu", threads=1)
     file = importlib.resources.files("tuner.conf") / "target" / f"{name}.yaml"
-    return build(yaml.safe_load(file.read_text()), Target, "CONTRACT_TARGET")
+    node = yaml.safe_load(file.read_text())
+    node.pop("defaults", None)  # of Hydra
+    return build(node, Target, "CONTRACT_TARGET")
 
 
 TARGET = _target()
