@@ -106,11 +106,11 @@ class Inductor(Backend):
 import torch
 import torch._inductor
 
-torch.set_num_threads({target.cores})
 compiled = torch._inductor.aoti_load_package(str(files / {_PACKAGE!r}))
 
 
 def run(inputs):
+    torch.set_num_threads({target.cores})  # OpenMP counts for each thread that calls
     tensors = [torch.tensor(inputs[name], device={target.hardware.torch!r}) for name in {names}]
     with torch.inference_mode():
         result = compiled(*(t.to({dtype}) if t.is_floating_point() else t for t in tensors))

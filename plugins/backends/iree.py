@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import CandidateError
@@ -74,7 +75,8 @@ class _Session(Session):
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         answer = self._call(*(inputs[name] for name in self._names))
-        return [output.to_host() for output in (answer if isinstance(answer, tuple | list) else [answer])]
+        outputs = answer if isinstance(answer, tuple | list) else [answer]
+        return [np.array(output.to_host()) for output in outputs]  # that memory is gone with the session
 
 
 @cache

@@ -43,8 +43,6 @@ class XLA(Backend):
 
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:
         program = exported(model, batch_size, target)
-        for name in program.graph_signature.non_persistent_buffers:  # torch-mlir looks for every buffer in one place
-            program.state_dict[name] = program.constants[name]
         from jaxlib._jax import CompileOptions, JaxRuntimeError
         from torch_mlir.compiler_utils import OutputType, TorchMlirCompilerError
         from torch_mlir.fx import export_and_import
@@ -64,6 +62,12 @@ class XLA(Backend):
         client, code = _client(target.cores), (folder / _EXECUTABLE).read_bytes()
         executable = client.deserialize_executable(code, _device(target.cores), CompileOptions())
         return _Session(executable, client.local_devices()[0], [spec.name for spec in inputs])
+
+    def load_replicas(
+        self, folder: Path, inputs: tuple[TensorSpec, ...], batch_size: int, target: Target, replicas: int
+    ) -> list[Session]:
+        """They share the pool, which has a thread for each of the cores."""
+        return [self.load(folder, inputs, batch_size, target) for _ in range(replicas)]
 
 
 class _Session(Session):

@@ -17,12 +17,16 @@ from tuner.forms import onnx_entry
 from tuner.forms.onnx import ONNX, declared
 from tuner.forms.onnx_read import require_usable
 from tuner.model import Model
+from tuner.plugin import Backend
+from tuner.plugins.backends.iree import IREE
+from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.plugins.backends.openvino import OpenVINO
 from tuner.plugins.models.onnx_file import OnnxModel
 from tuner.request.compose import request
 from tuner.tensors import TensorSpec
 from tuner.testing import networks
 from tuner.testing.networks import CLASSES, IMAGE, Patterns, Shelf, trained
-from tuner.testing.workbench import TARGET, loaded, runner
+from tuner.testing.workbench import TARGET, loaded, need, runner
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +64,13 @@ def let_in(user: Path, samples: ArraySamples, out: Path, **declared: int) -> Mod
     return model
 
 
-def answers(model: Model, samples: ArraySamples, folder: Path, size: int = 4) -> list[Any]:
+_RUNNER = OnnxRuntime()
+
+
+def answers(model: Model, samples: ArraySamples, folder: Path, size: int = 4, backend: Backend = _RUNNER) -> list[Any]:
     """What an artifact of that batch size answers to the first samples, samples first."""
-    session = loaded(runner(ONNX), model, size, folder)
-    deployed = Artifact(Candidate((), runner(ONNX), size), TARGET, model.inputs, session, model.outputs)
+    session = loaded(backend, model, size, folder)
+    deployed = Artifact(Candidate((), backend, size), TARGET, model.inputs, session, model.outputs)
     return deployed.answer({name: array[:size] for name, array in samples.inputs.items()})
 
 
@@ -131,6 +138,18 @@ def test_a_batch_axis_that_is_not_the_first_is_found_by_trying(batch: Any, tmp_p
     (tmp_path / "alone").mkdir()
     alone = answers(model, samples, tmp_path / "alone", 1)
     assert (y.shape, hn.shape) == ((4, 5, 4), (4, 1, 4))
+    np.testing.assert_allclose(y[:1], alone[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y[2, -1], hn[2, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [IREE(), OpenVINO(), OnnxRuntime()], ids=lambda backend: backend.label)
+def test_answers_are_the_callers_when_the_session_is_gone(backend: Backend, tmp_path: Path) -> None:
+    need(backend)
+    samples = sequences()
+    model = let_in(recurrent(tmp_path / "user.onnx", "batch"), samples, tmp_path / "out")
+    y, hn = answers(model, samples, tmp_path, backend=backend)
+    (tmp_path / "alone").mkdir()
+    alone = answers(model, samples, tmp_path / "alone", 1, backend)  # which takes memory that is free again
     np.testing.assert_allclose(y[:1], alone[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(y[2, -1], hn[2, 0], rtol=1e-4, atol=1e-5)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tuner.build.prepare import Prepared, prepare
 from tuner.build.routes import conversions
@@ -19,11 +20,16 @@ from tuner.forms.torch import TorchSession
 from tuner.model import Model
 from tuner.plugin import Backend
 from tuner.plugins.backends.eager import Eager
+from tuner.plugins.backends.iree import IREE
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
+from tuner.plugins.backends.xla import XLA
 from tuner.plugins.datasets.npz import Npz
 from tuner.plugins.models.torch_module import TorchModel
 from tuner.system.launcher import Launcher
 from tuner.target import Target
+from tuner.tensors import TensorSpec
+from tuner.testing import workbench
+from tuner.testing.networks import Shelf
 from tuner.workload import Workload
 
 NET = """
@@ -269,3 +275,28 @@ def test_a_model_that_returns_no_tensor_is_told_by_what_it_returns() -> None:
     session = TorchSession(lambda x: Boxes(), ["x"], "f32", CPU)
     with pytest.raises(TypeError, match="the model returns Boxes, in which torch finds no tensor; return tensors, or"):
         session.run({"x": np.zeros((1, 4), "float32")})
+
+
+class Placed(torch.nn.Module):
+    """As transformers have it: places that are counted anew and not saved, and a layer norm over many numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.linspace(0, 1, 128)[:, None], persistent=False)
+        self.widen, self.norm = torch.nn.Linear(384, 1536), torch.nn.LayerNorm(384)
+        self.narrow = torch.nn.Linear(1536, 384)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x + self.narrow(torch.nn.functional.gelu(self.widen(x + self.places))))
+
+
+@pytest.mark.parametrize("backend", [XLA(), IREE(), OnnxRuntime()], ids=lambda backend: backend.label)
+def test_compilers_take_what_a_transformer_has(backend: Backend, tmp_path: Path) -> None:
+    workbench.need(backend)
+    torch.manual_seed(0)
+    shelf = Shelf.of(Placed(), (TensorSpec("x", (128, 384), "float32"),), tmp_path / "model")
+    x = np.random.default_rng(0).standard_normal((1, 128, 384)).astype(np.float32)
+    (answer,) = workbench.loaded(backend, shelf.take(backend.accepts), 1, tmp_path).run({"x": x})
+    with torch.inference_mode():
+        right = shelf.module()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(answer, right, atol=1e-4)

@@ -49,6 +49,16 @@ try:
 except CandidateError as error:
     print(json.dumps([error.kind, error.sentence]))
 """
+DIES = """
+import tvm.s_tir.meta_schedule as ms
+tuned = ms.tune.tune_tasks
+def dies_of_matmul(tasks, **more):
+    if any("matmul" in task.task_name for task in tasks):
+        raise RuntimeError("parallel_for_dynamic error")
+    return tuned(tasks=tasks, **more)
+ms.tune.tune_tasks = dies_of_matmul
+"""
+"""What MetaSchedule does where its evolution cannot replay a schedule."""
 RUN = """
 import os, sys
 from pathlib import Path
@@ -294,6 +304,17 @@ def test_tuning_measures_every_task(tuned: Path) -> None:
     seconds = [max(json.loads(line)[1][1]) for line in lines]
     assert len(seconds) == found["records"]
     assert min(seconds) > 0
+
+
+@pytest.mark.slow
+def test_tasks_are_tuned_although_metaschedule_dies_of_one(cnn: Path, tmp_path: Path) -> None:
+    settings = json.dumps({"trials_per_task": TRIALS})
+    assert not child(DIES + COMPILE, cnn, tmp_path / "out", tmp_path / "cache", settings)
+    found = summary(tmp_path / "out")
+    (died,) = found["died_of"]
+    schedules = {task["name"]: task["records"] for task in found["by_task"]}
+    assert "matmul" in died and schedules.pop(died) == 0
+    assert schedules and all(schedules.values())
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ saving, loading and calling them."""
 import hashlib
 import importlib
 import inspect
-import threading
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -213,15 +212,13 @@ class TorchSession(Session):
     def __init__(self, call: Callable[..., Any], names: Sequence[str], precision: Precision, target: Target) -> None:
         self._call, self._names, self._device = call, names, target.hardware.torch
         self._dtype = torch_dtype(precision)
-        self._cores, self._thread = target.cores, threading.local()
+        self._cores = target.cores
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         import torch
         from torch.utils._pytree import tree_leaves
 
-        if not hasattr(self._thread, "ready"):  # OpenMP counts for each thread, and another begins with every core
-            torch.set_num_threads(self._cores)
-            self._thread.ready = True
+        torch.set_num_threads(self._cores)  # OpenMP counts for each thread that calls: another begins with every core
         with torch.inference_mode():
             result = self._call(*(self._tensor(inputs[name]) for name in self._names))
             # .cpu() waits for the device; what was not made in this call, like a state that the module keeps, is copied

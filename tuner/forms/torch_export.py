@@ -33,6 +33,8 @@ def exported(model: Model, batch_size: int, target: Target) -> Any:
             return tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
 
     module = Plain()
+    for part in called.modules():  # what compiles the program looks for every buffer among those that are saved
+        part._non_persistent_buffers_set = set()
     module.training = False  # not `eval`, which a program of torch.export has none of
     try:
         with torch.no_grad():

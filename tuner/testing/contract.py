@@ -9,6 +9,7 @@ asked of a plugin, test by test.
 """
 
 import dataclasses
+import gc
 import getpass
 import json
 import os
@@ -200,6 +201,9 @@ def test_a_backend_answers_as_the_float_model(
     assert first[0].shape == expected.shape
     assert first[0].dtype == np.float32
     assert np.abs(first[0] - expected).max() <= ERROR[backend_variant.arithmetic] * np.abs(expected).max()
+    del session, deployed
+    gc.collect()
+    np.testing.assert_array_equal(first[0], answered)  # it is the caller's, when the session is gone too
 
 
 def test_a_backend_takes_inputs_by_name_and_a_batch_of_one(

@@ -97,8 +97,8 @@ def applied(transform: Transform, model: Model, folder: Path) -> Model:
 
 
 def runner(form: Form) -> Backend:
-    """A backend that runs here and takes that form."""
-    for kind in members(Backend):
+    """A backend that runs here and takes that form, one that compiles in seconds if there is any."""
+    for kind in sorted(members(Backend), key=lambda kind: kind.slow):
         backend: Backend = plain(kind)
         if form in kind.accepts and not (backend.elsewhere(TARGET) or backend.unavailable(TARGET)):
             return backend
