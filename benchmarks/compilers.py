@@ -11,6 +11,7 @@ kept as soon as it is through.
 """
 
 import argparse
+import datetime
 import json
 import re
 import time
@@ -24,6 +25,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from benchmarks.common import RESULTS, each_kept, prepared_rig, rate, some_of
+from benchmarks.common import machine as machine_name
 from benchmarks.gpu.networks import Layer
 from tuner.build.available import unavailable
 from tuner.candidate import Candidate
@@ -169,7 +171,12 @@ def _cell(entry: dict[str, Any]) -> str:
 
 def compared(only: Sequence[str] | None, name: str, scratch: Path) -> dict[str, Any]:
     """What each makes of that workload; with `only` those, beside what is kept of the others."""
-    rows = {row["candidate"]: row for row in kept_workloads().get(name, {}).get("candidates", [])} if only else {}
+    kept = kept_workloads().get(name, {}) if only else {}
+    if kept and (kept["machine"], kept["date"]) != (machine_name(), datetime.date.today().isoformat()):
+        raise SystemExit(
+            f"{name}: the others were measured on another day or machine; measure all of them, without --only"
+        )
+    rows = {row["candidate"]: row for row in kept.get("candidates", [])}
     how = [(transforms, backend) for transforms, backend in HOW if only is None or backend.label in only]
     cache = scratch / "cache"  # of its own: compiling is timed
     cache.mkdir()

@@ -7,16 +7,15 @@ the card. `resnet50` and `bert_base` are studies of networks of these shapes; an
 `tvm` is one of a small network, in which TVM tunes its loops on the card; only `--steps` asks for it.
 
 Whatever runs is a process of its own with a limit and a log in OUT_DIR, and one that fails does not stop the next.
-`gpu_<target>.json` is written there after each step, so that what is known survives, and at the end to
-benchmarks/results/; a study that runs out of time tells its trials. `--dry-run` goes the same way on the CPU with small
-networks: what needs a GPU then fails in a sentence.
+`gpu_<target>.json` is written there after each step, so that what is known survives, and what is new in it goes to
+benchmarks/results/ at the end; a study that runs out of time tells its trials. `--dry-run` goes the same way on the CPU
+with small networks: what needs a GPU then fails in a sentence.
 """
 
 import argparse
 import datetime
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -212,8 +211,16 @@ def main() -> int:
             if step not in do:
                 print("\n".join(_lines(out / f"{step}.log")[-20:]), flush=True)
     if not given.dry_run:
-        shutil.copy(out / f"gpu_{target.name}.json", ROOT / "benchmarks/results")
+        _keep(about, found)
     return 0 if all(step["ok"] for step in found.values()) else 1
+
+
+def _keep(about: Found, found: dict[str, Found]) -> None:
+    """Adds to the result of this card the steps that went well, and those that never did, each with its day."""
+    file = ROOT / "benchmarks/results" / f"gpu_{about['target']}.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    dated = {step: {"date": about["date"], **of_it} for step, of_it in found.items() if of_it["ok"] or step not in kept}
+    file.write_text(json.dumps(kept | about | dated, indent=1) + "\n")
 
 
 def _told_by_pytest(report: Path) -> Found:

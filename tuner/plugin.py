@@ -60,14 +60,11 @@ class Plugin(Checked):
         return None
 
     def elsewhere(self, target: Target) -> str | None:
-        """Why it is not for the target's device, in one line; None if it is. Asked first, and without its library."""
+        """Why it is not for the target's device, or computes in a precision that this has not, in one line; None if it
+        is. Asked first, and without its library."""
         if self.devices is not None and target.device not in self.devices:
             places = " and ".join(self.devices)
             return f"{self.label} works for {places} devices only, and target={target.name} is {target.hardware.kind}"
-        return self.not_native(target)
-
-    def not_native(self, target: Target) -> str | None:
-        """Why the target's device does not compute in the plugin's precision, in one line; None if it does."""
         if target.precisions and self.computes_in not in (None, *target.precisions):
             native = ", ".join(target.precisions)
             return f"{self.label} computes in {self.computes_in}, and target={target.name} in {native} only"
@@ -206,6 +203,12 @@ class Backend(Plugin, ABC):
     @property
     def computes_in(self) -> str | None:
         return self.arithmetic
+
+    @property
+    def untuned(self) -> bool:
+        """Whether an engineer has it so before tuning: in float32, and as it comes. To multiply that in TF32 is no
+        tuning: some runtimes do by themselves."""
+        return as_it_comes(self)
 
     @abstractmethod
     def compile(self, model: Model, batch_size: int, target: Target, out: Path, cache: Path) -> None:

@@ -1,14 +1,14 @@
 """torch eager: the model as it is, run by torch's own kernels. What every speed-up is reported against."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, TorchSession, loaded
 from tuner.forms.torch_device import no_torch_device
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Precision, Session
+from tuner.plugin import Backend, Precision, Session, as_it_comes
 from tuner.target import Target
 from tuner.tensors import TensorSpec
 
@@ -30,6 +30,10 @@ class Eager(Backend):
     @property
     def arithmetic(self) -> Precision:
         return self.precision
+
+    @property
+    def untuned(self) -> bool:
+        return as_it_comes(self) or (self.precision == "tf32" and as_it_comes(replace(self, precision="f32")))
 
     def unavailable(self, target: Target) -> str | None:
         return no_torch_device(target, self.precision)

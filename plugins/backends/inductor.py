@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, torch_dtype
 from tuner.forms.torch_device import no_torch_device, no_triton
 from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Precision, Session
+from tuner.plugin import Backend, Precision, Session, as_it_comes
 from tuner.system.environment import changed
 from tuner.system.said import first_line
 from tuner.target import Target
@@ -43,6 +43,10 @@ class Inductor(Backend):
     @property
     def arithmetic(self) -> Precision:
         return self.precision
+
+    @property
+    def untuned(self) -> bool:
+        return as_it_comes(self) or (self.precision == "tf32" and as_it_comes(replace(self, precision="f32")))
 
     def unavailable(self, target: Target) -> str | None:
         if reason := no_torch_device(target, self.precision) or no_triton(target):
@@ -110,7 +114,8 @@ compiled = torch._inductor.aoti_load_package(str(files / {_PACKAGE!r}))
 
 
 def run(inputs):
-    torch.set_num_threads({target.cores})  # OpenMP counts for each thread that calls
+    if torch.get_num_threads() != {target.cores}:  # OpenMP counts for each thread that calls
+        torch.set_num_threads({target.cores})
     tensors = [torch.tensor(inputs[name], device={target.hardware.torch!r}) for name in {names}]
     with torch.inference_mode():
         result = compiled(*(t.to({dtype}) if t.is_floating_point() else t for t in tensors))

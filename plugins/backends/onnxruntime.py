@@ -4,7 +4,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from tuner.errors import CandidateError
 from tuner.forms.onnx import BATCH, ONNX, Layout, copy
 from tuner.model import Form, Model
 from tuner.operators import OperatorTime, kind_of
-from tuner.plugin import Backend, Native, Precision, Session, later, missing
+from tuner.plugin import Backend, Native, Precision, Session, as_it_comes, later, missing
 from tuner.system.fields import AtLeast
 from tuner.target import Target
 from tuner.tensors import Arrays, TensorSpec, samples_in
@@ -74,6 +74,10 @@ class OnnxRuntime(Backend):
     def arithmetic(self) -> Precision:
         return "tf32" if self.tf32 else "f32"
 
+    @property
+    def untuned(self) -> bool:
+        return as_it_comes(replace(self, tf32=False))
+
     def unavailable(self, target: Target) -> str | None:
         if reason := missing("onnxruntime"):
             return reason
@@ -87,8 +91,8 @@ class OnnxRuntime(Backend):
 
     def crosses(self, target: Target) -> str | None:
         """The graph is compiled where it is loaded."""
-        if self.tf32 and _CUDA not in target.onnxruntime_providers:
-            return f"{self.label}: tf32 is an option of {_CUDA}, which target={target.name} does not list; leave it out"
+        if self.tf32 and not ("tf32" in target.precisions and _CUDA in target.onnxruntime_providers):
+            return f"{self.label}: target={target.name} does not list both {_CUDA} and tf32 among its precisions"
         if target.hardware.host or set(target.onnxruntime_providers) - {"CPUExecutionProvider"}:
             return None
         return (

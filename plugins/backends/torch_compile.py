@@ -5,7 +5,7 @@ faster, and knows CUDA graphs.
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded
 from tuner.forms.torch_device import no_torch_device, no_triton
 from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Precision, Session
+from tuner.plugin import Backend, Precision, Session, as_it_comes
 from tuner.system.said import first_line
 from tuner.target import Target
 from tuner.tensors import TensorSpec
@@ -46,6 +46,10 @@ class TorchCompile(Backend):
     @property
     def arithmetic(self) -> Precision:
         return self.precision
+
+    @property
+    def untuned(self) -> bool:
+        return as_it_comes(self) or (self.precision == "tf32" and as_it_comes(replace(self, precision="f32")))
 
     def unavailable(self, target: Target) -> str | None:
         return no_torch_device(target, self.precision) or no_triton(target)

@@ -239,7 +239,7 @@ def run(inputs):
             # what another machine measured is no share of this one's
             peak = target.peaks.flops_per_s.get("f32") if target.peaks is not None and not imported else None
             tuned = tuned_tasks(tasks, database, out, peak)
-            table(tuned, imported=imported).write(out, "tvm_tasks")
+            table(tuned, imported=imported, died=died).write(out, "tvm_tasks")
             found = {"by_task": [asdict(task) for task in tuned], "imported": imported, "died_of": died}
             return {"tasks_with_valid_record": valid, **counts, "seconds": seconds, "database": key, **found}
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +36,9 @@ def import_tvm(threads: int) -> Any:
 
 def foreign(target: Target) -> bool:
     """Whether what is compiled for the target's processor, a GPU's host too, does not run on this one."""
-    host = processor(target) or target.tvm.get("host", {}).get("mtriple", platform.machine())
-    return not str(host).startswith(platform.machine())
+    host = target.tvm.get("host")
+    of_host = host.get("mtriple") if isinstance(host, Mapping) else None
+    return not str(processor(target) or of_host or platform.machine()).startswith(platform.machine())
 
 
 def processor(target: Target) -> str | None:

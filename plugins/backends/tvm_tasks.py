@@ -51,9 +51,9 @@ def tuned_tasks(tasks: Sequence[Any], database: Any, work: Path, peak: float | N
     return sorted(found, key=lambda task: -task.graph_ms)
 
 
-def table(tasks: Sequence[TunedTask], *, imported: bool) -> Table:
+def table(tasks: Sequence[TunedTask], *, imported: bool, died: Sequence[str] = ()) -> Table:
     """With the curve at each doubling of the schedules, and at its end: does it still fall? `imported`: another machine
-    measured some."""
+    measured some. `died` are the tasks of which MetaSchedule died."""
     most = max((task.records for task in tasks), default=0)
     ends = [ROUND << i for i in range(most.bit_length()) if ROUND << i <= most]
     curve = f"best ms after {', '.join(map(str, [*ends, 'all']))}"
@@ -62,6 +62,7 @@ def table(tasks: Sequence[TunedTask], *, imported: bool) -> Table:
         for t in tasks
     )
     title = f"Tasks that TVM tuned{', by times that another machine measured in part or all' * imported}"
+    title += f"; MetaSchedule died of {', '.join(died)}" if died else ""
     return Table(title, (*_COLUMNS, curve), rows)
 
 

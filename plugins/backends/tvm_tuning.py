@@ -16,6 +16,7 @@ from tuner.system.said import last_line
 from tuner.target import Target
 
 ROUND = 8  # schedules proposed, built and measured together; with fewer a task may end with no valid one
+_NOT_REPLAYED = "parallel_for_dynamic"  # what MetaSchedule says then, and no reason
 _MOST = 4  # times the average: as many a task may have where they go by gain
 Strategy = Literal["evolutionary", "replay-trace"]
 CostModel = Literal["xgb", "random"]
@@ -40,18 +41,21 @@ def measure(tasks: Sequence[Any], database: Any, work: Path, target: Target, eff
     tune, died = _tuner(database, work, target, effort), []
     costs = costs_of(database, tasks)
     for group, trials, most in portions(tasks, costs, effort):
-        known = costs_of(database, group)
+        known = [len(of_it) for of_it in costs_of(database, group)]
         try:
             tune(group, trials, most)
-        except RuntimeError:
-            if target.hardware.far:  # it may be the board that is gone
+        except RuntimeError as error:
+            if _NOT_REPLAYED not in str(error):
                 raise
-            for task, before, now in zip(group, known, costs_of(database, group), strict=True):
-                left = len(before) + most - len(now)
+            for task, before in zip(group, known, strict=True):
+                now = [len(of_it) for of_it in costs_of(database, group)]
+                left = min(before + most - now[group.index(task)], trials + sum(known) - sum(now))
                 try:
                     if left > 0:
                         tune([task], left, left)
-                except RuntimeError:
+                except RuntimeError as error:
+                    if _NOT_REPLAYED not in str(error):
+                        raise
                     died.append(str(task.task_name))
     return died
 

@@ -55,7 +55,10 @@ def test_records_of_another_machine_are_taken_with_a_word(
         assert main(["cache", "export-tuning-records", str(file), f"cache_dir={tmp_path / 'here'}"]) == 0
     assert main(["cache", "import-tuning-records", str(file), f"cache_dir={tmp_path / 'there'}"]) == 0
     told = capsys.readouterr().out
-    assert "1 models taken" in told and f"they were made with processor Neoverse-V1, here {cpu_name()}: a study" in told
+    assert (
+        "1 models taken" in told
+        and f"they come from a machine with processor Neoverse-V1, here {cpu_name()}: a study" in told
+    )
 
 
 def test_what_is_no_record_is_refused(tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:

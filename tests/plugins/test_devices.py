@@ -6,12 +6,15 @@ import pytest
 
 from tests.study import Refused
 from tuner import conf
+from tuner.candidate import Candidate
+from tuner.decide.choice import plain_runtime
 from tuner.device import fits
 from tuner.errors import RequestError
 from tuner.plugins.backends import tvm_on_board
 from tuner.plugins.backends.eager import Eager
 from tuner.plugins.backends.onnxruntime import OnnxRuntime
 from tuner.plugins.backends.openvino import OpenVINO
+from tuner.plugins.backends.torch_compile import TorchCompile
 from tuner.plugins.backends.tvm import TVM
 from tuner.plugins.devices import amd, openvino_npu, qnn, tpu
 from tuner.plugins.devices.tvm_board import TvmBoard
@@ -129,9 +132,20 @@ def test_what_computes_in_another_precision_is_left_out(targets: dict[str, Targe
 def test_tf32_is_a_precision_of_its_own(targets: dict[str, Target]) -> None:
     assert Eager("tf32").elsewhere(targets["a100"]) is None
     assert "in tf32, and target=t4 in" in str(Eager("tf32").elsewhere(targets["t4"]))
-    assert "NVIDIA's tensor cores, and target=cpu is" in str(Eager("tf32").unavailable(targets["cpu"]))
-    assert "tf32 is an option of CUDAExecutionProvider" in str(OnnxRuntime(tf32=True).unavailable(targets["cpu"]))
+    assert "target.precisions of target=cpu lacks it" in str(Eager("tf32").unavailable(targets["cpu"]))
+    assert "does not list both CUDAExecutionProvider and tf32" in str(OnnxRuntime(tf32=True).crosses(targets["t4"]))
+    assert OnnxRuntime(tf32=True).crosses(targets["a100"]) is None
+    untuned = [Eager("tf32"), TorchCompile("tf32"), OnnxRuntime(tf32=True), OnnxRuntime(), Eager()]
+    assert all(plain_runtime(Candidate((), backend, 1)) for backend in untuned), "torch and ONNX Runtime do so anyway"
+    tuned = [Eager("f16"), TorchCompile("tf32", "reduce-overhead"), OnnxRuntime(tf32=True, arena=False)]
+    assert not any(plain_runtime(Candidate((), backend, 1)) for backend in tuned)
     assert targets["a100"].peak_tflops["tf32"] == 8 * targets["a100"].peak_tflops["f32"]
+
+
+def test_peaks_that_are_given_are_those_of_the_device_that_is_here() -> None:
+    given = ["target=h100", "target.peak_tflops={f16:756}", "target.memory_gb_s=2000"]
+    assert compose.composed(given[:1]).target.peak_device_name == "NVIDIA H100 80GB HBM3"
+    assert compose.composed(given).target.peak_device_name is None
 
 
 def test_a_gpu_has_a_search_space_of_its_own_unless_another_is_asked_for() -> None:

@@ -87,7 +87,7 @@ def test_peaks_are_those_of_the_model_that_the_target_names(smi: Smi) -> None:
     smi(H100)
     assert target.peaks is not None and not list(doubts.about_peaks(target))
     (doubt,) = doubts.about_peaks(replace(target, peak_device_name="NVIDIA H100 SXM9"))
-    assert doubt.name == "peak_unknown" and H100 in doubt.sentence and "target.peak_device_name=null" in doubt.sentence
+    assert doubt.name == "peak_unknown" and H100 in doubt.sentence and "give target.peak_tflops" in doubt.sentence
 
 
 def test_a_slice_of_a_board_has_not_its_peaks(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:

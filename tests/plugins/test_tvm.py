@@ -54,7 +54,7 @@ import tvm.s_tir.meta_schedule as ms
 tuned = ms.tune.tune_tasks
 def dies_of_matmul(tasks, **more):
     if any("matmul" in task.task_name for task in tasks):
-        raise RuntimeError("parallel_for_dynamic error")
+        raise RuntimeError("parallel_for_dynamic error with Check failed: (old_rv != nullptr) is false")
     return tuned(tasks=tasks, **more)
 ms.tune.tune_tasks = dies_of_matmul
 """
@@ -315,6 +315,8 @@ def test_tasks_are_tuned_although_metaschedule_dies_of_one(cnn: Path, tmp_path: 
     schedules = {task["name"]: task["records"] for task in found["by_task"]}
     assert "matmul" in died and schedules.pop(died) == 0
     assert schedules and all(schedules.values())
+    (told,) = (table for table in read_tables(tmp_path / "out") if "TVM tuned" in table.title)
+    assert told.title.endswith(f"; MetaSchedule died of {died}")
 
 
 @pytest.mark.slow

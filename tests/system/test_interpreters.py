@@ -18,6 +18,7 @@ from tests.fakes import Secluded
 from tuner import artifact
 from tuner.build.available import unavailable
 from tuner.build.store import Store
+from tuner.deploy.code import needed, requirements
 from tuner.errors import CandidateError, RequestError
 from tuner.proxy import environment_of
 from tuner.system import interpreters
@@ -172,6 +173,19 @@ def test_an_environment_that_was_made_again_otherwise_is_told_of(kept: Path, tmp
         assert loaded_from("tiny-runtime==1.0") == folder_of(kept) / "bin/python"
     with pytest.warns(UserWarning, match="measured with other==2, tiny-runtime==0.9, .* again with tiny-runtime==1.0"):
         loaded_from("tiny-runtime==0.9", "other==2")
+
+
+def test_a_distribution_in_anothers_place_goes_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "fast_thing_gpu-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fast-thing-gpu\nVersion: 1.0\n")
+    (about / "top_level.txt").write_text("fast_thing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Secluded, "libraries", ("fast-thing",))
+    assert Launcher(1000).versions(["fast-thing"]) == {"fast-thing-gpu": "1.0"}
+    other = Launcher(1000, instead="fast-thing-gpu==2.0")
+    assert other.requirements_of(Secluded()) == ("tiny-runtime<2", "fast-thing-gpu==2.0")
+    assert requirements(needed(["fast-thing"]), {"fast-thing-gpu": "1.0"}) == ["fast-thing-gpu==1.0"]
 
 
 HERMIT = """

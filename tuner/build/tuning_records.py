@@ -56,8 +56,8 @@ def take(store: Store, file: Path) -> tuple[int, int, list[str]]:
             for place in Path(scratch).rglob("*.json"):
                 _require_json(place)
             about = Path(scratch) / _ABOUT
-            theirs = json.loads(about.read_text()) if about.exists() else {}  # not there in older files
-        except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+            theirs = dict(json.loads(about.read_text())) if about.exists() else {}  # not there in older files
+        except (OSError, tarfile.TarError, EOFError, ValueError, TypeError) as error:
             raise RequestError(
                 f"{file}: it cannot be read ({first_line(error)}); tune cache export-tuning-records writes such files"
             ) from error

@@ -56,8 +56,8 @@ def _carry(command: str, arguments: Sequence[str]) -> ExitCode:
             told = f"the tuning records of {taken} models taken; of {left} there were as many here already"
             if others:
                 told += (
-                    f"\nthey were made with {'; '.join(others)}: a study takes only those that were made with its own "
-                    "libraries, for its own target"
+                    f"\nthey come from a machine with {'; '.join(others)}: a study takes only those that were made "
+                    "with its own libraries, for its own target"
                 )
     except OSError as error:
         raise RequestError(f"{error.filename or file}: cannot be written ({error.strerror})") from error

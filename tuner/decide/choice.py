@@ -10,7 +10,7 @@ from tuner.decide.race import FLOOR
 from tuner.evaluate.ladder import WORTH
 from tuner.goal import Goal
 from tuner.measurement import Measurement
-from tuner.plugin import Backend, as_it_comes
+from tuner.plugin import Backend
 from tuner.trial import Outcome
 from tuner.verdict import Finding
 
@@ -21,7 +21,7 @@ Kind = Callable[[Candidate], bool]
 
 def plain_runtime(candidate: Candidate) -> bool:
     """Float32 on a backend as it comes: what an engineer has before tuning."""
-    return candidate.plain and as_it_comes(candidate.backend)
+    return candidate.plain and candidate.backend.untuned
 
 
 def baselines(eager: Backend | None) -> Mapping[str, Kind]:

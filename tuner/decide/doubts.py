@@ -271,7 +271,7 @@ def about_peaks(target: Target) -> Iterator[Doubt]:
         yield Doubt(
             "peak_unknown",
             f"target={target.name} declares the peaks of an {target.peak_device_name}, and this is an {found}: no "
-            "share of them is told; give target.peak_tflops and target.memory_gb_s, with target.peak_device_name=null",
+            "share of them is told; give target.peak_tflops and target.memory_gb_s",
         )
 
 

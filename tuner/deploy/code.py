@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tuner.system.environment import library_versions
+from tuner.system.environment import installed, library_versions
 
 
 def copy_code(modules: AbstractSet[str], to: Path) -> set[str]:
@@ -39,7 +39,7 @@ def requirements(libraries: AbstractSet[str], measured: Mapping[str, str]) -> li
 
 def needed(libraries: Iterable[str]) -> set[str]:
     """Those distributions and all that they require, as far as they are installed here."""
-    waiting, known = list(libraries), set[str]()
+    waiting, known = [installed(library) or library for library in libraries], set[str]()
     while waiting:
         name = waiting.pop().lower().replace("_", "-")
         if name in known:

@@ -212,13 +212,16 @@ class TorchSession(Session):
     def __init__(self, call: Callable[..., Any], names: Sequence[str], precision: Precision, target: Target) -> None:
         self._call, self._names, self._device = call, names, target.hardware.torch
         self._dtype = torch_dtype(precision)
-        self._cores = target.cores
+        self._cores, self._precision = target.cores, precision
 
     def run(self, inputs: Arrays) -> list[NDArray[Any]]:
         import torch
         from torch.utils._pytree import tree_leaves
 
-        torch.set_num_threads(self._cores)  # OpenMP counts for each thread that calls: another begins with every core
+        if torch.get_num_threads() != self._cores:  # OpenMP counts for each thread: another begins with every core
+            torch.set_num_threads(self._cores)
+        if self._device == "cuda":
+            multiply_as(self._precision)
         with torch.inference_mode():
             result = self._call(*(self._tensor(inputs[name]) for name in self._names))
             # .cpu() waits for the device; what was not made in this call, like a state that the module keeps, is copied
@@ -244,15 +247,20 @@ def torch_dtype(precision: Precision) -> Any:
     return {"f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
 
 
-def loaded(file: Path, inputs: Sequence[TensorSpec], precision: Precision, target: Target) -> Any:
-    """The module kept in `file`, on the target's device and in this precision; called with the inputs in order.
-
-    Side effect: this process multiplies float32 in TF32 or not, as the precision says. By torch's default convolutions
-    do and matrix products do not.
-    """
+def multiply_as(precision: Precision) -> None:
+    """This process multiplies float32 on an NVIDIA GPU in TF32, or not. By torch's default convolutions do and matrix
+    products do not."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def loaded(file: Path, inputs: Sequence[TensorSpec], precision: Precision, target: Target) -> Any:
+    """The module kept in `file`, on the target's device and in this precision; called with the inputs in order.
+
+    Side effect: `multiply_as` its precision.
+    """
+    multiply_as(precision)
     module = load(file, target.hardware.torch).to(torch_dtype(precision))
     names = [spec.name for spec in inputs]
     return in_order(module, names) if called_by_name(module, names) else module

@@ -18,8 +18,8 @@ def no_torch_device(target: Target, precision: Precision = "f32") -> str | None:
         return f"torch does not run on {target.device} devices; use a backend that does"
     if name != "cpu" and not torch.get_device_module(name).is_available():
         return f"torch {torch.__version__} sees no {name} device; install a build of torch for it, and its driver"
-    if precision == "tf32" and name != "cuda":
-        return f"tf32 is arithmetic of NVIDIA's tensor cores, and target={target.name} is {target.hardware.kind}"
+    if precision == "tf32" and "tf32" not in target.precisions:
+        return f"tf32 is arithmetic of NVIDIA's tensor cores, and target.precisions of target={target.name} lacks it"
     return None
 
 

@@ -84,6 +84,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself
     _register()
     overrides = [*_told_by_file(overrides), *former.present(overrides)]
+    if any(o.startswith(("target.peak_tflops", "target.memory_gb_s")) for o in overrides):
+        overrides = ["++target.peak_device_name=null", *overrides]  # they are of the device that is here
     overrides = [_OPEN.sub(r"++\g<0>", override) for override in overrides]
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"), limited(overrides):
         check_hydra(overrides)

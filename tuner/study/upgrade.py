@@ -210,7 +210,8 @@ def _changed(wanted: Requirement, plugins: Sequence[Plugin], home: Launcher, oth
         then |= home.with_libraries_of(plugin).versions(names)
     first = canonicalize_name(wanted.name)
     order = sorted(now, key=lambda name: (canonicalize_name(name) != first, name))
-    return tuple(f"{name} {then[name]} → {now[name]}" for name in order if then[name] != now[name])
+    before = {name: then.get(name, "absent") for name in order}
+    return tuple(f"{name} {before[name]} → {now[name]}" for name in order if before[name] != now[name])
 
 
 def _changed_since(champion: Champion, home: Launcher) -> Iterator[str]:

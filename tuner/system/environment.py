@@ -36,16 +36,16 @@ def library_versions(libraries: set[str]) -> dict[str, str]:
     """
     versions = {}
     for library in sorted(libraries):
-        name = _installed(library)
+        name = installed(library)
         versions[name or library] = "absent" if name is None else importlib.metadata.version(name)
     return versions
 
 
 @functools.cache
-def _installed(library: str) -> str | None:
-    """The distribution of that name, or else one that brings a module of that name."""
+def installed(library: str) -> str | None:
+    """The distribution of that name, or else one that brings a module of that name; None where neither is here."""
     try:
         importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
-        return next(iter(importlib.metadata.packages_distributions().get(library, ())), None)
+        return next(iter(importlib.metadata.packages_distributions().get(library.replace("-", "_"), ())), None)
     return library

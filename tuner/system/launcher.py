@@ -92,7 +92,7 @@ class Launcher:
         if self.instead is None:
             return plugin.requirements
         name = canonicalize_name(Requirement(self.instead).name)
-        if name not in map(canonicalize_name, plugin.libraries):
+        if name not in map(canonicalize_name, (*plugin.libraries, *library_versions(set(plugin.libraries)))):
             return plugin.requirements
         others = (own for own in plugin.requirements if canonicalize_name(Requirement(own).name) != name)
         return (*others, self.instead)

@@ -42,7 +42,8 @@ class Triton(Format):
             "nvcr.io/nvidia/tritonserver:VERSION-py3 tritonserver --model-repository=/models"
         ]
         if isinstance(native, Native):
-            versions = [f"{name} {deployment.facts['versions'].get(name)}" for name in candidate.backend.libraries]
+            measured, libraries = deployment.facts["versions"], candidate.backend.libraries
+            versions = [f"{name} {measured[name]}" for name in measured if name.startswith(libraries)]
             notes.append(f"Triton brings a {native.runtime} of its own; measured was {', '.join(versions)}")
         else:
             notes.append(
