@@ -58,18 +58,24 @@ def variants() -> Mapping[str, Mapping[str, str]]:
     return found
 
 
-def gains(folder: Path) -> dict[str, list[float]]:
-    """By what each is faster than glibc's allocator, as the median of the rounds, the least and the greatest."""
-    rounds = []
+def gains(folder: Path) -> dict[str, list[float] | str]:
+    """By what each is faster than glibc's allocator, as the median of the rounds, the least and the greatest; or how
+    the process ended that it made fail."""
+    ratios: dict[str, list[float]] = {}
+    ended: dict[str, str] = {}
     for _ in range(ROUNDS):
         took: dict[str, float] = {}
         for name, more in variants().items():
             command = [sys.executable, "-m", "benchmarks.allocators", str(folder)]
-            done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, check=True)
-            took[name] = json.loads(done.stdout)
-        rounds.append(took)
-    ratios = {name: [took["glibc"] / took[name] for took in rounds] for name in rounds[0] if name != "glibc"}
-    return {name: [round(float(f(each)), 3) for f in (np.median, min, max)] for name, each in ratios.items()}
+            done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, check=name == "glibc")
+            if done.returncode:
+                ended[name] = f"exit code {done.returncode}: {done.stderr.strip().rpartition(chr(10))[2][:200]}"
+            else:
+                took[name] = json.loads(done.stdout)
+        for name in took.keys() - {"glibc"}:
+            ratios.setdefault(name, []).append(took["glibc"] / took[name])
+    told = {name: [round(float(f(each)), 3) for f in (np.median, min, max)] for name, each in ratios.items()}
+    return {name: ended.get(name) or told[name] for name in variants() if name != "glibc"}
 
 
 def called_ms(folder: Path) -> float:
