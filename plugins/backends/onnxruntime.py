@@ -67,8 +67,8 @@ class OnnxRuntime(Backend):
     def label(self) -> str:
         level = [*_LEVELS][::-1].index(self.graph)  # as ONNX Runtime numbers them: "-extended" would be too long
         marks = {f"-g{level}": self.graph != "all", "-par": self.parallel, "-noarena": not self.arena}
-        marks |= {"-nospin": not self.spinning, f"-{self.threads}t": self.threads is not None, "-tf32": self.tf32}
-        return "onnxruntime" + "".join(mark for mark, shown in marks.items() if shown)
+        marks |= {"-nospin": not self.spinning, f"-{self.threads}t": self.threads is not None}
+        return ("ort-tf32" if self.tf32 else "onnxruntime") + "".join(mark for mark, shown in marks.items() if shown)
 
     @property
     def arithmetic(self) -> Precision:

@@ -89,7 +89,7 @@ def deploy(kind: str, fields: str) -> list[str]:
         ),
         (deploy(TVM, "trials_per_task:4"), "a whole number of 8 or more"),
         (deploy(EAGER, "precison:bf16"), "did you mean search_space.deploy[0].backend.precision?"),
-        (deploy(EAGER, "precision:[f32,f8]"), "precision='f8' must be one of f32, bf16, f16"),
+        (deploy(EAGER, "precision:[f32,f8]"), "precision='f8' must be one of f32, tf32, bf16, f16"),
         (prune(PRUNING, "sparsity:half"), "search_space.prune[1].sparsity='half' must be a number of more than 0"),
         (prune(PRUNING, "round_to:8"), "search_space.prune[1].sparsity must be given"),
         (prune(PRUNING, "sparsity:{low:0.5,high:inf}"), "search_space.prune[1].sparsity.high=inf"),

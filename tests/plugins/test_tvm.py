@@ -50,6 +50,8 @@ except CandidateError as error:
     print(json.dumps([error.kind, error.sentence]))
 """
 DIES = """
+from tuner.plugins.backends.tvm_lowering import import_tvm
+import_tvm(1)
 import tvm.s_tir.meta_schedule as ms
 tuned = ms.tune.tune_tasks
 def dies_of_matmul(tasks, **more):

@@ -84,14 +84,15 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra ends the process itself
     _register()
     overrides = [*_told_by_file(overrides), *former.present(overrides)]
-    if any(o.startswith(("target.peak_tflops", "target.memory_gb_s")) for o in overrides):
-        overrides = ["++target.peak_device_name=null", *overrides]  # they are of the device that is here
+    peaks_given = any(o.startswith(("target.peak_tflops", "target.memory_gb_s")) for o in overrides)
     overrides = [_OPEN.sub(r"++\g<0>", override) for override in overrides]
     with initialize_config_module(config_module="tuner.conf", version_base="1.3"), limited(overrides):
         check_hydra(overrides)
         _check_overrides(overrides)
         try:
             config = compose("config", overrides=[o for o in overrides if not o.startswith(_SPACE)])
+            if peaks_given and "peak_device_name" in config.target:
+                config.target.peak_device_name = None  # they are of the device that is here
             _replace_in_space(config, [o for o in overrides if o.startswith(_SPACE)])
             OmegaConf.to_container(config, resolve=True)  # what it refers to is there
         except RequestError:
