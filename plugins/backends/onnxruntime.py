@@ -92,11 +92,11 @@ class OnnxRuntime(Backend):
     def crosses(self, target: Target) -> str | None:
         """The graph is compiled where it is loaded."""
         if self.tf32 and not ("tf32" in target.precisions and _CUDA in target.onnxruntime_providers):
-            return f"{self.label}: target={target.name} does not list both {_CUDA} and tf32 among its precisions"
+            return f"target={target.name} does not list both {_CUDA} and tf32 among its precisions"
         if target.hardware.host or set(target.onnxruntime_providers) - {"CPUExecutionProvider"}:
             return None
         return (
-            f"{self.label}: target={target.name} has no provider for {target.hardware.kind}; put it in "
+            f"target={target.name} has no provider for {target.hardware.kind}; put it in "
             "target.onnxruntime_providers (CUDAExecutionProvider for NVIDIA)"
         )
 
