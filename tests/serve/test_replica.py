@@ -1,6 +1,7 @@
 """A replica's process by itself, without a server around it."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -32,8 +33,9 @@ def test_a_pipe_is_not_watched_after_it_was_closed(tmp_path: Path) -> None:
             assert replica.pid is not None
             process = psutil.Process(replica.pid)
             os.kill(replica.pid, signal.SIGKILL)
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.01)  # the event loop stands still
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may be reaped between the two questions
+                while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.01)  # the event loop stands still
             with pytest.raises(CandidateError):
                 await replica.call(layout, 60)
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
