@@ -1,14 +1,14 @@
 """torch eager: the model as it is, run by torch's own kernels. What every speed-up is reported against."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from tuner.forms.torch import EXPORTED, SCRIPT, TORCH, TorchSession, loaded
-from tuner.forms.torch_device import no_torch_device
+from tuner.forms.torch_device import no_torch_device, untuned
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Precision, Session, as_it_comes
+from tuner.plugin import Backend, Precision, Session
 from tuner.target import Target
 from tuner.tensors import TensorSpec
 
@@ -33,7 +33,7 @@ class Eager(Backend):
 
     @property
     def untuned(self) -> bool:
-        return as_it_comes(self) or (self.precision == "tf32" and as_it_comes(replace(self, precision="f32")))
+        return untuned(self, self.precision)
 
     def unavailable(self, target: Target) -> str | None:
         return no_torch_device(target, self.precision)

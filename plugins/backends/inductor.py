@@ -4,16 +4,16 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from tuner.errors import CandidateError
 from tuner.forms.torch import EXPORTED, TORCH, TorchSession, loaded, torch_dtype
-from tuner.forms.torch_device import no_torch_device, no_triton
+from tuner.forms.torch_device import no_torch_device, no_triton, untuned
 from tuner.forms.torch_export import zeros
 from tuner.model import Form, Model
-from tuner.plugin import Backend, Precision, Session, as_it_comes
+from tuner.plugin import Backend, Precision, Session
 from tuner.system.environment import changed
 from tuner.system.said import first_line
 from tuner.target import Target
@@ -46,7 +46,7 @@ class Inductor(Backend):
 
     @property
     def untuned(self) -> bool:
-        return as_it_comes(self) or (self.precision == "tf32" and as_it_comes(replace(self, precision="f32")))
+        return untuned(self, self.precision)
 
     def unavailable(self, target: Target) -> str | None:
         if reason := no_torch_device(target, self.precision) or no_triton(target):

@@ -1,8 +1,10 @@
 """Whether torch runs on a target's device here, and where it computes."""
 
 import importlib.util
+from dataclasses import replace
+from typing import Any
 
-from tuner.plugin import Precision, missing
+from tuner.plugin import Backend, Precision, as_it_comes, missing
 from tuner.target import Target
 
 
@@ -21,6 +23,13 @@ def no_torch_device(target: Target, precision: Precision = "f32") -> str | None:
     if precision == "tf32" and "tf32" not in target.precisions:
         return f"tf32 is arithmetic of NVIDIA's tensor cores, and target.precisions of target={target.name} lacks it"
     return None
+
+
+def untuned(backend: Backend, precision: Precision) -> bool:
+    """Whether a backend of torch in that precision is what one has before tuning: as it comes, or but for TF32, which
+    torch multiplies in where it is not told otherwise."""
+    plain: Any = replace(backend, precision="f32") if precision == "tf32" else backend  # type: ignore[call-arg]
+    return as_it_comes(plain)
 
 
 def no_triton(target: Target) -> str | None:
